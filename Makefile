@@ -1,0 +1,43 @@
+# The targets set up .venv on first use and then call the project's own command, ioi-course.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+
+.PHONY: help setup course test lab docs notebooks readme constraints clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+
+setup: $(STAMP) ## make .venv with the versions that the tests passed with
+
+$(STAMP): settings.ini setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab,dev]'
+	@touch $(STAMP)
+
+course: setup ## run every chapter; pages, index and report.json under build/course/
+	$(BIN)/ioi-course run
+
+test: setup ## everything that CI runs
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
+
+lab: setup ## open the chapters in JupyterLab
+	$(BIN)/ioi-course lab
+
+docs: setup ## build the website with Quarto
+	$(BIN)/ioi-course docs
+
+notebooks: setup ## after an edit: export the modules, run every chapter, store its outputs, clean, README
+	$(BIN)/nbdev-export
+	$(BIN)/ioi-course run --model synthetic --save
+	$(BIN)/nbdev-clean
+	$(BIN)/python tools/readme.py
+
+constraints: setup ## write constraints.txt from what is installed in .venv
+	$(BIN)/python tools/constraints.py > constraints.new && mv constraints.new constraints.txt
+
+clean: ## remove what was built, not .venv
+	rm -rf build dist _docs _proc *.egg-info

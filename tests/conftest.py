@@ -1,0 +1,63 @@
+"""Fixtures that the test files share. The synthetic model is the default, so that nothing here needs a network."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKENIZER_VARIABLE = "IOI_COURSE_GPT2_TOKENIZER"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The bundled synthetic model, as a lesson loads it."""
+    from ioi_course.models import load_model
+
+    return load_model("synthetic")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model):
+    """The tokenizer of the synthetic model."""
+    return model.tokenizer
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer_files() -> Path:
+    """The folder that holds GPT-2's vocab.json and merges.txt; skips where there is none."""
+    named = os.environ.get(TOKENIZER_VARIABLE)
+    if not named:
+        pytest.skip(f"{TOKENIZER_VARIABLE} names no directory with GPT-2's vocab.json and merges.txt")
+    folder = Path(named)
+    missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
+    assert not missing, f"{TOKENIZER_VARIABLE}={named} lacks {missing}"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(gpt2_tokenizer_files):
+    """GPT-2's real tokenizer."""
+    from transformers import GPT2TokenizerFast
+
+    return GPT2TokenizerFast(str(gpt2_tokenizer_files / "vocab.json"), str(gpt2_tokenizer_files / "merges.txt"))
+
+
+@pytest.fixture(scope="session")
+def random_gpt2(gpt2_tokenizer, tmp_path_factory) -> Path:
+    """A local directory with random weights in GPT-2 small's shape and its real tokenizer."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = tmp_path_factory.mktemp("random") / "random-gpt2"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    gpt2_tokenizer.save_pretrained(folder)
+    return folder

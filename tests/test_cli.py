@@ -1,0 +1,183 @@
+"""The command `ioi-course`, on a small course made here and, where it matters, on the real one."""
+
+import json
+import os
+import shutil
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from typer.testing import CliRunner
+
+from ioi_course import cli, course, doctor
+
+LIBRARY = "#| export\ndef long_function():\n" + "    pass\n" * 20
+runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A course of two chapters that pass."""
+    monkeypatch.setenv("IOI_COURSE_MODEL", "synthetic")
+    write(
+        tmp_path,
+        "00_setup",
+        "# Zero\n\n> Nothing. $a^2$ and [one](01_one.ipynb#x).",
+        ["x = 6 * 7\nx", "#| hide\nhidden_value = 1", "#| default_exp setup", LIBRARY],
+    )
+    write(tmp_path, "01_one", "# One\n\n> Second.", ["import os\nos.environ['IOI_COURSE_MODEL']"])
+    return tmp_path
+
+
+def write(root, name, prose, sources):
+    path = root / "nbs" / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=[new_markdown_cell(prose), *map(new_code_cell, sources)]), path)
+    return path
+
+
+def invoke(*arguments):
+    return runner.invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def test_run_writes_pages_index_and_report(small):
+    result = invoke("run", "--root", small)
+    assert result.exit_code == 0, result.output
+    out = small / "build" / "course"
+    report = json.loads((out / "report.json").read_text())
+    assert [(row["chapter"], row["cells"], row["ok"]) for row in report] == [("00_setup", 4, True), ("01_one", 1, True)]
+    assert all(set(row) == {"chapter", "cells", "seconds", "ok"} and row["seconds"] > 0 for row in report)
+    index = (out / "index.html").read_text()
+    assert 'href="00_setup.html">Zero</a>' in index and "synthetic" in index
+    page = (out / "00_setup.html").read_text()
+    assert "42" in page and "<math" in page and 'href="01_one.html#x"' in page
+    assert "<summary>Library code: <code>long_function</code></summary>" in page and "#|" not in page
+    assert "hidden_value" not in page and 'rel="next" href="01_one.html"' in page
+    assert "synthetic" in (out / "01_one.html").read_text(), "the model's name reaches the kernel"
+    assert "00_setup" in result.output and "passed" in result.output
+
+
+def test_run_shows_the_failing_cell_and_goes_on(small):
+    write(
+        small,
+        "00_setup",
+        "# Zero\n\n> Fails.",
+        ["fine = 1", "def f():\n    raise ValueError('the reason')\n\n\nf()", "after = 1"],
+    )
+    result = invoke("run", "--root", small)
+    assert result.exit_code == 1
+    assert "ValueError" in result.output and "the reason" in result.output and "def f():" in result.output
+    report = json.loads((small / "build" / "course" / "report.json").read_text())
+    assert [(row["chapter"], row["cells"], row["ok"]) for row in report] == [
+        ("00_setup", 1, False),
+        ("01_one", 1, True),
+    ]
+    assert "the reason" in (small / "build" / "course" / "00_setup.html").read_text()
+
+
+def test_run_stops_an_endless_cell(small):
+    write(small, "00_setup", "# Zero\n\n> Endless.", ["while True: pass"])
+    result = invoke("run", "00", "--root", small, "--timeout", 1)
+    assert result.exit_code == 1 and "stopped after 1 seconds" in result.output
+
+
+def test_run_survives_a_dead_kernel(small):
+    write(small, "00_setup", "# Zero\n\n> Dies.", ["import os\nos._exit(1)"])
+    result = invoke("run", "--root", small)
+    assert result.exit_code == 1 and "kernel died" in result.output
+    assert "1 failed" in result.output
+
+
+def test_run_chooses_chapters_and_saves_outputs(small):
+    path = small / "nbs" / "00_setup.ipynb"
+    assert invoke("run", "00", "--root", small, "--save").exit_code == 0
+    cell = nbformat.read(path, as_version=4).cells[1]
+    assert cell.outputs[0].data["text/plain"] == "42" and cell.execution_count is None
+    report = json.loads((small / "build" / "course" / "report.json").read_text())
+    assert [row["chapter"] for row in report] == ["00_setup"]
+
+
+def test_run_leaves_notebooks_alone_without_save(small):
+    path = small / "nbs" / "00_setup.ipynb"
+    before = path.read_bytes()
+    assert invoke("run", "--root", small).exit_code == 0
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "01_on"], None),
+        (["run", "01_oen"], "Did you mean '01_one'"),
+        (["run", "--model", "synthetc"], "synthetic"),
+    ],
+)
+def test_run_explains_what_it_cannot_find(small, arguments, message):
+    result = invoke(*arguments, "--root", small)
+    assert result.exit_code == (2 if message else 0)
+    assert message is None or message in result.output
+
+
+def test_commands_say_where_they_must_be_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "__file__", str(tmp_path / "package" / "course.py"))
+    result = invoke("run", "--root", tmp_path)
+    assert result.exit_code == 2 and "clone" in result.output
+
+
+def test_chapters_of_the_real_course_are_in_reading_order(root):
+    names = [course.chapter_name(path, root) for path in course.chapters(root)]
+    assert names[:4] == ["index", "00_setup", "01_tokenization", "02_logit_difference"]
+    assert "appendix/a_synthetic_model" in names and names[-1].startswith("reference/")
+    assert course.chapters(root, ["appendix/a"]) == [root / "nbs" / "appendix" / "a_synthetic_model.ipynb"]
+
+
+def test_doctor_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(doctor, "hub_answers", lambda: False)
+    monkeypatch.setattr(doctor, "in_cache", lambda name: False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    result = invoke("doctor")
+    assert result.exit_code == 0, result.output
+    for text in ("torch", "memory", "no answer", "synthetic", "Quarto", "Chromium", "Node", "optional"):
+        assert text in result.output
+
+
+def test_doctor_fails_where_memory_is_short(monkeypatch):
+    monkeypatch.setattr(doctor, "hub_answers", lambda: True)
+    monkeypatch.setattr(doctor, "NEEDED_GB", 1e6)
+    result = invoke("doctor")
+    assert result.exit_code == 1 and "missing" in result.output
+
+
+def test_models_lists_what_is_at_hand():
+    result = invoke("models")
+    assert result.exit_code == 0, result.output
+    assert "synthetic" in result.output and "gpt2-small" in result.output and "bundled" in result.output
+
+
+def test_lab_says_how_to_get_jupyterlab(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jupyterlab", None)
+    result = invoke("lab", "--root", small)
+    assert result.exit_code == 2 and "ioi_course[lab]" in result.output
+
+
+def test_lab_opens_the_chapters(small, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli.subprocess, "call", lambda command: calls.append(command) or 0)
+    assert invoke("lab", "--root", small).exit_code == 0
+    static = small / "build" / "static"
+    assert calls == [
+        [sys.executable, "-m", "jupyterlab", str(small / "nbs"), f"--ServerApp.extra_static_paths=['{static}']"]
+    ]
+    assert (static / "ioi_course" / "Plotly.js").stat().st_size > 1_000_000
+
+
+def test_docs_says_that_quarto_is_missing(root, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli.shutil, "which", lambda name: None)
+    monkeypatch.setattr("ioi_course.site.stage", lambda root: tmp_path / "_proc")
+    result = invoke("docs", "--root", root)
+    assert result.exit_code == 1 and "Quarto is not installed" in result.output and "quarto.org" in result.output
+
+
+def test_command_is_installed():
+    assert os.access(os.path.join(os.path.dirname(sys.executable), "ioi-course"), os.X_OK)

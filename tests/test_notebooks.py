@@ -1,0 +1,105 @@
+"""Every notebook is a regression test: run again, compared with its stored outputs; and run on another model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ioi_course.course import chapter_name, chapters, code_cells, execute
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = {chapter_name(path, ROOT): path for path in chapters(ROOT)}
+
+
+def stage(nb: nbformat.NotebookNode, path: Path) -> Path:
+    """Write a copy for nbval, which passes over cells without an execution count; nbdev's cleaning takes those away."""
+    for count, cell in enumerate(code_cells(nb), 1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, path)
+    return path
+
+
+def run_nbval(path: Path, threads: int) -> subprocess.CompletedProcess:
+    """Run nbval on one staged notebook in a process of its own, on `synthetic`."""
+    env = os.environ | {
+        "IOI_COURSE_MODEL": "synthetic",
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-q",
+        "--rootdir",
+        str(path.parent),
+    ]
+    command += ["-c", os.devnull, path.name]
+    return subprocess.run(command, cwd=path.parent, env=env, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_outputs_are_the_stored_ones(name, threads, tmp_path):
+    nb = nbformat.read(NOTEBOOKS[name], as_version=4)
+    result = run_nbval(stage(nb, tmp_path / "staged.ipynb"), threads)
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    assert f"{len(code_cells(nb))} passed" in result.stdout, result.stdout[-2000:]
+
+
+def test_a_changed_output_is_noticed(tmp_path):
+    nb = nbformat.read(NOTEBOOKS["02_logit_difference"], as_version=4)
+    changed = next(
+        (cell, output)
+        for cell in code_cells(nb)
+        for output in cell.outputs
+        if any(digit.isdigit() for digit in output.get("data", {}).get("text/plain", ""))
+    )[1]
+    text = changed.data["text/plain"]
+    digit = next(character for character in text if character.isdigit())
+    changed.data["text/plain"] = text.replace(digit, str((int(digit) + 1) % 10), 1)
+    result = run_nbval(stage(nb, tmp_path / "changed.ipynb"), threads=1)
+    assert result.returncode == 1, result.stdout[-2000:]
+    assert "1 failed" in result.stdout, result.stdout[-2000:]
+
+
+@pytest.mark.gpt2_tokenizer
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_chapters_run_on_random_gpt2(name, random_gpt2, monkeypatch):
+    """Nothing in a chapter depends on the bundled model's size, vocabulary or head positions."""
+    monkeypatch.setenv("IOI_COURSE_MODEL", str(random_gpt2))
+    nb, verdict, failure = execute(NOTEBOOKS[name], ROOT)
+    assert failure is None, f"cell {failure.cell}:\n{failure.source}\n{failure.reason}"
+    assert verdict.ok and verdict.cells == len(code_cells(nb))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_stored_notebook_is_fit_to_publish(name):
+    path = NOTEBOOKS[name]
+    nb = nbformat.read(path, as_version=4)
+    nbformat.validate(nb)
+    assert path.stat().st_size < 1_000_000
+    outputs = [output for cell in code_cells(nb) for output in cell.outputs]
+    assert outputs, "stored without having run"
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert all(cell.execution_count is None for cell in code_cells(nb)), "not cleaned"
+    longest = max(len(cell.source.splitlines()) for cell in code_cells(nb))
+    assert longest <= 40, f"a code cell of {longest} lines"
+    text = "".join(str(output) for output in outputs)
+    for trace in (str(ROOT), str(Path.home()) + "/", "/tmp/", "Warning:"):
+        assert trace not in text, f"{trace} in a stored output"
+    first = nb.cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# "), "no title"
+    assert any(line.startswith("> ") for line in first.source.splitlines()), "no summary line"
