@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; threads beyond them only wait
+
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER_VARIABLE = "IOI_COURSE_GPT2_TOKENIZER"
 

@@ -34,6 +34,7 @@ def readme() -> str:
     """The index notebook as Markdown, with its links seen from the project's folder."""
     nb = nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4)
     nb.cells = [cell for cell in nb.cells if not re.match(r"#\|\s*hide\s*$", cell.source.partition("\n")[0])]
+    nb.metadata.language_info = {"name": "python"}
     priority = ["text/markdown", "text/html", "image/svg+xml", "text/plain"]
     config = Config(NbConvertBase={"display_data_priority": priority})
     text, _ = MarkdownExporter(config=config).from_notebook_node(nb)
