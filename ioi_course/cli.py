@@ -203,21 +203,20 @@ def models() -> None:
 @app.command()
 def docs(root: Root = None) -> None:
     """Build the website with nbdev and Quarto into _docs/; without Quarto, stage its pages and say what is missing."""
-    from ioi_course.site import stage
+    from ioi_course.site import stage, write_site_metadata
 
     root = _root(root)
-    staged = stage(root)
     if not shutil.which("quarto"):
         console.print(
             "Quarto is not installed, so the site was not rendered. "
-            f"Its pages are staged under {os.path.relpath(staged)}.\n"
+            f"Its pages are staged under {os.path.relpath(stage(root))}.\n"
             "Install Quarto (https://quarto.org/docs/get-started/) and run the command again.",
             highlight=False,
         )
         raise typer.Exit(1)
-    raise typer.Exit(
-        subprocess.call([sys.executable, "-c", "from nbdev.quarto import nbdev_docs; nbdev_docs()"], cwd=root)
-    )
+    write_site_metadata(root)
+    command = [sys.executable, "-c", "from nbdev.quarto import nbdev_docs; nbdev_docs()"]
+    raise typer.Exit(subprocess.call(command, cwd=root))
 
 
 if __name__ == "__main__":

@@ -179,5 +179,15 @@ def test_docs_says_that_quarto_is_missing(root, monkeypatch, tmp_path):
     assert result.exit_code == 1 and "Quarto is not installed" in result.output and "quarto.org" in result.output
 
 
+def test_docs_renders_with_nbdev_where_quarto_is(small, root, monkeypatch):
+    calls = []
+    shutil.copy(root / "settings.ini", small)
+    monkeypatch.setattr(cli.shutil, "which", lambda name: "/usr/bin/quarto")
+    monkeypatch.setattr(cli.subprocess, "call", lambda command, cwd: calls.append((command[-1], cwd)) or 0)
+    assert invoke("docs", "--root", small).exit_code == 0
+    assert calls == [("from nbdev.quarto import nbdev_docs; nbdev_docs()", small)]
+    assert "repo-url" in (small / "nbs" / "site.yml").read_text()
+
+
 def test_command_is_installed():
     assert os.access(os.path.join(os.path.dirname(sys.executable), "ioi-course"), os.X_OK)
