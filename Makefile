@@ -30,7 +30,8 @@ lab: setup ## open the chapters in JupyterLab
 docs: setup ## build the website with Quarto
 	$(BIN)/ioi-course docs
 
-notebooks: setup ## after an edit: export the modules, run every chapter, store its outputs, clean, README
+notebooks: setup ## after an edit: make the stubs, export the modules, run every chapter, store its outputs, clean, README
+	$(BIN)/python tools/stubs.py
 	$(BIN)/nbdev-export
 	$(BIN)/ioi-course run --model synthetic --save
 	$(BIN)/nbdev-clean

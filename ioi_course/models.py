@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'PROCESSING', 'ModelError', 'ModelSpec', 'in_colab', 'pick_device', 'resolve_model', 'hub_answers',
-           'in_cache', 'list_models', 'Loaded', 'model_name', 'is_synthetic', 'is_gpt2_small', 'Card', 'describe',
-           'load_model']
+           'in_cache', 'list_models', 'wrap_model', 'Loaded', 'model_name', 'is_synthetic', 'is_gpt2_small', 'Card',
+           'describe', 'load_model']
 
 # %% ../nbs/00_setup.ipynb #855eeff1
 import contextlib
@@ -437,19 +437,25 @@ def _process_in_float64(bridge: TransformerBridge, steps: Collection[str]) -> No
     ProcessWeights.distribute_weights_to_components(weights, bridge.real_components)
 
 # %% ../nbs/00_setup.ipynb #38e651e9
-def _to_bridge(
-    hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, wanted: Collection[str]
-) -> tuple[TransformerBridge, tuple[str, ...]]:
-    """The model as a TransformerBridge, in eval mode, gradients off, and the steps that its weights went through."""
+def wrap_model(
+    hf_model: PreTrainedModel,  # on its device, in its dtype; its weights are processed in place
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,  # for captions
+    what: str = "a model that was made in memory",  # for `describe`
+    processing: Collection[str] = PROCESSING,  # as in `load_model`
+) -> TransformerBridge:
+    """A transformers model as a TransformerBridge: weights processed, in eval mode, gradients off."""
     tokenizer.add_bos_token = tokenizer.bos_token is not None  # TransformerLens would load it a second time for this
     tokenizer.init_kwargs.setdefault("name_or_path", "")
+    n_params = hf_model.num_parameters()
     with _one_thread(), _loading(f"The model {name!r}", "Choose a model and options that TransformerLens supports."):
         bridge = TransformerBridge.boot_transformers(
             name, hf_model=hf_model, tokenizer=tokenizer, device=hf_model.device, dtype=hf_model.dtype
         )
-        steps = _process(bridge, wanted)
+        steps = _process(bridge, processing)
     bridge.eval().requires_grad_(False)
-    return bridge, steps
+    bridge.loaded = Loaded(name, what, n_params, steps)
+    return bridge
 
 # %% ../nbs/00_setup.ipynb #ad021333
 @dataclass(frozen=True)
@@ -561,9 +567,6 @@ def load_model(
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ModelError(f"dtype={dtype!r} was expected to be a floating-point dtype such as torch.float32.")
     hf_model, tokenizer, label, what = _read(name, dtype, place, device_map)
-    n_params = hf_model.num_parameters()
     if device_map is None:
         hf_model.to(place)
-    bridge, steps = _to_bridge(hf_model, tokenizer, label, processing)
-    bridge.loaded = Loaded(label, what, n_params, steps)
-    return bridge
+    return wrap_model(hf_model, tokenizer, label, what, processing)

@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 from ioi_course.course import Verdict, chapter_name
+from ioi_course.exercises import BEGIN, END, is_solution
 from ioi_course.plots import page_head
 
 DATA = files("ioi_course") / "data" / "page"
@@ -25,6 +26,7 @@ HIDDEN = re.compile(r"^#\|\s*(hide|include:\s*false)\s*$", re.MULTILINE)
 DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
 EXPORTED = re.compile(r"^#\|\s*export\s*$", re.MULTILINE)
 DEFINED = re.compile(r"^(?:def|class) (\w+)|^([A-Z][A-Z_]+)(?=[ :,])", re.MULTILINE)
+MARKER = re.compile(rf"^[ \t]*({BEGIN}|{END})\n", re.MULTILINE)
 LONG = 12  # lines; longer library cells are folded
 NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]*?)\.ipynb(#[^)\s]*)?\)")
 
@@ -68,15 +70,19 @@ def page_of(path: Path, root: Path, nb: NotebookNode) -> Page:
 
 
 def _for_reading(nb: NotebookNode) -> NotebookNode:
-    """The notebook as a reader sees it: no hidden cells or directives, long library code folded, links to pages."""
+    """The notebook as a reader sees it: no hidden cells or directives, solutions and long library code folded."""
     nb = deepcopy(nb)
     nb.cells = [cell for cell in nb.cells if not (cell.cell_type == "code" and HIDDEN.search(cell.source))]
     for cell in nb.cells:
         if cell.cell_type == "code":
             exported = EXPORTED.search(cell.source)
-            cell.source = DIRECTIVE.sub("", cell.source).strip()
-            if exported and cell.source.count("\n") >= LONG:
-                cell.metadata.folded = ", ".join(a or b for a, b in DEFINED.findall(cell.source)) or "imports"
+            solution = is_solution(cell)
+            cell.source = MARKER.sub("", DIRECTIVE.sub("", cell.source)).strip()
+            if solution:
+                cell.metadata.folded = "Solution"
+            elif exported and cell.source.count("\n") >= LONG:
+                cell.metadata.folded = "Library code: "
+                cell.metadata.defines = ", ".join(a or b for a, b in DEFINED.findall(cell.source)) or "imports"
         else:
             cell.source = NOTEBOOK_LINK.sub(r"\1.html\2)", cell.source)
     nb.cells = [cell for cell in nb.cells if cell.source]

@@ -21,7 +21,16 @@ from ioi_course.synthetic import CIRCUIT
 
 TOKENS = ["<|endoftext|>", "When", " John", " and", " Mary", "</script><b>", " &amp;", " John", "\n", " to"]
 PLACES = [f"{layer}_{site}" for layer in range(12) for site in ("pre", "mid")] + ["final_post"]
-PLOTLY = {"head_heatmap", "patch_heatmap", "three_panels", "residual_line", "two_lines", "head_scatter"}
+PLOTLY = {
+    "head_heatmap",
+    "patch_heatmap",
+    "three_panels",
+    "token_heatmap",
+    "labelled_heatmap",
+    "residual_line",
+    "two_lines",
+    "head_scatter",
+}
 
 
 def per_head() -> torch.Tensor:
@@ -46,6 +55,18 @@ def every_plot() -> dict[str, plots.Plot]:
         "patch_heatmap": plots.patch_heatmap(places, TOKENS, "Recovered", "share", model=model),
         "three_panels": plots.patch_heatmap(
             {"resid_pre": places, "attn_out": 3 * places, "mlp_out": -places}, TOKENS, "Recovered", "share", model=model
+        ),
+        "token_heatmap": plots.token_heatmap(
+            torch.linspace(0, 1, 120).reshape(12, 10), [TOKENS] * 12, PLACES[:12], TOKENS, "Likeliest", model=model
+        ),
+        "labelled_heatmap": plots.labelled_heatmap(
+            places.reshape(12, 10),
+            [f"row {i}" for i in range(12)],
+            TOKENS,
+            ("row", "source"),
+            "Shares",
+            "logits",
+            model=model,
         ),
         "residual_line": plots.residual_line(line, PLACES, "Logit lens", "logits", model=model),
         "two_lines": plots.residual_line(
@@ -264,6 +285,10 @@ BAD = {
     "panels": (
         lambda: plots.patch_heatmap({"a": torch.ones(2, 3), "b": torch.ones(2, 2)}, ["a"] * 3, **WORDS),
         r"of one shape; got \{'a': \[2, 3\], 'b': \[2, 2\]\}",
+    ),
+    "a row of tokens": (
+        lambda: plots.token_heatmap(torch.ones(2, 3), [["a"] * 3], ["0", "1"], ["a"] * 3, "x", model="synthetic"),
+        "2 rows of 3",
     ),
     "no panel": (lambda: plots.patch_heatmap({}, [], **WORDS), "one panel or more"),
     "two shapes": (
