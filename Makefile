@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: help setup course test lab docs bench notebooks constraints clean
+.PHONY: help setup course test lab docs bench notebooks student constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -33,12 +33,16 @@ docs: setup ## build the website with Quarto
 bench: setup ## time the patching engine beside TransformerLens, on GPT-2 small's shape (ten minutes); build/bench.json
 	$(BIN)/python benchmarks/patching.py
 
-notebooks: setup ## after an edit: make the stubs, export the modules, run every chapter, store its outputs, clean, README
+notebooks: setup ## after an edit: make the stubs, export the modules, run every chapter, store its outputs, clean, README, student/
 	$(BIN)/python tools/stubs.py
 	$(BIN)/nbdev-export
 	$(BIN)/ioi-course run --model synthetic --save
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/student.py
+
+student: setup ## write student/, the chapters without solutions and outputs
+	$(BIN)/python tools/student.py
 
 constraints: setup ## write constraints.txt from what is installed in .venv
 	$(BIN)/python tools/constraints.py > constraints.new && mv constraints.new constraints.txt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import subprocess
@@ -14,7 +16,15 @@ from typing import Annotated
 import nbformat
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -51,7 +61,7 @@ def _root(given: Path | None) -> Path:
 
 
 def _stop(error: Exception) -> typer.Exit:
-    console.print(str(error), style="red", highlight=False, markup=False)
+    console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
     return typer.Exit(2)
 
 
@@ -234,6 +244,238 @@ def docs(root: Root = None) -> None:
     write_site_metadata(root)
     command = [sys.executable, "-c", "from nbdev.quarto import nbdev_docs; nbdev_docs()"]
     raise typer.Exit(subprocess.call(command, cwd=root))
+
+
+@app.command()
+def circuit(
+    model: Annotated[str, typer.Option(help="The model to look into.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", readable=False, help="Write roles and figures to this file, too."),
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=8, help="How many prompts to measure on.")] = 64,
+    seed: Annotated[int, typer.Option(help="Which prompts: another seed gives others.")] = 0,
+) -> None:
+    """Find a model's circuit, compare it with the answer key if there is one, and put it on trial."""
+    from ioi_course.attribution import known_circuit
+    from ioi_course.circuit import on_trial
+    from ioi_course.finder import find_circuit
+    from ioi_course.models import load_model, model_name
+    from ioi_course.prompts import IOIDataset
+
+    try:
+        if out is not None:
+            _check_writable(out)
+        bridge = load_model(model)
+        data = IOIDataset(bridge, prompts, seed)
+        found, key = find_circuit(bridge, data), known_circuit(bridge)
+        trial = on_trial(bridge, data, found.circuit, progress=True) if len(found.circuit) else _NO_TRIAL
+    except (CourseError, ValueError) as error:
+        raise _stop(error) from error
+    report = {"model": model_name(bridge), "prompts": prompts, "seed": seed, "finder": found.as_dict(key), **trial}
+    console.print(_circuit_table(report))
+    for note in found.notes:
+        console.print(f"Note: {note}.", highlight=False, markup=False)
+    if trial is not _NO_TRIAL:
+        console.print(_trial_table(trial))
+    if out is not None:
+        try:
+            _write_json(report, out)
+        except OSError as error:
+            raise _stop(CourseError(f"{out} could not be written: {error.strerror}.")) from error
+        console.print(f"Written to {out}", highlight=False, markup=False)
+
+
+_NO_TRIAL = {"faithfulness": {"share": None}, "completeness": {}, "minimality": {}}
+
+
+def _check_writable(path: Path) -> None:
+    """Raise CourseError if a file cannot be written here, before the work begins."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise CourseError(f"{path} is a folder. Name a file in it, such as {path / 'circuit.json'}.")
+    if not folder.is_dir():
+        raise CourseError(f"There is no folder {folder} to write {path.name} in. Make it first.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise CourseError(f"{path} cannot be written: permission denied.")
+    try:
+        _part(path).touch()
+        _part(path).unlink()
+    except OSError as error:
+        raise CourseError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _part(path: Path) -> Path:
+    """Where a file is written before it takes its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _write_json(report: dict, path: Path) -> None:
+    """Write all of it or nothing: a file that was there stays until the new one is complete."""
+    text = json.dumps(_plain(report), indent=2, allow_nan=False) + "\n"
+    try:
+        _part(path).write_text(text, encoding="utf-8")
+        os.replace(_part(path), path)
+    finally:
+        _part(path).unlink(missing_ok=True)
+
+
+def _plain(value):
+    """The value in JSON's own types; null for a number that JSON does not have, such as NaN."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if hasattr(value, "item"):  # of numpy or torch
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def _trial_table(trial: dict) -> Table:
+    """The three criteria, as `on_trial` gives them."""
+    faithful, complete, minimal = (trial[criterion] for criterion in ("faithfulness", "completeness", "minimality"))
+    table = Table(title="The circuit on trial (logit differences)")
+    for column, justify in [("criterion", "left"), ("knocked out", "left"), ("circuit", "right"), ("model", "right"),
+                            ("", "right")]:  # fmt: skip
+        table.add_column(column, justify=justify)
+    means = _number(faithful["circuit"]), _number(faithful["model"])
+    table.add_row("faithfulness", "all other heads", *means, f"share {_number(faithful['share'])}")
+    table.add_section()
+    for role, row in complete["class"].items():
+        numbers = _number(row["circuit"]), _number(row["model"])
+        table.add_row("completeness", role, *numbers, f"apart {_number(row['incompleteness'])}")
+    for what in ("random", "greedy"):
+        table.add_row("", f"{what} sets, at most", "", "", f"apart {_number(complete[what]['largest'])}")
+    table.add_section()
+    heads = {head: share for head, share in minimal["heads"].items() if share is not None}
+    least = min(heads, key=heads.get, default="")
+    table.add_row("minimality", f"{least}, which matters least", "", "", f"share {_number(heads.get(least))}")
+    return table
+
+
+def _circuit_table(report: dict) -> Table:
+    found = report["finder"]
+    rates = found["by_class"]
+    table = Table(title=f"What was found in {report['model']}")
+    for column in ("class", "acts at", "heads", *(("precision", "recall") if rates else ())):
+        table.add_column(column, justify="right" if column in ("precision", "recall") else "left")
+    for role, heads in found["roles"].items():
+        names = " ".join(f"L{layer}H{head}" for layer, head in heads) or "none"
+        numbers = [_number(rates[role][rate]) for rate in ("precision", "recall")] if rates and role in rates else []
+        table.add_row(role, found["positions"][role], names, *numbers)
+    if rates:
+        table.add_section()
+        count = sum(map(len, found["roles"].values()))
+        table.add_row("all", "", f"{count} heads", _number(found["precision"]), _number(found["recall"]))
+    return table
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="The folder for the run's state and, in the end, the model.")] = Path(
+        "build/tiny"
+    ),
+    until: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this step; train to the end if not given.")
+    ] = None,
+) -> None:
+    """Train the model `tiny` from scratch; after an interruption the same command goes on where it was saved."""
+    from ioi_course import training
+
+    recipe = training.Recipe()
+    state = out / "run" / training.STATE
+    console.print(
+        f"{recipe.steps:,} steps on one core, about {_minutes(recipe)} on an idle machine. Every {recipe.save_every} "
+        f"steps the run is saved in {state}. Press Ctrl-C to stop; the same command goes on from there.",
+        highlight=False,
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    try:
+        with Progress(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True
+        ) as progress:
+            bar = progress.add_task("training", total=recipe.steps)
+            run = training.train(out / "run", recipe, until, on_step=lambda run: _show_step(run, progress, bar))
+        table = training.write_model(run, out / "model")
+    except training.TrainingError as error:
+        raise _stop(error) from error
+    except KeyboardInterrupt as error:
+        console.print("Stopped. What was saved is kept, and the same command goes on from there.", highlight=False)
+        raise typer.Exit(130) from error
+    console.print(table.round(3).to_string(), highlight=False)
+    console.print(
+        f"The model and its card are in {out / 'model'}: load_model({str(out / 'model')!r}).", highlight=False
+    )
+
+
+def _minutes(recipe) -> str:
+    """How long a recipe takes: a step of 32 sequences was measured at 0.12 s."""
+    minutes = round(recipe.steps * recipe.batch / 32 * 0.12 / 60)
+    return "a minute" if minutes <= 1 else f"{minutes} minutes"
+
+
+def _show_step(run, progress: Progress, bar: TaskID) -> None:
+    """Move the bar; after a save also say how the model does."""
+    last = run.log[-1]
+    if progress.tasks[0].completed == 0 and run.step > 1:
+        progress.console.print(f"going on after step {run.step - 1:,}", highlight=False)
+    if "accuracy" in last:
+        said = "step {step:>5,}  loss {loss:.2f}  held out: accuracy {accuracy:.1%}, logit difference {logit_diff:.2f}"
+        progress.console.print(said.format(**last), highlight=False)
+    progress.update(bar, completed=run.step)
+
+
+@app.command()
+def wiki(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Models by name, or folders; see `ioi-course models`.")
+    ],
+    where: Annotated[
+        str, typer.Option(help="serial, processes, or the address of a Dask scheduler, such as tcp://127.0.0.1:8786.")
+    ] = "serial",
+    cache: Annotated[
+        Path, typer.Option(help="The folder that keeps what is measured: a run that was stopped goes on from there.")
+    ] = Path("build/wiki"),
+    out: Annotated[Path | None, typer.Option(help="Write all heads to this .csv file.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw a tile per model into this .svg file.")] = None,
+    kind: Annotated[str, typer.Option(help="What to draw: previous, duplicate, induction or first.")] = "induction",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes at a time, with --where processes.")] = None,
+    n: Annotated[int, typer.Option(min=2, help="Random tokens in one copy.")] = 50,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences of random tokens.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="That tokens and prompts are drawn with.")] = 0,
+    prompts: Annotated[int, typer.Option(min=1, help="IOI prompts to measure the task with.")] = 32,
+) -> None:
+    """Measure where the heads of many models look, model by model; see chapter 14."""
+    from ioi_course.heads import KINDS, save_wiki
+    from ioi_course.universality import wiki
+
+    try:
+        for path in (out, picture):
+            if path is not None:
+                _check_writable(path)
+        if picture is not None and picture.suffix != ".svg":
+            raise CourseError(f"A picture is saved as .svg; got {picture}.")
+        if kind not in (*KINDS, "first"):
+            raise CourseError(f"There is no score {kind!r}; choose from {', '.join(KINDS)} and first.")
+        found = wiki(models, where, cache, n=n, batch=batch, seed=seed, prompts=prompts, jobs=jobs)
+        if out is not None:
+            save_wiki(found.heads, out)
+        if picture is not None and len(found.heads):
+            found.plot(kind).save(picture)
+    except (CourseError, ValueError, OSError, ModuleNotFoundError) as error:
+        raise _stop(error) from error
+    table = Table(title="Models, and how many of their heads score 0.5 or more")
+    shown = found.models.join(found.count().astype("Int64"))
+    for column in ["model", *shown.columns]:
+        table.add_column(str(column), overflow="fold")
+    for row in shown.round(2).astype(object).fillna("").itertuples():
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console.print(table)
+    raise typer.Exit(1 if (found.models["came from"] == "failed").any() else 0)
 
 
 if __name__ == "__main__":

@@ -164,5 +164,6 @@ def save_outputs(nb: NotebookNode, path: Path) -> None:
     """Write an executed notebook back to its place in nbs/, as nbdev cleans it (no counts, no volatile metadata)."""
     from nbdev.clean import nbdev_clean
 
+    nb.metadata.pop("widgets", None)  # of progress bars, with random ids; no chapter keeps a widget
     nbformat.write(nb, path)
     nbdev_clean.__wrapped__(fname=os.fspath(path))

@@ -1,19 +1,21 @@
-"""Exercises in a chapter: the cell that holds a solution, and the stub that is made from it for the student."""
+"""Exercises in a chapter: the cell that holds a solution, the stub that is made from it, and the student edition."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 SOLUTION = re.compile(rf"^([ \t]*){BEGIN}\n.*?^[ \t]*{END}$", re.MULTILINE | re.DOTALL)
-DIRECTIVES = re.compile(r"^#\|.*\n", re.MULTILINE)
+DIRECTIVES = re.compile(r"^#\|.*\n?", re.MULTILINE)
 HEADING = re.compile(r"^### Exercise (?P<number>\d+\.\d+) · (?P<title>.+?) \(★{1,3}\)$", re.MULTILINE)
 CHECK = re.compile(r"^checks\.(\w+)\((\w+)\)$", re.MULTILINE)
+DEFINED = re.compile(r"^(?:def|class) (\w+)", re.MULTILINE)
 FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # Colab's way and JupyterLab's way to fold a cell
 
 
@@ -86,3 +88,60 @@ def exercises(nb: NotebookNode) -> list[ExerciseCells]:
             )
         found.append(ExerciseCells(heading["number"], heading["title"], check[1], text, stub, cell))
     return found
+
+
+ANSWER = re.compile(r"<details>\s*<summary>(?:An )?(?:Answer|answer|Thoughts)</summary>.*?</details>", re.DOTALL)
+LINK = re.compile(r"\]\((?!\w+:|#)(?P<path>[\w./-]+?)\.(?:ipynb|qmd)(?P<anchor>#[\w-]*)?\)")
+CHAPTER = re.compile(r"\d\d_\w+")
+
+
+def student_edition(
+    nb: NotebookNode,  # a chapter with its stubs; it is left as it is
+    name: str,  # the chapter's name, such as 03_logit_lens
+    site: str,  # the address of the published website, ending in /
+    colab: str,  # the address at which Colab opens the student edition
+) -> NotebookNode:
+    """The chapter as a student gets it: stubs without solutions, no folded answers, no outputs, and a Colab badge.
+
+    A cell that uses the student's own answer says so, and is tagged so that Jupyter goes on after it when it fails.
+    """
+    answers = {found.solution.id: found for found in exercises(nb)}
+    numbers: dict[str, str] = {}  # what a solution defines: the exercise's number
+    cells = []
+    for cell in deepcopy(nb.cells):
+        if cell.id in answers:
+            numbers |= dict.fromkeys(DEFINED.findall(cell.source), answers[cell.id].number)
+            continue
+        if cell.cell_type == "markdown":
+            hidden = f"*[The published chapter]({site}{name}.html) has an answer.*"
+            cell.source = _linked(ANSWER.sub(hidden, cell.source), site)
+        else:
+            cell.source, cell.outputs, cell.execution_count = DIRECTIVES.sub("", cell.source).strip("\n"), [], None
+            cell.metadata = NotebookNode()
+            used = sorted({numbers[word] for word in re.findall(r"\w+", cell.source) if word in numbers}, key=_order)
+            if used and not CHECK.search(cell.source):
+                cell.source = f"# Needs your answer to exercise {' and '.join(used)}.\n{cell.source}"
+                cell.metadata = NotebookNode(tags=["raises-exception"])
+        if cell.source:
+            cells.append(cell)
+    note = (
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})\n\n"
+        "*The student edition: exercises without solutions. "
+        f"[The published chapter]({site}{name}.html) shows every output.*"
+    )
+    cells.insert(1, new_markdown_cell(note, id=hashlib.sha256(f"note of {name}".encode()).hexdigest()[:8]))
+    return NotebookNode(nb | {"cells": cells})
+
+
+def _order(number: str) -> tuple[int, ...]:
+    return tuple(map(int, number.split(".")))
+
+
+def _linked(text: str, site: str) -> str:
+    """Chapters stand side by side in the student edition, too; all other pages are those of the website."""
+
+    def link(found: re.Match) -> str:
+        path = found["path"]
+        return found[0] if CHAPTER.fullmatch(path) else f"]({site}{path}.html{found['anchor'] or ''})"
+
+    return LINK.sub(link, text)

