@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: help setup course test lab docs bench notebooks student constraints clean
+.PHONY: help setup course test lab docs bench notebooks student assignments constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -33,8 +33,10 @@ docs: setup ## build the website with Quarto
 bench: setup ## time the patching engine beside TransformerLens, on GPT-2 small's shape (ten minutes); build/bench.json
 	$(BIN)/python benchmarks/patching.py
 
-notebooks: setup ## after an edit: make the stubs, export the modules, run every chapter, store its outputs, clean, README, student/
+notebooks: setup ## after an edit: make stubs, badges and links, export the modules, run every chapter, store its outputs, clean, README, student/
 	$(BIN)/python tools/stubs.py
+	$(BIN)/python tools/badges.py
+	$(BIN)/python tools/glossary.py
 	$(BIN)/nbdev-export
 	$(BIN)/ioi-course run --model synthetic --save
 	$(BIN)/nbdev-clean
@@ -43,6 +45,9 @@ notebooks: setup ## after an edit: make the stubs, export the modules, run every
 
 student: setup ## write student/, the chapters without solutions and outputs
 	$(BIN)/python tools/student.py
+
+assignments: setup ## build the graded assignments into build/assignments/: student notebooks and autograders
+	$(BIN)/python tools/assignments.py
 
 constraints: setup ## write constraints.txt from what is installed in .venv
 	$(BIN)/python tools/constraints.py > constraints.new && mv constraints.new constraints.txt

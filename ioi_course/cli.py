@@ -11,7 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import nbformat
 import typer
@@ -43,6 +43,9 @@ from ioi_course.course import (
     threads_of,
     write_report,
 )
+
+if TYPE_CHECKING:
+    from ioi_course.pages import Page
 
 app = typer.Typer(
     help="The IOI course: guided chapters on how GPT-2 small finds the indirect object.",
@@ -86,7 +89,7 @@ def run(
 ) -> None:
     """Execute chapters, each in a fresh kernel; write HTML pages, an index and report.json."""
     from ioi_course.models import ModelError, resolve_model
-    from ioi_course.pages import page_of, write_assets, write_index, write_page
+    from ioi_course.pages import page_of, write_assets, write_index, write_page, write_text_pages
 
     root = _root(root)
     try:
@@ -97,6 +100,7 @@ def run(
     os.environ["IOI_COURSE_MODEL"] = resolved
     out = root / out
     write_assets(root, out)
+    write_text_pages(root, out)
     sources = [nbformat.read(path, as_version=4) for path in paths]
     pages = {chapter_name(path, root): page_of(path, root, nb) for path, nb in zip(paths, sources, strict=True)}
     order = list(pages.values())
@@ -120,7 +124,8 @@ def run(
     verdicts = [results[i][1] for i in range(len(paths))]
     failures = [failure for _, _, failure in (results[i] for i in range(len(paths))) if failure]
     write_report(verdicts, out / "report.json")
-    index = write_index(verdicts, pages, Path(resolved).name, out)
+    circuit_page = _write_circuit_page(out, resolved) if CIRCUIT_CHAPTER in pages else None
+    index = write_index(verdicts, pages, Path(resolved).name, out, circuit_page)
     for failure in failures:
         _show(failure)
     console.print(_table(verdicts, Path(resolved).name))
@@ -129,18 +134,35 @@ def run(
     raise typer.Exit(1 if failures else 0)
 
 
+CIRCUIT_CHAPTER = "12_the_circuit"  # the circuit's page is made along with it
+
+
+def _write_circuit_page(folder: Path, model: str) -> Page | None:
+    """Write the page of a model's circuit; None, and the reason on the console, if there is nothing to show."""
+    from ioi_course.circuit_page import NAME, write_page
+    from ioi_course.pages import Page
+
+    (folder / NAME).unlink(missing_ok=True)
+    try:
+        write_page(folder / NAME, model, home="index.html")
+    except (ValueError, RuntimeError) as error:
+        console.print(f"Without {NAME}: {error}", highlight=False, markup=False, soft_wrap=True)
+        return None
+    return Page("The circuit, head by head", NAME)
+
+
 def _execute(path: Path, root: Path, timeout: int, jobs: int, progress: Progress, bar: TaskID):
     """Execute a chapter as one of several, and show how far it is."""
     progress.update(bar, description=chapter_name(path, root))
     return execute(path, root, timeout, on_cell=lambda: progress.advance(bar), threads=threads_of(jobs))
 
 
-def _progress() -> Progress:
+def _progress(what: str = "cells") -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("cells"),
+        TextColumn(what),
         TimeElapsedColumn(),
     )
     return Progress(*columns, console=console, transient=True)
@@ -230,9 +252,11 @@ def models() -> None:
 @app.command()
 def docs(root: Root = None) -> None:
     """Build the website with nbdev and Quarto into _docs/; without Quarto, stage its pages and say what is missing."""
-    from ioi_course.site import stage, write_site_metadata
+    from ioi_course.site import prepare, stage
 
     root = _root(root)
+    if (root / "nbs" / f"{CIRCUIT_CHAPTER}.ipynb").exists():
+        _add_circuit_page(root)
     if not shutil.which("quarto"):
         console.print(
             "Quarto is not installed, so the site was not rendered. "
@@ -241,9 +265,34 @@ def docs(root: Root = None) -> None:
             highlight=False,
         )
         raise typer.Exit(1)
-    write_site_metadata(root)
+    prepare(root)
     command = [sys.executable, "-c", "from nbdev.quarto import nbdev_docs; nbdev_docs()"]
     raise typer.Exit(subprocess.call(command, cwd=root))
+
+
+def _add_circuit_page(root: Path) -> None:
+    """Put the circuit's page among those of the site: the one of the course's last run, or else a new one."""
+    built = root / "build" / "course" / "circuit.html"
+    if built.exists():
+        shutil.copyfile(built, root / "nbs" / built.name)
+    else:
+        _write_circuit_page(root / "nbs", "auto")
+
+
+@app.command()
+def circuit_page(
+    model: Annotated[str, typer.Option(help="The model to look into.")] = "auto",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("circuit.html"),
+) -> None:
+    """Write a model's circuit as one page of HTML: choose a head, see what it does. It needs no server."""
+    from ioi_course.circuit_page import write_page
+
+    try:
+        _check_writable(out)
+        page = write_page(out, model)
+    except (CourseError, ValueError, RuntimeError, OSError) as error:
+        raise _stop(error) from error
+    console.print(f"{page} ({page.stat().st_size / 1000:.0f} kB)", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -476,6 +525,69 @@ def wiki(
         table.add_row(*(Text(str(cell)) for cell in row))
     console.print(table)
     raise typer.Exit(1 if (found.models["came from"] == "failed").any() else 0)
+
+
+@app.command()
+def grade(
+    submissions: Annotated[
+        list[Path], typer.Argument(metavar="SUBMISSION...", help="Notebooks, and folders that hold notebooks.")
+    ],
+    assignment: Annotated[
+        str, typer.Option(help="The name of an assignment that `make assignments` built, or an autograder zip.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for grades.csv, reports/ and results/.")],
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Submissions at a time; as many as cores and memory allow if not given.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one cell, or the tests of one question.")] = 60,
+    memory: Annotated[float, typer.Option(min=0.1, help="GB that a submission may use.")] = 4,
+    root: Root = None,
+) -> None:
+    """Grade notebooks, each in processes of its own without network; a second run grades only what changed."""
+    from ioi_course import grading
+
+    start, news = time.perf_counter(), []
+    try:
+        tests = grading.read_assignment(grading.find_assignment(assignment, root))
+        found = grading.find_submissions(submissions, tests.name)
+        jobs = jobs or grading.default_jobs(memory)
+        with _progress("submissions") as progress:
+            bar = progress.add_task("grading", total=len(found))
+
+            def show(graded: grading.Grade, new: bool) -> None:
+                progress.advance(bar)
+                news.append(new)
+
+            grades = grading.grade_all(found, tests, out, jobs, grading.Limits(timeout, memory), show)
+    except (CourseError, grading.GradingError, OSError) as error:
+        raise _stop(error) from error
+    except KeyboardInterrupt as error:
+        console.print("Stopped. What was graded is kept, and the same command goes on from there.", highlight=False)
+        raise typer.Exit(130) from error
+    console.print(_grade_table(grades))
+    console.print(
+        f"Graded {sum(news)} of {len(news)}, the others had not changed; took {time.perf_counter() - start:.0f} s. "
+        f"The points are in {out / 'grades.csv'}, the reports in {out / 'reports'}.",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if lacking := sorted({what for graded in grades for what in graded.lacking}):
+        console.print(
+            f"This machine's kernel does not allow {' and '.join(lacking)}: submissions were kept in by Python's audit "
+            "hook only, which is no sandbox. Grade in a container or on another machine.",
+            style="yellow",
+        )
+    raise typer.Exit(1 if any(graded.status == "failed" for graded in grades) else 0)
+
+
+def _grade_table(grades: list) -> Table:
+    table = Table(title="Grades")
+    for column, justify in [("student", "left"), ("total", "right"), ("of", "right"), ("status", "left")]:
+        table.add_column(column, justify=justify, overflow="fold")
+    colour = {"graded": "green", "failed": "red"}
+    for graded in grades:
+        points = f"{graded.total:g}", f"{graded.possible:g}"
+        table.add_row(Text(graded.student), *points, Text(graded.status, colour.get(graded.status, "yellow")))
+    return table
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
+from ioi_course.site import is_badge
+
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 SOLUTION = re.compile(rf"^([ \t]*){BEGIN}\n.*?^[ \t]*{END}$", re.MULTILINE | re.DOTALL)
 DIRECTIVES = re.compile(r"^#\|.*\n?", re.MULTILINE)
@@ -99,7 +101,7 @@ def student_edition(
     nb: NotebookNode,  # a chapter with its stubs; it is left as it is
     name: str,  # the chapter's name, such as 03_logit_lens
     site: str,  # the address of the published website, ending in /
-    colab: str,  # the address at which Colab opens the student edition
+    badge: str,  # that opens the student edition in Colab, in Markdown
 ) -> NotebookNode:
     """The chapter as a student gets it: stubs without solutions, no folded answers, no outputs, and a Colab badge.
 
@@ -109,6 +111,8 @@ def student_edition(
     numbers: dict[str, str] = {}  # what a solution defines: the exercise's number
     cells = []
     for cell in deepcopy(nb.cells):
+        if is_badge(cell):
+            continue
         if cell.id in answers:
             numbers |= dict.fromkeys(DEFINED.findall(cell.source), answers[cell.id].number)
             continue
@@ -125,7 +129,7 @@ def student_edition(
         if cell.source:
             cells.append(cell)
     note = (
-        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})\n\n"
+        f"{badge}\n\n"
         "*The student edition: exercises without solutions. "
         f"[The published chapter]({site}{name}.html) shows every output.*"
     )

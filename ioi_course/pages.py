@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
 from jinja2 import Template
 from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 from pygments.formatters import HtmlFormatter
 
 from ioi_course.course import Verdict, chapter_name
 from ioi_course.exercises import BEGIN, END, is_solution
 from ioi_course.plots import page_head
+from ioi_course.site import is_badge
 
 DATA = files("ioi_course") / "data" / "page"
 HIDDEN = re.compile(r"^#\|\s*(hide|include:\s*false)\s*$", re.MULTILINE)
@@ -27,8 +30,12 @@ DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
 EXPORTED = re.compile(r"^#\|\s*export\s*$", re.MULTILINE)
 DEFINED = re.compile(r"^(?:def|class) (\w+)|^([A-Z][A-Z_]+)(?=[ :,])", re.MULTILINE)
 MARKER = re.compile(rf"^[ \t]*({BEGIN}|{END})\n", re.MULTILINE)
+EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
 LONG = 12  # lines; longer library cells are folded
-NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]*?)\.ipynb(#[^)\s]*)?\)")
+NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]*?)\.(?:ipynb|qmd)(#[^)\s]*)?\)")
+TEXT_PAGES = ("glossary", "notation", "instructor_guide")  # nbs/*.qmd that the chapters and the first page lead to
+FRONT = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
+ANCHORED = re.compile(r"^(#+) (.+?) \{#([\w-]+)\}$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,9 @@ def page_of(path: Path, root: Path, nb: NotebookNode) -> Page:
 
 
 def _for_reading(nb: NotebookNode) -> NotebookNode:
-    """The notebook as a reader sees it: no hidden cells or directives, solutions and long library code folded."""
+    """The notebook as a reader sees it: no badge, hidden cells or directives, solutions and long library code folded."""
     nb = deepcopy(nb)
-    nb.cells = [cell for cell in nb.cells if not (cell.cell_type == "code" and HIDDEN.search(cell.source))]
+    nb.cells = [c for c in nb.cells if not (is_badge(c) or c.cell_type == "code" and HIDDEN.search(c.source))]
     for cell in nb.cells:
         if cell.cell_type == "code":
             exported = EXPORTED.search(cell.source)
@@ -95,15 +102,16 @@ def _template(name: str) -> Template:
 
 
 def write_assets(root: Path, out: Path) -> None:
-    """Write what the pages share: the style sheet, and the pictures of nbs/images."""
+    """Write what the pages share: the style sheet, a script, and the pictures of nbs/images."""
     (out / "assets").mkdir(parents=True, exist_ok=True)
     if (images := root / "nbs" / "images").is_dir():
         shutil.copytree(images, out / "images", dirs_exist_ok=True)
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    colours = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    colours = HtmlFormatter(style="xcode").get_style_defs(".highlight")
     css = (DATA / "page.css").read_text(encoding="utf-8") + colours
     css += f"\n@media (prefers-color-scheme: dark) {{ {dark} }}\n.highlight {{ background: none !important; }}\n"
     (out / "assets" / "page.css").write_text(css, encoding="utf-8")
+    (out / "assets" / "page.js").write_text((DATA / "page.js").read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def write_page(nb: NotebookNode, page: Page, out: Path, previous: Page | None = None, next: Page | None = None) -> Path:
@@ -114,15 +122,34 @@ def write_page(nb: NotebookNode, page: Page, out: Path, previous: Page | None = 
     path.parent.mkdir(parents=True, exist_ok=True)
     up = "../" * page.href.count("/")
     head = page_head(out / "assets", f"{up}assets/")
+    body = EMPTY_HEADER.sub("<td></td>", body)
     html = _template("page").render(title=page.title, up=up, head=head, body=body, previous=previous, next=next)
     path.write_text(html, encoding="utf-8")
     return path
 
 
-def write_index(verdicts: Iterable[Verdict], pages: dict[str, Page], model: str, out: Path) -> Path:
-    """Write index.html: one row per chapter, with its verdict and a link to its page."""
+def write_text_pages(root: Path, out: Path) -> list[Page]:
+    """Write the pages without code that the chapters lead to, with the anchors that their headings name."""
+    pages = []
+    for path in (root / "nbs" / f"{name}.qmd" for name in TEXT_PAGES):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            front = FRONT.match(text)
+            meta = yaml.safe_load(front[1])
+            page = Page(meta["title"], f"{path.stem}.html")
+            text = ANCHORED.sub(lambda h: f'<h{len(h[1])} id="{h[3]}">{h[2]}</h{len(h[1])}>', text[front.end() :])
+            text = f"# {page.title}\n\n> {meta['description']}\n\n{text}"
+            write_page(new_notebook(cells=[new_markdown_cell(text)]), page, out)
+            pages.append(page)
+    return pages
+
+
+def write_index(
+    verdicts: Iterable[Verdict], pages: dict[str, Page], model: str, out: Path, extra: Page | None = None
+) -> Path:
+    """Write index.html: one row per chapter, with its verdict and a link to its page; and a link to an extra page."""
     rows = [(verdict, pages[verdict.chapter]) for verdict in verdicts]
-    body = _template("index").render(rows=rows, model=model)
+    body = _template("index").render(rows=rows, model=model, extra=extra)
     path = out / "index.html"
     path.write_text(_template("page").render(title="ioi-course", up="", head="", body=body), encoding="utf-8")
     return path

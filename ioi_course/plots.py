@@ -723,13 +723,14 @@ class _Box:
 
 # %% ../nbs/appendix/c_plots.ipynb #b9973591
 def _depths(circuit: Circuit) -> dict[str, int]:
-    "How many edges lead to each role, on the longest way."
+    "How many edges lead to each role, on the longest way; as many as to any, if it passes on to the logits alone."
     depth = dict.fromkeys(circuit.roles, 0)
     for _ in depth:
         for source, target, _ in circuit.edges:
             if target in depth:
                 depth[target] = max(depth[target], depth[source] + 1)
-    return depth
+    passes = {role: {target for source, target, _ in circuit.edges if source == role} for role in depth}
+    return {role: max(depth.values()) if passes[role] == {"logits"} else d for role, d in depth.items()}
 
 
 def _boxes(circuit: Circuit, top: int) -> dict[str, _Box]:
@@ -751,11 +752,15 @@ def _boxes(circuit: Circuit, top: int) -> dict[str, _Box]:
 
 # %% ../nbs/appendix/c_plots.ipynb #2b087c1f
 def _edge(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> str:
-    "An arrow: down within a position; to a later one, down and into the side, or round a box that is in the way."
+    "An arrow: down within a position; to a later one, down and into the side; or round a box that is in the way."
     x0, y0, x1, y1 = source.x + _BOX / 2, source.y + source.height, target.x + _BOX / 2, target.y - 3
-    blocked = any(box.x == source.x and source.y < box.y <= target.y for box in boxes)
+    end = target.y - (source.place == target.place)
+    blocked = any(box.x == source.x and source.y < box.y <= end for box in boxes)
     word = (x1 - 6, y1 - 14, via, "end") if x1 < x0 else (x1 + 6, y1 - 14, via, "start")
-    if source.place == target.place:
+    if blocked and source.place == target.place:
+        right, y0, x1 = source.x + _BOX, source.y + source.height / 2, x1 + 30
+        path, word = f"M{right:g} {y0:g}h6V{y1 - 20:g}H{x1:g}V{y1:g}", (x1 + 6, y1 - 14, via, "start")
+    elif source.place == target.place:
         path = f"M{x0:g} {y0:g}C{x0:g} {(y0 + y1) / 2:g} {x1:g} {(y0 + y1) / 2:g} {x1:g} {y1:g}"
     elif blocked:
         y0 = source.y + source.height / 2

@@ -141,5 +141,5 @@ def test_a_chapter_runs_with_stubs_and_with_answers(tmp_path, monkeypatch):
 def test_student_edition_leaves_the_chapter_as_it_is():
     nb = CHAPTERS["02_logit_difference.ipynb"]
     before = nbformat.writes(nb)
-    student_edition(nb, "02_logit_difference", "https://example.org/", "https://example.org/x.ipynb")
+    student_edition(nb, "02_logit_difference", "https://example.org/", "[badge](https://example.org/x.ipynb)")
     assert nbformat.writes(nb) == before

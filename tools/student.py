@@ -1,28 +1,25 @@
 """Write student/: each chapter with stubs instead of solutions and without outputs."""
 
 import re
-from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
 
 from ioi_course.course import chapters
 from ioi_course.exercises import student_edition
+from ioi_course.site import colab_badge, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def editions(root: Path) -> dict[str, str]:
     """The text of each file in student/, by name."""
-    config = ConfigParser(delimiters=["="])
-    config.read(root / "settings.ini", encoding="utf-8")
-    cfg = config["DEFAULT"]
-    colab = f"https://colab.research.google.com/github/{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/student/"
     made = {}
     for path in chapters(root):
         if path.parent.name == "nbs" and re.match(r"\d\d_", path.name):
             nb = nbformat.read(path, as_version=4)
-            student = student_edition(nb, path.stem, cfg["doc_url"], colab + path.name)
+            badge = colab_badge(root, f"student/{path.name}")
+            student = student_edition(nb, path.stem, settings(root)["doc_url"], badge)
             made[path.name] = nbformat.writes(student) + "\n"
     return made
 

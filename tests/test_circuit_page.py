@@ -1,0 +1,601 @@
+"""The circuit's page: its numbers against direct computations, the page as HTML, and what a browser makes of it."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ioi_course import circuit_page, cli, pages
+from ioi_course.ablation import ablate
+from ioi_course.heads import head_scores
+from ioi_course.models import load_model
+from ioi_course.movers import copy_scores
+from ioi_course.plots import circuit_diagram
+from ioi_course.prompts import IOIDataset
+from ioi_course.synthetic import CIRCUIT, Edge
+
+HEADS = [(2, 2), (3, 0), (5, 5), (8, 6), (9, 9), (10, 7), (11, 2)]  # one of each class
+runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of the synthetic model, as the command writes it."""
+    path = tmp_path_factory.mktemp("page") / "circuit.html"
+    result = runner.invoke(cli.app, ["circuit-page", "--model", "synthetic", "--out", str(path)])
+    assert result.exit_code == 0, result.output
+    assert str(path) in result.output.replace("\n", "")
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(page):
+    """What the page holds."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)[1])
+
+
+@pytest.fixture(scope="module")
+def prompts(model):
+    return circuit_page.page_prompts(model)
+
+
+def of_head(data, layer, head):
+    return next(each for each in data["heads"] if each["name"] == f"L{layer}H{head}")
+
+
+# The numbers
+
+
+def test_prompts_are_those_of_the_page(data, prompts):
+    assert [prompt["text"] for prompt in data["prompts"]] == prompts.prompts
+    assert len(set(prompts.prompts)) == 8 and prompts.prompts[0].startswith("When John and Mary went to the shops")
+    for i, prompt in enumerate(data["prompts"]):
+        assert prompt["tokens"] == prompts.str_tokens(i)
+        assert prompt["tokens"][prompt["pos"]["IO"]] == f" {prompt['IO']}"
+        assert (
+            prompt["tokens"][prompt["pos"]["S2"]] == f" {prompt['S']}"
+            and prompt["pos"]["END"] == len(prompt["tokens"]) - 1
+        )
+
+
+@pytest.mark.parametrize("i", [0, 3, 7])
+def test_attention_and_direct_effects_are_those_of_one_plain_run(model, data, prompts, i):
+    """Each prompt alone, without padding, with nothing but the cache."""
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(prompts.tokens[i : i + 1, : prompts.lengths[i]])
+    io, s = prompts.answers[i]
+    direction = (model.W_U[:, io] - model.W_U[:, s]) * model.ln_final.w
+    direction = (direction - direction.mean()) / cache["ln_final.hook_scale"][0, -1]
+    assert data["prompts"][i]["diff"] == pytest.approx((logits[0, -1, io] - logits[0, -1, s]).item(), abs=6e-4)
+    assert data["prompts"][i]["prob"] == pytest.approx(logits[0, -1].softmax(-1)[io].item(), abs=6e-4)
+    pos = {role: int(prompts.pos[role][i]) for role in prompts.pos}
+    for layer, head in HEADS:
+        view = of_head(data, layer, head)["views"][i]
+        pattern = cache[f"blocks.{layer}.attn.hook_pattern"][0, head]
+        stored = torch.tensor(view["pattern"]) / 1000
+        assert torch.allclose(stored.to(pattern), pattern[tuple(torch.tril_indices(*pattern.shape))], atol=6e-4)
+        for query, row in zip(data["queries"], view["roles"], strict=True):
+            seen = pattern[pos[query]]
+            at = [0, *(pos[key] for key in data["keys"][1:-1])]
+            assert row == pytest.approx([*seen[at].tolist(), 1 - seen[at].sum().item()], abs=6e-4)
+        wrote = cache[f"blocks.{layer}.attn.hook_z"][0, -1, head] @ model.W_O[layer, head]
+        assert view["direct"] == pytest.approx((wrote @ direction).item(), abs=6e-4)
+
+
+@pytest.mark.parametrize("head", [(2, 2), (8, 6), (9, 9), (10, 7)])
+def test_ablations_are_those_of_the_library(model, data, prompts, head):
+    shown = of_head(data, *head)
+    direct = ablate(model, prompts, [head], "mean", at=data["classes"][shown["class"]]["at"])
+    for i, view in enumerate(shown["views"]):
+        assert view["ablated"] == pytest.approx(direct.after[i].item(), abs=6e-4)
+        assert view["naive"] == pytest.approx(direct.naive[i].item(), abs=6e-4)
+        change = direct.change[i].clone()
+        change[head] = 0
+        largest = change.abs().flatten().topk(len(view["others"])).values.tolist()
+        assert [abs(y - x) for _, _, x, y in view["others"]] == pytest.approx(largest, abs=2e-3)
+        for name, role, x, y in view["others"]:
+            place = tuple(map(int, name[1:].split("H")))
+            assert role == (CIRCUIT.role_of(*place) or "") and place != head
+            assert x == pytest.approx(direct.direct_before[i][place].item(), abs=6e-4)
+            assert y == pytest.approx(direct.direct_after[i][place].item(), abs=6e-4)
+
+
+def test_scores_and_classes(model, data):
+    random, copying = head_scores(model), copy_scores(model, progress=False)
+    for role, heads in CIRCUIT.roles.items():
+        assert [head["name"] for head in data["heads"] if head["class"] == role] == [f"L{i}H{j}" for i, j in heads]
+        assert data["classes"][role]["at"] == CIRCUIT.positions[role]
+        for head in heads:
+            scores = of_head(data, *head)["scores"]
+            assert [*scores] == ["previous", "duplicate", "induction", "copy", "negative copy"]
+            assert scores["induction"] == pytest.approx(random["induction"][head].item(), abs=6e-4)
+            assert scores["copy"] == pytest.approx(copying.copy()[head].item(), abs=6e-4)
+            assert scores["negative copy"] == pytest.approx(copying.negative()[head].item(), abs=6e-4)
+    assert data["classes"]["induction"]["reads"] == ["previous token (keys)"]
+    assert data["classes"]["induction"]["passes"] == ["S-inhibition (values)"]
+    assert data["classes"]["name mover"]["passes"] == ["logits"]
+
+
+def test_every_class_is_explained():
+    assert set(circuit_page.ABOUT) == set(CIRCUIT.roles)
+
+
+# The page as HTML
+
+EMPTY = {"meta", "input", "br", "link", "img"}
+
+
+class Strict(HTMLParser):
+    """Reads a page and notes what is wrong with its tags; keeps the elements."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.wrong, self.elements, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+        self.wrong += [f"<{tag}> is never closed" for tag in self.open]
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        self.wrong += [f"{name} twice in <{tag}>" for name in set(names) if names.count(name) > 1]
+        self.elements.append((tag, dict(attrs)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"</{tag}> closes something else")
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_page_is_valid_and_stands_alone(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
+    parsed = Strict(text)
+    assert not parsed.wrong
+    attributes = [attrs for _, attrs in parsed.elements]
+    ids = [attrs["id"] for attrs in attributes if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    named = [attrs[key] for attrs in attributes for key in ("for", "aria-labelledby") if key in attrs]
+    assert named and set(named) <= set(ids)
+    assert not [attrs for attrs in attributes if "src" in attrs or "srcset" in attrs]
+    assert {attrs["href"] for attrs in attributes if "href" in attrs} == {"#panel"}
+    assert set(re.findall(r"https?://[^\s\"']+", text)) == {"http://www.w3.org/2000/svg"}
+    assert "@import" not in text and "default-src 'none'" in text
+    levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_page_is_small_and_says_what_it_was_measured_on(page, data):
+    assert page.stat().st_size < circuit_page.LARGEST / 2
+    text = " ".join("".join(Strict(page.read_text()).words).split())
+    assert "Measured on synthetic: bundled stand-in" in text and "Nothing on this page was measured on GPT-2." in text
+    assert "The circuit of synthetic: 26 heads in 7 classes, written into its weights." in text
+    assert data["synthetic"] and data["model"]["name"] == "synthetic"
+
+
+def test_table_without_javascript_has_every_head(page, data):
+    table = page.read_text().split("All heads in numbers")[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)]
+    assert len(rows) == 1 + 26
+    by_name = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+    for layer, head in HEADS:
+        row, shown = by_name[f"L{layer}H{head}"], of_head(data, layer, head)
+        assert (row["class"], row["acts at"]) == (shown["class"], data["classes"][shown["class"]]["at"])
+        mean = sum(view["direct"] for view in shown["views"]) / 8
+        lost = sum(v["ablated"] - p["diff"] for v, p in zip(shown["views"], data["prompts"], strict=True)) / 8
+        looks = sum(view["roles"][data["queries"].index(row["acts at"])][3 - 1] for view in shown["views"]) / 8
+        for column, value in [("direct effect", mean), ("without it", lost), ("to S1", looks)]:
+            assert float(row[column].replace("−", "-")) == pytest.approx(value, abs=6e-3), column
+    assert float(by_name["L9H9"]["direct effect"]) > 1 and float(by_name["L9H9"]["to IO"]) > 0.5
+
+
+def test_a_token_cannot_break_out_of_the_data(data):
+    hostile = json.loads(json.dumps(data))
+    hostile["prompts"][0]["tokens"][1] = "</script><b>"
+    hostile["prompts"][0]["text"] = "<i>&amp;</i>"
+    parsed = Strict(circuit_page.render(hostile, CIRCUIT))
+    assert not parsed.wrong and not {"b", "i"} & {tag for tag, attrs in parsed.elements if attrs != {}}
+    assert [tag for tag, _ in parsed.elements].count("i") == 0
+
+
+def luminance(colour):
+    digits = colour.lstrip("#")
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    parts = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_light_and_dark_have_contrast(page):
+    themes = [dict(re.findall(r"--(\w+): (#\w+)", line)) for line in re.findall(r":root \{.*\}", page.read_text())]
+    assert len(themes) == 2 and themes[0]["paper"] != themes[1]["paper"]
+    for theme in themes:
+        pairs = [("ink", name, 4.5) for name in ("paper", "soft", "seen", "note")]
+        pairs += [("dim", "paper", 4.5), ("dim", "soft", 4.5), ("link", "paper", 4.5), ("link", "soft", 4.5)]
+        for front, back, least in [*pairs, ("edge", "paper", 3), ("up", "paper", 3), ("down", "paper", 3)]:
+            low, high = sorted((luminance(theme[front]), luminance(theme[back])))
+            assert (high + 0.05) / (low + 0.05) >= least, (front, back)
+
+
+# Where the boxes stand
+
+
+def drawings():
+    """The answer key; the same with a tall box in the middle of the last row; and as finder and chapter 7 find it."""
+    roles, edges = CIRCUIT.roles, CIRCUIT.edges
+    tall = roles | {
+        "negative name mover": roles["backup name mover"],
+        "backup name mover": roles["negative name mover"],
+    }
+    fewer = {role: heads for role, heads in roles.items() if role != "backup name mover"}
+    places = {role: CIRCUIT.positions[role] for role in fewer}
+    only = [e for e in edges if e.sender != "S-inhibition" or e.receiver == "name mover"]
+    chain = [e for e in only if e.sender in fewer] + [Edge("name mover", "negative name mover", "q")]
+    return {
+        "answer key": CIRCUIT,
+        "tall in the middle": replace(CIRCUIT, roles=tall),
+        "finder": replace(CIRCUIT, edges=only),
+        "chain": replace(CIRCUIT, roles=fewer, positions=places, edges=chain),
+    }
+
+
+DRAWINGS = drawings()
+
+
+@pytest.mark.parametrize("which", DRAWINGS)
+def test_boxes_keep_apart_and_stand_in_the_order_of_the_prompt(which):
+    circuit = DRAWINGS[which]
+    drawn = circuit_page._diagram(circuit)
+    boxes = [*drawn["boxes"].values(), drawn["goal"]]
+    for a, b in itertools.combinations(boxes, 2):
+        beside = a.x + circuit_page.WIDTH <= b.x or b.x + circuit_page.WIDTH <= a.x
+        assert beside or a.y + a.height < b.y or b.y + b.height < a.y, (a, b)
+    assert [column["at"] for column in drawn["columns"]] == ["S1+1", "S2", "END"]
+    ends = [(column["x"], column["x"] + column["width"]) for column in drawn["columns"]]
+    assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(ends))
+    assert len(drawn["arrows"]) == len(circuit.edges)
+    assert all(
+        drawn["boxes"][edge.sender].y < drawn["boxes"][edge.receiver].y
+        for edge in circuit.edges
+        if edge.receiver != "logits"
+    )
+
+
+# Wrong input
+
+
+def test_a_model_without_a_circuit_is_told_so():
+    with pytest.raises(ValueError, match="no circuit to show for tiny.*finder proposes none.*name mover"):
+        circuit_page.circuit_of(load_model("tiny"))
+
+
+def test_a_model_whose_circuit_is_not_known_gets_the_finders(model, monkeypatch):
+    proposed = replace(CIRCUIT, source="proposed by the finder")
+    monkeypatch.setattr(circuit_page, "known_circuit", lambda model: None)
+    monkeypatch.setattr(circuit_page, "find_circuit", lambda *args, **options: SimpleNamespace(circuit=proposed))
+    assert circuit_page.circuit_of(model) is proposed
+
+
+def test_circuits_that_do_not_fit_are_refused(model, prompts):
+    nothing = replace(CIRCUIT, roles={}, positions={}, edges=())
+    with pytest.raises(ValueError, match="has no heads"):
+        circuit_page.collect(model, nothing, prompts)
+    larger = replace(CIRCUIT, roles={**CIRCUIT.roles, "name mover": ((12, 0),)}, n_layers=24)
+    with pytest.raises(ValueError, match=r"\(12, 0\)"):
+        circuit_page.collect(model, larger, prompts)
+    with pytest.raises(TypeError, match="IOIDataset"):
+        circuit_page.collect(model, CIRCUIT, ["When John and Mary"])
+
+
+def test_a_page_that_is_too_large_is_not_written(model, data, prompts, tmp_path, monkeypatch):
+    monkeypatch.setattr(circuit_page, "collect", lambda *args: data)
+    monkeypatch.setattr(circuit_page, "LARGEST", 100_000)
+    with pytest.raises(ValueError, match=r"would have 0.2 MB with 8 prompts and 26 heads.*Give fewer"):
+        circuit_page.write_page(tmp_path / "circuit.html", model, CIRCUIT, prompts)
+    assert not (tmp_path / "circuit.html").exists()
+
+
+def test_a_class_that_acts_elsewhere_has_no_row_of_roles(data):
+    """At IO, for example, which is no query of `attention_to_roles`: the cells stay empty."""
+    circuit = replace(CIRCUIT, positions={**CIRCUIT.positions, "previous token": "IO"})
+    moved = json.loads(json.dumps(data))
+    moved["classes"]["previous token"]["at"] = "IO"
+    row = circuit_page.render(moved, circuit).split('<th scope="row">L2H2</th>')[1].split("</tr>")[0]
+    assert row.count("<td></td>") == len(data["keys"])
+
+
+def test_command_says_what_is_wrong(tmp_path):
+    for arguments, message in [
+        (["--model", "synthetc"], "synthetic"),
+        (["--model", "tiny", "--out", str(tmp_path / "a.html")], "no circuit to show"),
+        (["--out", str(tmp_path)], "is a folder"),
+        (["--out", str(tmp_path / "none" / "a.html")], "no folder"),
+    ]:
+        result = runner.invoke(cli.app, ["circuit-page", *arguments])
+        assert result.exit_code == 2 and message in result.output, result.output
+    assert not list(tmp_path.iterdir())
+
+
+# In the course and on the site
+
+
+def test_course_has_the_page_or_the_reason(tmp_path, monkeypatch, capsys):
+    def refuse(*args, **options):
+        raise ValueError("there is none")
+
+    (tmp_path / "circuit.html").write_text("of another model")
+    monkeypatch.setattr(circuit_page, "write_page", refuse)
+    assert cli._write_circuit_page(tmp_path, "tiny") is None and not (tmp_path / "circuit.html").exists()
+    assert "Without circuit.html: there is none" in capsys.readouterr().out
+    monkeypatch.setattr(circuit_page, "write_page", lambda path, model, home: path.write_text(home))
+    made = cli._write_circuit_page(tmp_path, "synthetic")
+    assert (tmp_path / made.href).read_text() == "index.html"
+    index = pages.write_index([], {}, "synthetic", tmp_path, made).read_text()
+    assert '<a href="circuit.html">The circuit, head by head</a>' in index
+    assert "circuit.html" not in pages.write_index([], {}, "tiny", tmp_path, None).read_text()
+
+
+def test_site_gets_the_page_of_the_last_run(tmp_path, monkeypatch):
+    """The page is made, never stored in the repository: so it cannot drift."""
+    (tmp_path / "nbs").mkdir()
+    monkeypatch.setattr(cli, "_write_circuit_page", lambda folder, model: (folder / "circuit.html").write_text(model))
+    cli._add_circuit_page(tmp_path)
+    assert (tmp_path / "nbs" / "circuit.html").read_text() == "auto"
+    (tmp_path / "build" / "course").mkdir(parents=True)
+    (tmp_path / "build" / "course" / "circuit.html").write_text("of the run")
+    cli._add_circuit_page(tmp_path)
+    assert (tmp_path / "nbs" / "circuit.html").read_text() == "of the run"
+
+
+def test_page_is_not_stored(root):
+    stored = subprocess.run(["git", "ls-files", "*circuit.html"], cwd=root, capture_output=True, text=True).stdout
+    assert not stored
+
+
+# In a browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = """--headless --hide-scrollbars --no-sandbox --disable-gpu --disable-quic --no-first-run
+    --disable-background-networking
+    --disable-component-update --disable-sync --remote-debugging-pipe""".split()
+
+
+class Browser:
+    """Chromium, spoken to in its DevTools protocol over two pipes."""
+
+    def __init__(self, folder):
+        (there, self.out), (self.back, here) = os.pipe(), os.pipe()
+        command = [CHROMIUM, *FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder}"]
+        shell = ["bash", "-c", f'exec "$@" 3<&{there} 4>&{here} 2>/dev/null', "bash", *command]
+        self.process = subprocess.Popen(shell, pass_fds=(there, here))
+        os.close(there), os.close(here)
+        self.read, self.number, self.events, self.session = os.fdopen(self.back, "rb"), 0, [], {}
+
+    def message(self):
+        text = bytearray()
+        while (byte := self.read.read(1)) != b"\0":
+            assert byte, "Chromium has gone"
+            text += byte
+        return json.loads(text)
+
+    def call(self, method, **params):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": params, **self.session}
+        os.write(self.out, json.dumps(message).encode() + b"\0")
+        while (answer := self.message()).get("id") != self.number:
+            self.events.append(answer)
+        assert "error" not in answer, (method, answer)
+        return answer["result"]
+
+    def open(self, path, width=1366, dark=False, scripts=True):
+        """A new tab with the page, loaded."""
+        self.session, self.events = {}, []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        for domain in ("Runtime", "Log", "Page", "Network"):
+            self.call(f"{domain}.enable")
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
+        self.call("Page.navigate", url=path.as_uri())
+        while "Page.loadEventFired" not in [event.get("method") for event in self.events]:
+            self.events.append(self.message())
+        return self
+
+    def evaluate(self, expression):
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def text(self, selector):
+        return self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText")
+
+    def click(self, selector):
+        box = f"document.querySelector({json.dumps(selector)})"
+        self.evaluate(f"{box}.scrollIntoView({{block: 'center'}})")
+        x, y = self.evaluate(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({box}.getBoundingClientRect())")
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, key, code):
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    def complaints(self):
+        """What went to the console, and every request but for the page itself."""
+        kinds = {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"}
+        said = [event for event in self.events if event.get("method") in kinds]
+        asked = [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
+        return said + asked[1:]
+
+    def close(self):
+        self.session = {}
+        self.call("Browser.close")
+        os.close(self.out)
+        self.process.wait(30)
+        self.read.close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here (Debian's package chromium): the page was not looked at in a browser")
+    browser = Browser(tmp_path_factory.mktemp("browser"))
+    yield browser
+    browser.close()
+
+
+def panel(browser):
+    return [browser.text(selector) for selector in ("#name", "#direct", "#without", "#scores", "#status")]
+
+
+def number(x):
+    return f"{x:.2f}".replace("-", "−")
+
+
+def check_panel(browser, data, name, i):
+    """The panel shows this head in this prompt."""
+    head = next(each for each in data["heads"] if each["name"] == name)
+    view, prompt = head["views"][i], data["prompts"][i]
+    at = data["classes"][head["class"]]["at"]
+    assert browser.text("#name") == f"{name}, {head['class']} head"
+    assert browser.text("#looks-title") == f"Where it looks from {at}"
+    assert float(browser.text("#direct").replace("−", "-")) == pytest.approx(view["direct"], abs=6e-3)
+    assert f"{number(prompt['diff'])} → {number(view['ablated'])}" in browser.text("#without")
+    n = len(prompt["tokens"])
+    squares = browser.evaluate(
+        "[...document.querySelectorAll('#pattern [fill-opacity]')].map(e => +e.getAttribute('fill-opacity'))"
+    )
+    assert squares == pytest.approx([p / 1000 for p in view["pattern"]]) and len(squares) == n * (n + 1) // 2
+    acting = squares[prompt["pos"][at] * (prompt["pos"][at] + 1) // 2 :][: prompt["pos"][at] + 1]
+    label = browser.evaluate("document.querySelector('#pattern').ariaLabel")
+    assert f"“{(['BOS'] + prompt['tokens'][1:])[acting.index(max(acting))].strip()}”, {max(acting):.2f}" in label
+    rows = browser.evaluate("[...document.querySelectorAll('#others tbody tr')].map(e => e.innerText.split('\\t')[0])")
+    assert rows == [other[0] for other in view["others"]]
+    assert browser.evaluate("document.querySelectorAll('#tokens tbody tr').length") == n
+
+
+def test_a_click_and_a_key_choose_a_head(browser, page, data):
+    browser.open(page)
+    check_panel(browser, data, "L9H9", 0)  # the largest direct effect comes first
+    before = panel(browser)
+    index = [head["name"] for head in data["heads"]].index("L8H6")
+    browser.click(f"input[value='{index}'] + span")
+    check_panel(browser, data, "L8H6", 0)
+    assert all(a != b for a, b in zip(before, panel(browser), strict=True))
+    browser.press("ArrowRight", 39)
+    check_panel(browser, data, data["heads"][index + 1]["name"], 0)
+    browser.press("ArrowUp", 38)
+    browser.press("ArrowUp", 38)
+    check_panel(browser, data, data["heads"][index - 1]["name"], 0)
+    outline = "getComputedStyle(document.activeElement.nextElementSibling).outline"
+    assert "solid 3px" in browser.evaluate(outline), "the focus is seen"
+    browser.evaluate("document.querySelector('#prompt').focus()")
+    browser.press("ArrowDown", 40)
+    assert browser.evaluate("document.querySelector('#prompt').value") == "1"
+    check_panel(browser, data, data["heads"][index - 1]["name"], 1)
+    assert data["prompts"][1]["IO"] in browser.text("#answer")
+    assert not browser.complaints()
+
+
+def test_tab_reaches_the_heads_once(browser, page):
+    browser.open(page)
+    stops = []
+    for _ in range(4):
+        browser.press("Tab", 9)
+        stops.append(
+            browser.evaluate(
+                "document.activeElement.id || document.activeElement.name || document.activeElement.tagName"
+            )
+        )
+    assert stops[:2] == ["prompt", "head"] and "head" not in stops[2:]
+
+
+def test_light_dark_and_narrow(browser, page):
+    look = """({paper: getComputedStyle(document.body).backgroundColor, wide: document.documentElement.scrollWidth,
+        arrows: document.querySelector('.board > svg').getBoundingClientRect().width,
+        passes: document.querySelector('.passes').getBoundingClientRect().width})"""
+    light = browser.open(page).evaluate(look)
+    dark = browser.open(page, dark=True).evaluate(look)
+    narrow = browser.open(page, width=400).evaluate(look)
+    assert light["paper"] == "rgb(255, 255, 255)" and dark["paper"] == "rgb(22, 24, 28)"
+    assert light["arrows"] > 700 and light["passes"] <= 1
+    assert narrow["wide"] == 400 and narrow["arrows"] == 0 and narrow["passes"] > 200, "arrows become words"
+    assert not browser.complaints()
+
+
+def test_without_javascript_the_tables_are_there(browser, page):
+    """What a screen reader is told where scripts are switched off."""
+    browser.open(page, scripts=False)
+    tree = browser.call("Accessibility.getFullAXTree")["nodes"]
+    words = [node["name"]["value"] for node in tree if not node.get("ignored") and node.get("name", {}).get("value")]
+    assert "L11H9" in words and "All heads in numbers" in words
+    assert any("switch JavaScript on" in word for word in words)
+    assert "Where it looks" not in words and "Prompt" not in words
+
+
+CROSSINGS = """(paths, boxes) => [...document.querySelectorAll(paths)].map((path, i) => {
+  const matrix = path.getScreenCTM(), length = path.getTotalLength();
+  const places = [...Array(99).keys()].map(k => path.getPointAtLength(length * (k + 1) / 100).matrixTransform(matrix));
+  const met = [...document.querySelectorAll(boxes)].map(e => e.getBoundingClientRect()).filter(r => places.some(
+    p => p.x > r.x + 2 && p.x < r.right - 2 && p.y > r.y + 2 && p.y < r.bottom - 2));
+  return met.length;
+})"""
+
+
+@pytest.mark.parametrize("which", DRAWINGS)
+def test_no_arrow_runs_behind_a_box(browser, data, tmp_path, which):
+    circuit, page = DRAWINGS[which], tmp_path / "page.html"
+    of_circuit = json.loads(json.dumps(data))
+    role_of = {f"L{layer}H{head}": role for role, heads in circuit.roles.items() for layer, head in heads}
+    of_circuit["heads"] = [
+        {**head, "class": role_of[head["name"]]} for head in data["heads"] if head["name"] in role_of
+    ]
+    page.write_text(circuit_page.render(of_circuit, circuit), encoding="utf-8")
+    browser.open(page)
+    assert browser.evaluate(f"({CROSSINGS})('.board path[data-from]', '.box')") == [0] * len(circuit.edges)
+    spill = (
+        "[...document.querySelectorAll('.box h3')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)"
+    )
+    assert browser.evaluate(spill) == [], "a title is wider than its box"
+
+
+@pytest.mark.parametrize("which", DRAWINGS)
+def test_no_arrow_of_the_plot_runs_behind_a_box(browser, tmp_path, which):
+    """The same of `circuit_diagram`, the picture in the chapters."""
+    picture = tmp_path / "circuit.svg"
+    picture.write_text(circuit_diagram(DRAWINGS[which]).svg, encoding="utf-8")
+    browser.open(picture)
+    crossed = browser.evaluate(f"({CROSSINGS})('path[marker-end]', 'rect[fill=\"#fff\"]')")
+    assert crossed == [0] * len(DRAWINGS[which].edges)
+
+
+def test_demo_prompts_are_left_out_where_their_names_are_not_tokens(model, monkeypatch):
+    class Drawn(IOIDataset):
+        def __init__(self, source, n, seed=0):
+            super().__init__(source, n, seed, names=("Paul", "Laura", "Anna", "Peter"))
+
+    monkeypatch.setattr(circuit_page, "IOIDataset", Drawn)
+    chosen = circuit_page.page_prompts(model, 4)
+    assert len(chosen) == 4 and not any("Mary" in text for text in chosen.prompts)
