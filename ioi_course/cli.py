@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import nbformat
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -517,13 +518,16 @@ def wiki(
             found.plot(kind).save(picture)
     except (CourseError, ValueError, OSError, ModuleNotFoundError) as error:
         raise _stop(error) from error
-    table = Table(title="Models, and how many of their heads score 0.5 or more")
-    shown = found.models.join(found.count().astype("Int64"))
-    for column in ["model", *shown.columns]:
-        table.add_column(str(column), overflow="fold")
-    for row in shown.round(2).astype(object).fillna("").itertuples():
+    table = Table(title="Models, and how many of their heads score 0.5 or more", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = found.models.drop(columns="note").join(found.count().astype("Int64")).round(2).astype(object).fillna("")
+    table.add_column("model", overflow="fold")
+    for column in ("layers", "heads", "right", "diff", "from", "prev.", "dupl.", "ind."):
+        table.add_column(column, no_wrap=True)
+    for row in shown.itertuples():
         table.add_row(*(Text(str(cell)) for cell in row))
     console.print(table)
+    for name, note in found.models["note"][lambda notes: notes.fillna("") != ""].items():
+        console.print(f"{name}: {note}", soft_wrap=True, highlight=False, markup=False)
     raise typer.Exit(1 if (found.models["came from"] == "failed").any() else 0)
 
 

@@ -260,7 +260,11 @@ def test_counterfactuals_are_all_of_them(model):
 
 def test_offline_pages_keep_the_anchors(tmp_path):
     write_assets(ROOT, tmp_path)
-    assert [page.href for page in write_text_pages(ROOT, tmp_path)] == ["glossary.html", "notation.html"]
+    assert [page.href for page in write_text_pages(ROOT, tmp_path)] == [
+        "glossary.html",
+        "notation.html",
+        "instructor_guide.html",
+    ]
     glossary, notation = ((tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in ("glossary", "notation"))
     assert set(re.findall(r'<h3 id="([\w-]+)">', glossary)) == set(ENTRIES)
     assert set(re.findall(r'<h2 id="([\w-]+)">', notation)) >= set(HEADING.findall(NOTATION))

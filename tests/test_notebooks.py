@@ -32,6 +32,7 @@ def run_nbval(path: Path, threads: int) -> subprocess.CompletedProcess:
         "IOI_COURSE_MODEL": "synthetic",
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait leave their core to the other test process
         "TQDM_DISABLE": "1",  # on a busy machine a progress bar would be an output
     }
     command = [
