@@ -346,7 +346,8 @@ class _Runner:
 
     def touch(self, seconds: float | None = None) -> None:
         """What is being waited for has its time, or so many seconds, from now on."""
-        self._deadline = time.monotonic() + (seconds or self._limits.timeout)
+        self._allowed = seconds or self._limits.timeout
+        self._deadline = time.monotonic() + self._allowed
 
     def ask(self, question: str, tests: str) -> dict | None:
         """Have a question judged; returns the judge's message, None if it ended without one."""
@@ -419,8 +420,10 @@ class _Runner:
         if self._stop.is_set():
             raise KeyboardInterrupt
         now = time.monotonic()
-        if now > min(self._deadline, self._until):
-            raise _Ended(f"was stopped after {self._limits.timeout:g} s")
+        if now > self._deadline:
+            raise _Ended(f"was stopped after {self._allowed:g} s")
+        if now > self._until and self.doing != "start":  # our own start is none of the notebook's time
+            raise _Ended(f"was stopped when the notebook had taken {FACTOR * self._limits.timeout:g} s in all")
         if self._supervisor is None:
             return
         try:

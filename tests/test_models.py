@@ -368,14 +368,14 @@ def test_cache_without_weights_is_not_a_model(hub, empty_cache):
 def test_hub_refuses(no_hub):
     start = time.perf_counter()
     assert "cannot be reached" in (message := failure("gpt2-small")) and "load_model('synthetic')" in message
-    assert time.perf_counter() - start < 3
+    assert time.perf_counter() - start < 8
 
 
 def test_hub_is_silent(hub):
     hub.mode = "silent"
     start = time.perf_counter()
     assert "did not answer in time" in failure("gpt2-small")
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 8
 
 
 def test_hub_is_busy(hub):
@@ -462,7 +462,7 @@ def test_auto_with_a_hub_that_does_not_help(hub, mode, capsys):
     hub.mode = mode
     start = time.perf_counter()
     assert resolve_model() == "synthetic"
-    assert time.perf_counter() - start < 4
+    assert time.perf_counter() - start < 8
     assert "the model hub does not answer" in capsys.readouterr().out
 
 
@@ -471,7 +471,7 @@ def test_probe_ends_when_the_name_lookup_hangs(no_hub, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(30) and [])
     start = time.perf_counter()
     assert not hub_answers()
-    assert 2.9 < time.perf_counter() - start < 4
+    assert 2.9 < time.perf_counter() - start < 8
     release.set()
 
 
