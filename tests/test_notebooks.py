@@ -79,9 +79,9 @@ def test_a_changed_output_is_noticed(tmp_path):
 
 @pytest.mark.gpt2_tokenizer
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_chapters_run_on_random_gpt2(name, random_gpt2, monkeypatch):
+def test_chapters_run_on_random_gpt2(name, narrow_gpt2, monkeypatch):
     """Nothing in a chapter depends on the bundled model's size, vocabulary or head positions."""
-    monkeypatch.setenv("IOI_COURSE_MODEL", str(random_gpt2))
+    monkeypatch.setenv("IOI_COURSE_MODEL", str(narrow_gpt2))
     nb, verdict, failure = execute(NOTEBOOKS[name], ROOT)
     assert failure is None, f"cell {failure.cell}:\n{failure.source}\n{failure.reason}"
     assert verdict.ok and verdict.cells == len(code_cells(nb))
