@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from html import escape
 from itertools import product
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ from .metrics import logit_diff, single_token
 from .models import model_name
 from .plots import Plot, _number, head_heatmap, head_name, head_scatter
 from .prompts import NAMES, ROLES, IOIDataset, check_aligned, single_token_names
+from .shown import Shown
 from .synthetic import Circuit
 
 Head = tuple[int, int]
@@ -254,8 +254,8 @@ class _Tabled(_Repair):
         return table if circuit is None else table.assign(**{"class": [circuit.role_of(*at) or "" for at in places]})
 
 # %% ../nbs/11_backup_name_movers.ipynb #3ce01762
-class _Shown(_Tabled):
-    """How an ablation shows itself: the heads whose direct effects change most, and three logit differences."""
+class _Largest(Shown, _Tabled):
+    """An ablation shows itself as the heads whose direct effects change most, and three logit differences."""
 
     def plot(self, title: str | None = None) -> Plot:
         """The change of each head's mean direct effect: layer down, head across."""
@@ -273,16 +273,12 @@ class _Shown(_Tabled):
         prompts = "1 prompt" if n == 1 else f"mean of {n} prompts"
         return f"direct effects in logits with {self.what} ({prompts}; model {self.model})"
 
-    def _ends(self) -> str:
+    def _rounded(self) -> pd.DataFrame:
+        return self.table().map(lambda x: round(x, 2) + 0.0)
+
+    def _below(self) -> list[str]:
         before, naive, after = (_number(value.mean().item()) for value in (self.before, self.naive, self.after))
-        return f"logit difference: before {before}, naive prediction {naive}, measured {after}"
-
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{self.table().map(_rounded).to_string()}\n{self._ends()}"
-
-    def _repr_html_(self) -> str:
-        table = self.table().map(_rounded).to_html()
-        return f"<p>{escape(self._caption())}</p>{table}<p>{escape(self._ends())}</p>"
+        return [f"logit difference: before {before}, naive prediction {naive}, measured {after}"]
 
 
 def _rounded(value: float) -> float:
@@ -290,7 +286,7 @@ def _rounded(value: float) -> float:
 
 # %% ../nbs/11_backup_name_movers.ipynb #42d5798c
 @dataclass(frozen=True, eq=False, repr=False)
-class Ablation(_Shown):
+class Ablation(_Largest):
     """Heads ablated, and what became of everything that writes to the logit difference at END; shows itself as a table.
 
     A direct effect is a head's direct contribution to the logit difference in logits, divided by its own run's scale.

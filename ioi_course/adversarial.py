@@ -13,7 +13,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from html import escape
 
 import numpy as np
 import pandas as pd
@@ -28,6 +27,7 @@ from .metrics import logit_diff, prob_io
 from .models import model_name
 from .plots import Plot, head_name, labelled_heatmap
 from .prompts import DISTRACTOR, TEMPLATES, IOIDataset, IOIPrompt, sample_prompts, single_token_names
+from .shown import Shown
 
 # %% ../nbs/13_adversarial.ipynb #e3d9cabc
 WHERE = {  # where the distractor goes: the text, the slot that it stands at, and whether before or after it
@@ -198,8 +198,8 @@ def bootstrap(
 _NONE = ("nobody", "nowhere")
 
 
-class _Shown:
-    """How the effect of distractors shows itself."""
+class _Plotted(Shown):
+    """The effect of distractors shows itself as a table, and as a plot if asked."""
 
     def plot(self) -> Plot:
         """The mean logit difference: whom the distractor names down, where it stands across."""
@@ -215,15 +215,9 @@ class _Shown:
     def _rounded(self) -> pd.DataFrame:
         return self.table().round(2) + 0.0
 
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{self._rounded().to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{self._rounded().to_html()}"
-
 # %% ../nbs/13_adversarial.ipynb #b774bd45
 @dataclass(frozen=True, eq=False, repr=False)
-class Distractions(_Shown):
+class Distractions(_Plotted):
     """What distractors do to the same prompts; shows itself as a table."""
 
     diff: Float[Tensor, "condition batch"]  # logit(IO) - logit(S) at END; the first row is without a distractor
@@ -318,7 +312,7 @@ AT_END = ("BOS", "IO", "S1", "S2", "extra")  # where END looks
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Observed:
+class Observed(Shown):
     """Distracted prompts as some heads see them from END; shows itself as a table of mean attention."""
 
     diff: Float[Tensor, "batch"]  # logit differences
@@ -340,11 +334,8 @@ class Observed:
         difference = f"logit difference {self.diff.mean().item():.2f}"
         return f"mean attention from END over {len(self.diff)} prompts, {difference} (model {self.model})"
 
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{(self.table().round(2) + 0.0).to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{(self.table().round(2) + 0.0).to_html()}"
+    def _rounded(self) -> pd.DataFrame:
+        return self.table().round(2) + 0.0
 
 # %% ../nbs/13_adversarial.ipynb #e4ffe741
 @contextmanager
@@ -476,7 +467,7 @@ def cell_scores(
 
 # %% ../nbs/13_adversarial.ipynb #6c38ce16
 @dataclass(frozen=True, eq=False, repr=False)
-class Search:
+class Search(Shown):
     """The cells with the lowest difference that a search has found, and what they are on fresh contexts."""
 
     tried: pd.DataFrame  # all cells in order of trial: IO, S, template, how ("random", or the part changed), mean
@@ -497,11 +488,8 @@ class Search:
         mean = self.scores.mean().item()
         return f"the lowest of {len(self.tried)} cells; mean of the random ones {mean:.2f} logits (model {self.model})"
 
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{(self.table().round(2)).to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{self.table().round(2).to_html()}"
+    def _rounded(self) -> pd.DataFrame:
+        return self.table().round(2)
 
 # %% ../nbs/13_adversarial.ipynb #1756e138
 def _neighbours(cell: Cell, part: int, names, templates, width: int, rng: random.Random) -> list[Cell]:

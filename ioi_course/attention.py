@@ -7,7 +7,6 @@ __all__ = ['QUERIES', 'KEYS', 'PAIRS', 'by_roles', 'RoleAttention', 'value_lengt
 
 # %% ../nbs/05_attention_patterns.ipynb #ac2a7216
 from dataclasses import dataclass
-from html import escape
 
 import pandas as pd
 import torch
@@ -19,6 +18,7 @@ from .lens import cached_batches
 from .models import model_name
 from .plots import head_name
 from .prompts import IOIDataset
+from .shown import Shown
 
 # %% ../nbs/05_attention_patterns.ipynb #58edb873
 QUERIES = ("END", "S2", "S1+1")
@@ -52,15 +52,15 @@ def by_roles(
 PAIRS = (("END", "IO"), ("END", "S2"), ("S2", "S1"), ("S2", "S1+1"), ("S1+1", "S1"))  # those that the circuit uses
 
 
-class _Shown:
-    """How attention to roles shows itself."""
+class _Best(Shown):
+    """Attention to roles shows itself as the heads with most of it."""
 
     def plot(self, query: str, key: str) -> plots.Plot:
         """A heatmap of the mean from one role to another: layer down, head across."""
         title = f"Mean attention from {query} to {key}"
         return plots.head_heatmap(self.mean(query, key), title, "attention", model=self.model)
 
-    def _table(self) -> pd.DataFrame:
+    def _rounded(self) -> pd.DataFrame:
         cells = {}
         for query, key in PAIRS:
             top = self.top(query, key)
@@ -70,15 +70,9 @@ class _Shown:
     def _caption(self) -> str:
         return f"mean attention over {len(self.attention)} prompts, the heads on top (model {self.model})"
 
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{self._table().to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{self._table().to_html()}"
-
 # %% ../nbs/05_attention_patterns.ipynb #15cc00f7
 @dataclass(frozen=True, eq=False, repr=False)
-class RoleAttention(_Shown):
+class RoleAttention(_Best):
     """Attention of each head from `QUERIES` to `KEYS` in each prompt; shows itself as a table of the heads on top."""
 
     attention: Float[Tensor, "batch layer head query key"]  # from 0 to 1; a row over keys sums to 1

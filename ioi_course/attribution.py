@@ -8,7 +8,6 @@ __all__ = ['held_direction', 'Attribution', 'direct_attribution', 'known_circuit
 # %% ../nbs/04_direct_logit_attribution.ipynb #be5a788c
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import product
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from .metrics import logit_diff
 from .models import is_gpt2_small, is_synthetic, model_name
 from .plots import Plot, _number, _round, head_heatmap, head_name, labelled_heatmap, residual_line
 from .prompts import IOIDataset
+from .shown import Shown
 from .synthetic import CIRCUIT, Circuit
 
 # %% ../nbs/04_direct_logit_attribution.ipynb #2023dde6
@@ -47,8 +47,8 @@ def held_direction(
     return (direction - direction.mean(dim=-1, keepdim=True)) / scale
 
 # %% ../nbs/04_direct_logit_attribution.ipynb #cc291de6
-class _Shown:
-    """How an attribution shows itself: the largest means, and what they leave out."""
+class _Largest(Shown):
+    """An attribution shows itself as its largest means, and what they leave out."""
 
     @property
     def table(self) -> pd.DataFrame:
@@ -63,24 +63,18 @@ class _Shown:
         prompts = "1 prompt" if n == 1 else f"mean of {n} prompts"
         return f"direct contributions in logits by {axes} ({prompts}; model {self.model})"
 
-    def _rest(self) -> str:
+    def _below(self) -> list[str]:
         top, count, every = self.top(), self.mean.numel(), self.mean.sum().item()
         others = f"{count - len(top)} others: {_number(every - top['mean'].sum())}; " if count > len(top) else ""
-        return f"{others}all {count}: {_number(every)}"
+        return [f"{others}all {count}: {_number(every)}"]
 
     def _rounded(self) -> pd.DataFrame:
         top = self.top()
         return pd.DataFrame(_round(top.to_numpy()), top.index, top.columns)
 
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{self._rounded().to_string()}\n{self._rest()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{self._rounded().to_html()}<p>{escape(self._rest())}</p>"
-
 # %% ../nbs/04_direct_logit_attribution.ipynb #01e8076b
 @dataclass(frozen=True, eq=False, repr=False)
-class Attribution(_Shown):
+class Attribution(_Largest):
     """Direct contributions to the logit difference at END, in logits; shows itself as a table of the largest means."""
 
     values: Float[Tensor, "batch *axes"]  # of each prompt

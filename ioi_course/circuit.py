@@ -12,7 +12,6 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 
 import numpy as np
 import pandas as pd
@@ -29,9 +28,8 @@ from .patching import _bar
 from .plots import PALETTE, Plot, _Chart, _chart_figure, _chart_svg, _Frame, _number, _Series
 from .plots import head_heatmap, head_name
 from .prompts import ROLES, IOIDataset
+from .shown import Shown
 from .synthetic import Circuit, Edge
-
-
 
 # %% ../nbs/12_the_circuit.ipynb #9aa23c55
 Head = tuple[int, int]
@@ -435,10 +433,10 @@ def _share(part: Float[Tensor, "*axes"], model: Float[Tensor, "batch"]) -> Float
     return part / whole if whole.abs() > max(0.05 * model.abs().mean(), 1e-4) else torch.full_like(part, torch.nan)
 
 
-class _Shown:
-    """How a verdict shows itself: a line that says what was measured, and a rounded table."""
+class _Verdict(Shown):
+    """A verdict shows itself as a line that says what was measured, and a table."""
 
-    def _line(self) -> str:
+    def _caption(self) -> str:
         n = self.model.shape[-1]
         prompts = "1 prompt" if n == 1 else f"{n} prompts"
         return f"{type(self).__name__} of {len(self.of)} heads ({self._what}; {prompts}; model {self.name})"
@@ -447,17 +445,9 @@ class _Shown:
         table = self.table().dropna(axis=1, how="all")
         return table.map(lambda x: round(x, 3) + 0.0 if isinstance(x, float) else x)
 
-    def __repr__(self) -> str:
-        return f"{self._line()}\n{self._rounded().to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._line())}</p>{self._rounded().to_html()}"
-
-
-
 # %% ../nbs/12_the_circuit.ipynb #2911c729
 @dataclass(frozen=True, eq=False, repr=False)
-class Faithfulness(_Shown):
+class Faithfulness(_Verdict):
     """Whether a circuit does alone what the model does: F(C) beside F(M), the mean logit differences."""
 
     model: Float[Tensor, "batch"]  # logit differences of the model
@@ -501,7 +491,7 @@ def faithfulness(
 
 # %% ../nbs/12_the_circuit.ipynb #064a94fd
 @dataclass(frozen=True, eq=False, repr=False)
-class Completeness(_Shown):
+class Completeness(_Verdict):
     """Whether a circuit breaks as the model breaks: F(C \\ K) beside F(M \\ K) for sets K of its heads."""
 
     sets: dict[str, tuple[Head, ...]]  # name: heads that were knocked out
@@ -646,7 +636,7 @@ def completeness_plot(
 
 # %% ../nbs/12_the_circuit.ipynb #c3ef435f
 @dataclass(frozen=True, eq=False, repr=False)
-class Minimality(_Shown):
+class Minimality(_Verdict):
     """Whether each head of a circuit is needed: what it changes once a set K of others is out."""
 
     sets: dict[Head, tuple[Head, ...]]  # for each head the others that are out

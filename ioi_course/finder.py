@@ -9,7 +9,6 @@ __all__ = ['THRESHOLDS', 'RULES', 'WALK', 'robust_z', 'Thresholds', 'Rule', 'con
 # %% ../nbs/appendix/f_finder.ipynb #cb303d63
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +28,7 @@ from .models import model_name
 from .paths import path_patch
 from .plots import Plot, _number, circuit_diagram, head_name
 from .prompts import IOIDataset
+from .shown import Shown
 from .synthetic import Circuit, Edge
 
 # %% ../nbs/appendix/f_finder.ipynb #557e4b45
@@ -205,8 +205,8 @@ def _knock_out(walk: _Walk) -> None:
         walk.add({"direct" + _OUT: _flat(direct / walk.base)} | _most_attended(attention, "END" + _OUT))
 
 # %% ../nbs/appendix/f_finder.ipynb #6d0a0116
-class _Shown:
-    """How a finding shows itself: the heads, and what decided."""
+class _Tabled(Shown):
+    """A finding shows itself as its heads, and what decided."""
 
     def table(self) -> pd.DataFrame:
         """The heads that have been found: class, position, largest effect (as a share) and its robust z, attention."""
@@ -229,15 +229,11 @@ class _Shown:
         decimals = {"share": 2, "robust z": 0, "attention": 2}
         return self.table().astype(dict.fromkeys(decimals, float)).round(decimals)
 
-    def __repr__(self) -> str:
-        return "\n".join([self._caption(), *([self._rounded().to_string()] if len(self.circuit) else []), *self.notes])
-
-    def _repr_html_(self) -> str:
-        table = self._rounded().to_html() if len(self.circuit) else ""
-        return f"<p>{escape(self._caption())}</p>{table}" + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+    def _below(self) -> list[str]:
+        return list(self.notes)
 
 # %% ../nbs/appendix/f_finder.ipynb #fc935588
-class _Judged(_Shown):
+class _Judged(_Tabled):
     """What can be said of a finding when an answer key is at hand."""
 
     def evaluate(self, key: Circuit) -> pd.DataFrame:

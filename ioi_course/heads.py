@@ -9,7 +9,6 @@ __all__ = ['KINDS', 'RepeatedTokens', 'repeated_tokens', 'pattern_scores', 'Head
 # %% ../nbs/08_induction_heads.ipynb #96778f91
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from os import PathLike
 
 import pandas as pd
@@ -20,6 +19,7 @@ from torch import Tensor
 from . import plots
 from .models import is_gpt2_small, is_synthetic, model_name
 from .plots import head_name
+from .shown import Shown
 from .synthetic import CIRCUIT
 
 # %% ../nbs/08_induction_heads.ipynb #c047b562
@@ -112,8 +112,8 @@ def pattern_scores(
     return {kind: values.cpu().double().mean(dim=(0, 2)) for kind, values in read.items()}
 
 # %% ../nbs/08_induction_heads.ipynb #2e968839
-class _Shown:
-    """How scores show themselves: the best heads of each kind."""
+class _Best(Shown):
+    """Scores show themselves as the best heads of each kind."""
 
     def top(self, k: int = 5) -> pd.DataFrame:
         """The names and scores of the `k` best heads of each kind, best first."""
@@ -125,15 +125,15 @@ class _Shown:
         """A heatmap of one kind."""
         return plots.head_heatmap(self[kind], f"Mean {KINDS[kind]}", f"{kind} score", model=self.model)
 
-    def __repr__(self) -> str:
-        return f"{self.model}: {self.repeated}\n{self.top()}"
+    def _caption(self) -> str:
+        return f"{self.model}: {self.repeated}"
 
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self.model)}: {escape(repr(self.repeated))}</p>{self.top().to_html()}"
+    def _rounded(self) -> pd.DataFrame:
+        return self.top()
 
 # %% ../nbs/08_induction_heads.ipynb #af1ffd50
 @dataclass(frozen=True, eq=False, repr=False)
-class HeadScores(_Shown):
+class HeadScores(_Best):
     """Where each head looks on repeated tokens: mean attention, from 0 to 1. `scores["induction"]` is one kind."""
 
     previous: Float[Tensor, "layer head"]  # see `pattern_scores`

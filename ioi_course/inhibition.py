@@ -11,7 +11,6 @@ __all__ = ['LEVELS', 'KEYS', 'Hooks', 'POSITIONS', 'TOKENS', 'PARTS', 'published
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 
 import pandas as pd
 import torch
@@ -26,6 +25,7 @@ from .patching import _bar
 from .paths import Head, _check_heads
 from .plots import Plot, head_name, labelled_heatmap
 from .prompts import OBJECTS, PLACES, ROLES, TEMPLATES, IOIDataset, IOIPrompt, check_aligned
+from .shown import Shown
 from .synthetic import CIRCUIT
 
 # %% ../nbs/10_s_inhibition.ipynb #5341f284
@@ -218,8 +218,8 @@ def _pm(mean: float, error: float) -> str:
     return shown if error != error else f"{shown} ± {error:.2f}"
 
 
-class _Shown:
-    """How patched runs show themselves: a table with errors, and what was done."""
+class _Runs(Shown):
+    """Patched runs show themselves as a table with errors, and what was done."""
 
     def _caption(self) -> str:
         held = f", attention of {_names(self.held)} held" if self.held else ""
@@ -228,15 +228,9 @@ class _Shown:
         what = f"outputs of {_names(self.heads)} at {self.at} from other prompts{held}"
         return f"logit difference, {what} (mean ± standard error, {prompts}; model {self.model})"
 
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{self._rounded().to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{self._rounded().to_html()}"
-
 # %% ../nbs/10_s_inhibition.ipynb #47c90d5c
 @dataclass(frozen=True, eq=False, repr=False)
-class Patched(_Shown):
+class Patched(_Runs):
     """Runs in which some heads' outputs come from other prompts: logit differences, and where later heads look."""
 
     per_prompt: Float[Tensor, "source batch"]  # logit differences of the patched runs, for the answers of `data`
@@ -526,7 +520,7 @@ def signal_table(
 
 # %% ../nbs/10_s_inhibition.ipynb #514a59ef
 @dataclass(frozen=True, eq=False, repr=False)
-class HeadSplit:
+class HeadSplit(Shown):
     """How much of each signal each head carries: the fit's weights with one head patched at a time, and with all."""
 
     weights: Float[Tensor, "group term batch"]  # the heads in order, then all together
@@ -551,12 +545,6 @@ class HeadSplit:
 
     def _caption(self) -> str:
         return f"weight of each signal in the logit difference ({len(self.data)} prompts; model {self.model})"
-
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{self._rounded().to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{self._rounded().to_html()}"
 
 # %% ../nbs/10_s_inhibition.ipynb #3cd19e2f
 def split_signals(

@@ -10,7 +10,6 @@ __all__ = ['answer_direction', 'stream_places', 'cached_batches', 'final_norm', 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from html import escape
 
 import pandas as pd
 import torch
@@ -22,6 +21,7 @@ from .metrics import single_token
 from .models import model_name
 from .plots import Plot, token_heatmap
 from .prompts import IOIDataset
+from .shown import Shown
 
 # %% ../nbs/03_logit_lens.ipynb #f5152919
 def _check_tokens(model, data: IOIDataset) -> None:
@@ -156,8 +156,8 @@ def final_norm(
     return (resid - resid.mean(dim=-1, keepdim=True)) / scale * model.ln_final.w + model.ln_final.b
 
 # %% ../nbs/03_logit_lens.ipynb #0f4a075c
-@dataclass(frozen=True, eq=False)
-class ResidualLens:
+@dataclass(frozen=True, eq=False, repr=False)
+class ResidualLens(Shown):
     """The logit difference read at each place of the residual stream, at END; shows itself as a table of means."""
 
     values: Float[Tensor, "place batch"]
@@ -190,12 +190,6 @@ class ResidualLens:
     def _rounded(self) -> pd.DataFrame:
         return self.table.dropna(axis=1).round(2) + 0.0
 
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{self._rounded().to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{self._rounded().to_html()}"
-
 # %% ../nbs/03_logit_lens.ipynb #cb325123
 def at_end(batch: IOIDataset, value: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch d"]:
     """The part of an activation at each prompt's END."""
@@ -225,8 +219,8 @@ def residual_lens(
     return ResidualLens(torch.cat(batches, dim=1), list(stream_places(model)), scale, model_name(model))
 
 # %% ../nbs/03_logit_lens.ipynb #19fb8431
-@dataclass(frozen=True, eq=False)
-class VocabularyLens:
+@dataclass(frozen=True, eq=False, repr=False)
+class VocabularyLens(Shown):
     """What the logit lens predicts at each place and position of one prompt; shows itself as the table at END."""
 
     str_tokens: list[str]  # the prompt as the model saw it
@@ -251,11 +245,11 @@ class VocabularyLens:
             table.insert(1, f"p({self.answer!r})", self.prob[:, pos].tolist())
         return table.round(2)
 
-    def __repr__(self) -> str:
-        return f"{'|'.join(self.str_tokens)}|\n{self.table().to_string()}"
+    def _caption(self) -> str:
+        return "|".join(self.str_tokens) + "|"
 
-    def _repr_html_(self) -> str:
-        return f"<p>{escape('|'.join(self.str_tokens))}|</p>{self.table().to_html()}"
+    def _rounded(self) -> pd.DataFrame:
+        return self.table()
 
     def plot(self) -> Plot:
         """The likeliest token in each cell, on a colour that says how likely: place down, position across."""

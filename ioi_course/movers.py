@@ -9,7 +9,6 @@ __all__ = ['EMBEDDINGS', 'name_directions', 'NameProjection', 'name_projection',
 # %% ../nbs/09_name_movers.ipynb #7dd4d904
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from .patching import _bar
 from .plots import PALETTE, Plot, _Chart, _chart_figure, _chart_svg, _Frame, _round, _Series
 from .plots import head_heatmap, head_name
 from .prompts import ROLES, IOIDataset, _check_names, check_aligned, single_token_names
+from .shown import Shown
 from .synthetic import Circuit
 
 # %% ../nbs/09_name_movers.ipynb #b23150b4
@@ -62,20 +62,13 @@ def _head_table(columns: dict[str, Tensor], order: Int[Tensor, "row"], circuit: 
     return table if circuit is None else table.assign(**{"class": [circuit.role_of(*head) or "" for head in heads]})
 
 
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Rounded for people; adding 0 turns −0 into 0."""
-    numbers = table.select_dtypes("number").columns
-    return table.assign(**{name: table[name].round(2) + 0.0 for name in numbers})
+class _Tabled(Shown):
+    """A result that shows itself as its table of heads."""
 
-
-class _Tabled:
-    """How a result shows itself: a caption and its table of heads."""
-
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{_shown(self.table()).to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{_shown(self.table()).to_html()}"
+    def _rounded(self) -> pd.DataFrame:
+        table = self.table()
+        numbers = table.select_dtypes("number").columns
+        return table.assign(**{name: table[name].round(2) + 0.0 for name in numbers})  # + 0 makes 0 of -0
 
 # %% ../nbs/09_name_movers.ipynb #73b4eca0
 @dataclass(frozen=True, eq=False, repr=False)
@@ -356,7 +349,7 @@ def stranger_prompts(
 
 # %% ../nbs/09_name_movers.ipynb #71498e99
 @dataclass(frozen=True, eq=False, repr=False)
-class Transplant:
+class Transplant(Shown):
     """Heads with another prompt's values at one role: what they write, and what the model says."""
 
     written: Float[Tensor, "when batch head name"]  # projection on each name, in logits; patterns as they were
@@ -378,11 +371,8 @@ class Transplant:
         n = self.written.shape[1]
         return f"projection on names in logits, and probability at END, mean of {n} prompts (model {self.model})"
 
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{(self.table.round(2) + 0.0).to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{(self.table.round(2) + 0.0).to_html()}"
+    def _rounded(self) -> pd.DataFrame:
+        return self.table.round(2) + 0.0
 
 # %% ../nbs/09_name_movers.ipynb #ce6a41e3
 def _check_transplant(data: IOIDataset, donor: IOIDataset, heads: Sequence[tuple[int, int]], role: str) -> None:

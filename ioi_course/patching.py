@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from html import escape
 from itertools import product
 
 import numpy as np
@@ -30,6 +29,7 @@ from .metrics import logit_diff, normalise, scalar
 from .models import model_name
 from .plots import Plot, _number, head_heatmap, labelled_heatmap, patch_heatmap, token_labels
 from .prompts import ROLES, IOIDataset, check_aligned
+from .shown import Shown
 from .synthetic import Circuit
 
 # %% ../nbs/06_activation_patching.ipynb #971fe51c
@@ -66,8 +66,8 @@ class _Scaled:
         return bool((self.clean.mean() - self.corrupted.mean()).abs() > max(0.05 * size, 1e-4))
 
 # %% ../nbs/06_activation_patching.ipynb #4301edb2
-class _Shown(_Scaled):
-    """How a result of patching shows itself: the patches that change most."""
+class _Largest(Shown, _Scaled):
+    """A result of patching shows itself as the patches that change most."""
 
     def _table(self, k: int, circuit: Circuit | None) -> pd.DataFrame:
         change = self.change
@@ -89,24 +89,18 @@ class _Shown(_Scaled):
         prompts = "1 prompt" if n == 1 else f"{n} prompts"
         return f"{self.what}, by {', '.join(self.axes)} ({prompts}; model {self.model})"
 
-    def _ends(self) -> str:
+    def _below(self) -> list[str]:
         clean, corrupted = _number(self.clean.mean().item()), _number(self.corrupted.mean().item())
         if self.scaled:
-            return f"logit difference: corrupted {corrupted} is 0 on the scale, clean {clean} is 1"
-        return f"logit difference: corrupted {corrupted}, clean {clean}: too close to each other for a scale"
+            return [f"logit difference: corrupted {corrupted} is 0 on the scale, clean {clean} is 1"]
+        return [f"logit difference: corrupted {corrupted}, clean {clean}: too close to each other for a scale"]
 
     def _rounded(self) -> pd.DataFrame:
         return self._table(10, None).map(lambda x: round(x, 2) + 0.0)
 
-    def __repr__(self) -> str:
-        return f"{self._caption()}\n{self._rounded().to_string()}\n{self._ends()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._caption())}</p>{self._rounded().to_html()}<p>{escape(self._ends())}</p>"
-
 # %% ../nbs/06_activation_patching.ipynb #eb262d6f
 @dataclass(frozen=True, eq=False, repr=False)
-class Sweep(_Shown):
+class Sweep(_Largest):
     """Many patches, one at a time: the logit difference of each patched run, per prompt and on the scale.
 
     On the scale 0 is the corrupted run and 1 the clean one, in whichever of them was patched. With a metric of one's

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import product
 
 import pandas as pd
@@ -27,6 +26,7 @@ from .models import model_name
 from .patching import _bar
 from .plots import Plot, _number, head_heatmap, head_name
 from .prompts import IOIDataset, check_aligned
+from .shown import Shown
 from .synthetic import Circuit
 
 # %% ../nbs/07_path_patching.ipynb #e0b2b452
@@ -34,7 +34,7 @@ Head = tuple[int, int]
 
 
 class _Relative:
-    """What follows from the logit differences of the patched runs and of the unpatched one, and how it shows itself."""
+    """What follows from the logit differences of the patched runs and of the unpatched one."""
 
     @property
     def change(self) -> Float[Tensor, "layer head"]:
@@ -61,15 +61,9 @@ class _Relative:
         """Whether the unpatched mean is far enough from 0: by 5 % of a prompt's mean distance from 0."""
         return bool(self.base.mean().abs() > max(0.05 * self.base.abs().mean(), 1e-4))
 
-    def __repr__(self) -> str:
-        return f"{_caption(self)}\n{_rounded(self).to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(_caption(self))}</p>{_rounded(self).to_html()}"
-
 # %% ../nbs/07_path_patching.ipynb #243a5c9a
 @dataclass(frozen=True, eq=False, repr=False)
-class Paths(_Relative):
+class Paths(Shown, _Relative):
     """Many paths, patched one at a time: the logit difference of each patched run, per prompt and as relative change.
 
     Heads that no path leads from (or to), or that were not asked for, have the logit difference of the unpatched run.
@@ -108,6 +102,14 @@ class Paths(_Relative):
         values, unit = (self.values, "relative change") if self.scaled else (self.change, "change in logits")
         return head_heatmap(values, self.what if title is None else title, unit, model=self.model)
 
+    def _caption(self) -> str:
+        n, mean = len(self.base), _number(self.base.mean().item())
+        prompts = "1 prompt" if n == 1 else f"{n} prompts"
+        return f"{self.what}, by {self.role} ({prompts}, unpatched logit difference {mean}; model {self.model})"
+
+    def _rounded(self) -> pd.DataFrame:
+        return self.table().map(lambda x: round(x, 3) + 0.0)
+
 # %% ../nbs/07_path_patching.ipynb #5c09d090
 def _check_count(k: int, most: int | None) -> None:
     if isinstance(k, bool) or not isinstance(k, int) or k < 1 or (most is not None and k > most):
@@ -122,17 +124,6 @@ def _table(paths: Paths, k: int, circuit: Circuit | None) -> pd.DataFrame:
     index = pd.Index([head_name(*head) for head in heads], name=paths.role)
     table = pd.DataFrame(columns, index).dropna(axis=1, how="all")
     return table if circuit is None else table.assign(**{"class": [circuit.role_of(*head) or "" for head in heads]})
-
-
-def _rounded(paths: Paths) -> pd.DataFrame:
-    return _table(paths, 10, None).map(lambda x: round(x, 3) + 0.0)
-
-
-def _caption(paths: Paths) -> str:
-    n = len(paths.base)
-    prompts = "1 prompt" if n == 1 else f"{n} prompts"
-    mean = _number(paths.base.mean().item())
-    return f"{paths.what}, by {paths.role} ({prompts}, unpatched logit difference {mean}; model {paths.model})"
 
 # %% ../nbs/07_path_patching.ipynb #6cd7a657
 @dataclass

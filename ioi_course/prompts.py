@@ -229,8 +229,9 @@ def single_token_names(
     names: Sequence[str] = NAMES,  # without a leading space
 ) -> tuple[str, ...]:
     """The names that are one token when a space stands before them."""
-    tokenizer = _tokenizer(source)
-    return tuple(name for name in names if len(tokenizer.encode(f" {name}", add_special_tokens=False)) == 1)
+    tokenizer, words = _tokenizer(source), [f" {name}" for name in names]
+    ids = tokenizer(words, add_special_tokens=False)["input_ids"] if words else []  # all at once: one by one is slow
+    return tuple(name for name, row in zip(names, ids, strict=True) if len(row) == 1)
 
 
 def _check_names(tokenizer, names: Sequence[str]) -> tuple[str, ...]:

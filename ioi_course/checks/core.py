@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from transformer_lens import ActivationCache
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -140,8 +141,9 @@ def _copy(value: Any) -> Any:
     return {key: _copy(item) for key, item in value.items()} if type(value) is dict else value
 
 
-def _hooks(model: TransformerBridge) -> int:
-    return sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in model.hook_dict.values())
+def _used(model: TransformerBridge) -> list[HookPoint]:
+    """The hook points that have hooks, or in which a hook kept something."""
+    return [point for point in model.hook_points() if point.fwd_hooks or point.bwd_hooks or point.ctx]
 
 
 def _line(error: BaseException, function: Callable) -> str:
@@ -164,8 +166,9 @@ def run(function: Callable, case: Sequence[Any]) -> Any:
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise Stopped("raised", f"your function raised {said}{_line(error, function)}.") from error
     finally:
-        left = sum(map(_hooks, models))
-        for model in models:
+        used = [point for model in models for point in _used(model)]
+        left = sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in used)
+        for model in models if used else []:  # on these small models a reset takes longer than a forward pass
             model.reset_hooks()
     if result is None or result is ...:
         raise Stopped("not written", "not written yet: the function returns nothing.")
