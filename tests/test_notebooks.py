@@ -7,8 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from cells import run_cells
+from nbformat.v4 import new_code_cell, new_notebook
 
-from ioi_course.course import chapter_name, chapters, code_cells, execute
+from ioi_course.course import chapter_name, chapters, code_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {chapter_name(path, ROOT): path for path in chapters(ROOT)}
@@ -79,12 +81,21 @@ def test_a_changed_output_is_noticed(tmp_path):
 
 @pytest.mark.gpt2_tokenizer
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_chapters_run_on_random_gpt2(name, narrow_gpt2, monkeypatch):
+def test_chapters_run_on_random_gpt2(name, narrow_gpt2):
     """Nothing in a chapter depends on the bundled model's size, vocabulary or head positions."""
-    monkeypatch.setenv("IOI_COURSE_MODEL", str(narrow_gpt2))
-    nb, verdict, failure = execute(NOTEBOOKS[name], ROOT)
-    assert failure is None, f"cell {failure.cell}:\n{failure.source}\n{failure.reason}"
-    assert verdict.ok and verdict.cells == len(code_cells(nb))
+    assert run_cells(NOTEBOOKS[name], str(narrow_gpt2)) is None
+
+
+def test_a_cell_that_fails_is_told(tmp_path):
+    cells = [new_code_cell(source) for source in ("x = 6 * 7", "display(x)", "assert x == 41, 'no'")]
+    for nb, told in [
+        (cells[:2], None),
+        (cells, "AssertionError: no"),
+        ([new_code_cell("import os; os._exit(0)")], "ended"),
+    ]:
+        nbformat.write(new_notebook(cells=nb), tmp_path / "nb.ipynb")
+        failure = run_cells(tmp_path / "nb.ipynb", "synthetic")
+        assert failure is None if told is None else told in failure
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
