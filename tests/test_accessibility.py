@@ -1,13 +1,15 @@
 """The pages in a browser: no error, figures drawn, a picture and a table without a script, and what axe-core finds."""
 
 import functools
-import html
+import itertools
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -22,13 +24,18 @@ NOTEBOOKS = {chapter_name(path, ROOT): path for path in chapters(ROOT)}
 LARGEST = 2_000_000  # bytes of a page
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --virtual-time-budget=40000 --window-size=1000,900 --dump-dom""".split()
+    --disable-component-update --disable-sync --remote-debugging-pipe --window-size=1000,900""".split()
 NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND"
-LISTEN = """<script>window.problems = [];
+LISTEN = """window.problems = [];
 addEventListener("error", (e) => problems.push(e.message || `cannot load ${e.target.src || e.target.href}`), true);
 addEventListener("unhandledrejection", (e) => problems.push(String(e.reason)));
-console.error = (...words) => problems.push(words.join(" "));</script>"""
-REPORT = """<script src="AXE"></script><script>addEventListener("load", () => setTimeout(async () => {
+console.error = (...words) => problems.push(words.join(" "));"""
+LOADED = "!window.left && document.readyState === 'complete'"
+DRAWN = f"""{LOADED}
+    && [...document.querySelectorAll("figure.ioi-plot:has(script) img")].every((img) => img.hidden)"""
+# The page's time is virtual: eight seconds pass as soon as it has nothing to do.
+REPORT = """(async () => {
+  await new Promise((done) => setTimeout(done, 8000));
   const size = (e) => e ? [e.getBoundingClientRect().width, e.getBoundingClientRect().height].map(Math.round) : [0, 0];
   const figures = [...document.querySelectorAll("figure.ioi-plot")].map((figure) => ({
     alt: figure.querySelector("img").alt, picture: size(figure.querySelector("img")),
@@ -36,10 +43,8 @@ REPORT = """<script src="AXE"></script><script>addEventListener("load", () => se
   const found = (await axe.run(document, { resultTypes: ["violations"] })).violations.map((rule) =>
     ({ rule: rule.id, where: rule.nodes.slice(0, 3).map((node) => node.html.slice(0, 200)) }));
   const scripts = [...document.querySelectorAll("script[src]")].map((e) => e.src.split("/").pop());
-  const report = { problems, figures, found, scripts };
-  document.body.innerHTML = "<pre id='report'></pre>";
-  document.getElementById("report").textContent = JSON.stringify(report);
-}, 8000))</script>"""
+  return { problems, figures, found, scripts };
+})()"""
 
 
 @pytest.fixture(scope="session")
@@ -57,18 +62,79 @@ def axe(tmp_path_factory) -> Path:
     return folder / "node_modules" / "axe-core" / "axe.min.js"
 
 
-def look(page: Path, axe: Path, *flags: str) -> dict:
-    """What a browser without a network makes of a page, and what axe-core finds in it."""
+class Browser:
+    """One Chromium without a network for all pages, one after the other; it is told what to do through a pipe."""
+
+    session: dict = {}  # of the tab, once there is one
+
+    def __init__(self, profile: Path):
+        to_browser, self.orders = os.pipe()
+        self.answers, from_browser = os.pipe()
+        pipes = f'exec "$0" "$@" 3</dev/fd/{to_browser} 4>/dev/fd/{from_browser}'  # the numbers that Chromium wants
+        command = ["sh", "-c", pipes, CHROMIUM, *FLAGS, NO_NETWORK, f"--user-data-dir={profile}"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, pass_fds=(to_browser, from_browser), **quiet)
+        os.close(to_browser)
+        os.close(from_browser)
+        self.received, self.numbers = b"", itertools.count()
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        self.call("Page.enable")
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=LISTEN)
+        self.call("Emulation.setVirtualTimePolicy", policy="advance")
+
+    def call(self, method: str, **params) -> dict:
+        """What a method of the DevTools protocol returns."""
+        number = next(self.numbers)
+        order = {"id": number, "method": method, "params": params, **self.session}
+        os.write(self.orders, json.dumps(order).encode() + b"\0")
+        while (answer := self.receive()).get("id") != number:
+            pass
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def receive(self) -> dict:
+        while b"\0" not in self.received:
+            assert select.select([self.answers], [], [], 240)[0], "Chromium does not answer"
+            more = os.read(self.answers, 1 << 20)
+            assert more, "Chromium has ended"
+            self.received += more
+        message, _, self.received = self.received.partition(b"\0")
+        return json.loads(message)
+
+    def value(self, expression: str):
+        """What an expression comes to on the page."""
+        found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def close(self) -> None:
+        os.close(self.orders)  # Chromium ends with it
+        os.close(self.answers)
+        self.process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def look(axe, tmp_path_factory) -> Iterator[Callable[..., dict]]:
+    """Gives what a browser makes of a page, and what axe-core finds in it."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here (Debian's package chromium): the pages were not looked at in a browser")
-    text = page.read_text(encoding="utf-8").replace("<head>", f"<head>{LISTEN}", 1)
-    copy = page.with_name(f"_{page.name}")
-    copy.write_text(text.replace("</body>", REPORT.replace("AXE", axe.as_uri()) + "</body>"), encoding="utf-8")
-    command = [CHROMIUM, *FLAGS, *flags, NO_NETWORK, f"--user-data-dir={page.parent / 'browser'}", copy.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
-    found = re.search(r'<pre id="report">(.*?)</pre>', dom, re.DOTALL)
-    assert found, dom[-2000:]
-    return json.loads(html.unescape(found[1]))
+    browser, rules = Browser(tmp_path_factory.mktemp("browser")), axe.read_text(encoding="utf-8")
+
+    def report(page: Path, scheme: str = "light") -> dict:
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        browser.value("window.left = true")  # marks the page before
+        went = browser.call("Page.navigate", url=page.as_uri())
+        assert "errorText" not in went, went
+        until = time.monotonic() + 60
+        while not browser.value(DRAWN) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert browser.value(LOADED), f"{page} does not load"
+        browser.value(f"{rules}\n0")
+        return browser.value(REPORT)
+
+    yield report
+    browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +152,14 @@ def build(tmp_path_factory) -> Callable[[str], Path]:
     return page
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_page_in_a_browser(name, axe, build):
-    seen = look(build(name), axe)
+@pytest.fixture(scope="module", params=NOTEBOOKS)
+def page(request, build) -> Path:
+    """The page of each chapter; pytest runs the tests of a page side by side, so that a worker makes it once."""
+    return build(request.param)
+
+
+def test_page_in_a_browser(page, look):
+    seen = look(page)
     assert seen["problems"] == []
     assert seen["found"] == []
     for figure in seen["figures"]:
@@ -98,10 +169,8 @@ def test_page_in_a_browser(name, axe, build):
         assert seen["scripts"].count(library) <= 1, "each library is loaded once, however many figures there are"
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_page_without_a_script(name, build):
+def test_page_without_a_script(page):
     """Each figure is a picture with alternative text and a table; the page is small, and well formed as an outline."""
-    page = build(name)
     assert page.stat().st_size < LARGEST
     soup = BeautifulSoup(page.read_bytes(), "html.parser")
     for script in soup("script"):
@@ -118,25 +187,25 @@ def test_page_without_a_script(name, build):
     assert soup.html["lang"] and soup.main and soup.nav["aria-label"] and soup.title.string
 
 
-def test_index_in_a_browser(axe, tmp_path):
+def test_index_in_a_browser(look, tmp_path):
     write_assets(ROOT, tmp_path)
     verdicts = [Verdict("00_setup", 10, 1.5, True), Verdict("01_tokenization", 3, 2.0, False)]
     pages = {"00_setup": Page("Setup", "00_setup.html"), "01_tokenization": Page("Tokens", "01_tokenization.html")}
-    seen = look(write_index(verdicts, pages, "synthetic", tmp_path), axe)
+    seen = look(write_index(verdicts, pages, "synthetic", tmp_path))
     assert seen["problems"] == [] and seen["found"] == []
 
 
-def test_page_in_the_dark(axe, build):
+def test_page_in_the_dark(look, build):
     """Contrast holds for readers whose system asks for dark pages, too."""
-    dark = look(build("05_attention_patterns"), axe, "--blink-settings=preferredColorScheme=0")
+    dark = look(build("05_attention_patterns"), "dark")
     assert dark["found"] == []
 
 
-def test_axe_and_the_listener_see_mistakes(axe, tmp_path):
+def test_axe_and_the_listener_see_mistakes(look, tmp_path):
     """A picture without a text, pale words, a missing file and an error in a script are all noticed."""
     page = tmp_path / "bad.html"
     body = '<p style="color:#ccc">pale</p><img src="missing.png"><script>undefined.x</script>'
     page.write_text(f"<!doctype html><html lang=en><head><title>x</title></head><body>{body}</body></html>")
-    seen = look(page, axe)
+    seen = look(page)
     assert {"color-contrast", "image-alt"} <= {each["rule"] for each in seen["found"]}
     assert any("missing.png" in each for each in seen["problems"]) and len(seen["problems"]) == 2

@@ -77,7 +77,7 @@ def test_badge_follows_the_settings(tmp_path):
 # First cells. One process runs those of all notebooks, each in a namespace of its own, as Colab's shell would.
 
 SHELL = '''
-import importlib.abc, json, sys
+import importlib.abc, json, os, sys
 from IPython.core.interactiveshell import InteractiveShell
 import google.colab  # as Colab's shell does before the first cell
 
@@ -108,7 +108,8 @@ for name, cells in json.loads(sys.stdin.read()).items():
         result = shell.run_cell(source, silent=True)
         error = error or result.error_before_exec or result.error_in_exec
     report[name] = {"pip": calls, "error": error and repr(error)}
-print("REPORT" + json.dumps(report))
+print("REPORT" + json.dumps(report), flush=True)
+os._exit(0)  # or each shell clears up by itself at the end, which takes longer than all cells
 '''
 
 

@@ -216,8 +216,8 @@ print(memory.peak() - before)
 
 @linux
 def test_the_budget_is_kept():
-    """Peak memory in GB beyond the loaded model; 0.2 was allowed, and an allocator keeps some in reserve."""
-    assert 0.03 < in_a_process(PEAK) < 0.3
+    """Peak memory in GB beyond the loaded model, of which 0.2 was allowed."""
+    assert 0.03 < in_a_process(PEAK) < 0.2
 
 
 # --- places and the final LayerNorm ---

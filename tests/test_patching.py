@@ -292,7 +292,6 @@ def test_the_plan_takes_less_at_a_time_the_less_memory_there_is(model):
 
 
 MEASURE = """
-import sys
 import memory
 from ioi_course.models import load_model
 from ioi_course.patching import sweep
@@ -300,15 +299,19 @@ from ioi_course.prompts import IOIDataset
 model = load_model("synthetic")
 clean = IOIDataset(model, 24)
 corrupted = clean.counterfactual("swap_subject")
-before = memory.restart()
-sweep(model, clean, corrupted, "z", memory=float(sys.argv[1]), progress=False)
-print(memory.peak() - before)
+peaks = []
+for budget in (0.1, 2):
+    before = memory.restart()
+    sweep(model, clean, corrupted, "z", memory=budget, progress=False)
+    peaks.append(memory.peak() - before)
+print(peaks)
 """
 
 
 @linux
 def test_the_budget_is_kept():
-    assert in_a_process(MEASURE, 0.1) < 0.15 < in_a_process(MEASURE, 2) < 2
+    little, much = in_a_process(MEASURE)
+    assert little < 0.15 < much < 2
 
 
 # --- models that the engine does not serve ---

@@ -12,8 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from ioi_course import checks, plots
+from ioi_course import checks, cli, plots
 from ioi_course.checks.core import Exercise
 from ioi_course.course import chapter_name, chapters, find_root
 from ioi_course.exercises import exercises
@@ -316,8 +317,6 @@ def test_guide_names_commands_that_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"\bmake (\w+)", GUIDE):
         assert target in {"a", "an"} or re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
-    command = [sys.executable, "-m", "ioi_course.cli", "grade", "--help"]
-    env = os.environ | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
-    shown = subprocess.run(command, capture_output=True, text=True, env=env).stdout
+    shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(cli.app, ["grade", "--help"]).output
     for option in set(re.findall(r"(?<=[ `])--[a-z]+", GUIDE.partition("## Grade")[2])):
         assert option in shown, option

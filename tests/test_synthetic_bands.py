@@ -54,6 +54,17 @@ def run(model, data, hooks=(), answers_of=None):
     return float(differences(model.run_with_hooks(data.tokens, fwd_hooks=list(hooks)), answers_of or data).mean())
 
 
+def run_from(model, layer, cache, data, hooks, answers_of=None):
+    """The same, for hooks in a layer and later ones: what comes before is as in the run that is cached."""
+    resid = cache[f"blocks.{layer}.hook_resid_pre"]
+    with model.hooks(fwd_hooks=list(hooks)):
+        for block in list(model.blocks)[layer:]:
+            resid = block(resid)
+            resid = resid[0] if isinstance(resid, tuple) else resid
+        logits = model.unembed(model.ln_final(resid))
+    return float(differences(logits, answers_of or data).mean())
+
+
 def replace(heads, source=None, what="z", at=None):
     """Hooks that put a source's values (layer -> tensor), or zero, in place of some heads'; at one position or all."""
 
@@ -102,15 +113,25 @@ def demo(model):
         swapped, abc = data.counterfactual("swap_subject"), data.counterfactual("abc")
         _, other = model.run_with_cache(abc.tokens)
         base = float(differences(logits, data).mean())
-        corrupted = run(model, swapped, answers_of=data)
+        logits_of_swapped, run_of_swapped = model.run_with_cache(swapped.tokens)
+        corrupted = float(differences(logits_of_swapped, data).mean())
     facts = {"data": data, "logits": logits, "clean": clean, "swapped": swapped, "abc": other, "base": base}
-    return SimpleNamespace(**facts, corrupted=corrupted, rows=torch.arange(len(data)))
+    more = {"corrupted": corrupted, "run_of_swapped": run_of_swapped}
+    return SimpleNamespace(**facts, **more, rows=torch.arange(len(data)))
 
 
-def recovered(model, demo, hooks):
-    """How much of the clean difference a patch brings back into the corrupted run: 0 nothing, 1 all."""
-    patched = run(model, demo.swapped, hooks, answers_of=demo.data)
+def recovered(model, demo, layer, hooks):
+    """How much of the clean difference a patch in a layer brings back into the corrupted run: 0 nothing, 1 all."""
+    patched = run_from(model, layer, demo.run_of_swapped, demo.swapped, hooks, answers_of=demo.data)
     return (patched - demo.corrupted) / (demo.base - demo.corrupted)
+
+
+@pytest.mark.parametrize("layer", [0, 5, 11])
+def test_a_run_from_a_layer_is_the_whole_run(model, demo, layer):
+    hooks = replace([(layer, 3)])
+    expected = run(model, demo.data, hooks)
+    assert run_from(model, layer, demo.clean, demo.data, hooks) == pytest.approx(expected, abs=1e-9)
+    assert expected != pytest.approx(demo.base, abs=1e-7)
 
 
 # --- the bands ---
@@ -167,7 +188,7 @@ def test_band_04_residual_patching(model, demo):
             value[demo.rows, at] = demo.clean[point][demo.rows, at]
             return value
 
-        return recovered(model, demo, [(point, edit)])
+        return recovered(model, demo, layer, [(point, edit)])
 
     assert all(patched(layer, "S2") >= 0.9 for layer in range(8))
     assert all(patched(layer, "END") >= 0.9 for layer in range(9, 12))
@@ -178,7 +199,7 @@ def test_band_05_values_and_patterns(model, demo):
     """Values matter in the S-inhibition heads only; patterns in early heads."""
     values = torch.zeros(LAYERS, HEADS)
     for head in EVERY_HEAD:
-        values[head] = recovered(model, demo, replace([head], activations(demo.clean, "v"), "v"))
+        values[head] = recovered(model, demo, head[0], replace([head], activations(demo.clean, "v"), "v"))
     assert strongest(values, 4) == set(INHIBITION)
     assert max(abs(values[head]) for head in EVERY_HEAD if head not in INHIBITION) <= 0.05
 
@@ -188,7 +209,7 @@ def test_band_05_values_and_patterns(model, demo):
             value[:, head] = demo.clean[site(layer, "pattern")][:, head]
             return value
 
-        return recovered(model, demo, [(site(layer, "pattern"), edit)])
+        return recovered(model, demo, layer, [(site(layer, "pattern"), edit)])
 
     patterns = torch.tensor([[pattern(layer, head) for head in range(HEADS)] for layer in range(7)])
     assert {(5, 5), (6, 9), (3, 0)} <= strongest(patterns, 7)
@@ -211,6 +232,9 @@ def pass_3(model, clean, new, sender):
     change = (new[site(layer_sent, "z")] - clean[site(layer_sent, "z")])[:, :, head_sent] @ model.W_O[sender]
     resid = [clean["blocks.0.hook_resid_pre"]]
     for layer in range(LAYERS):
+        if layer < layer_sent:
+            resid.append(clean[f"blocks.{layer}.hook_resid_post"])
+            continue
         mid = resid[-1] + clean[f"blocks.{layer}.hook_attn_out"] + (change if layer == layer_sent else 0)
         pre = normalised(mid, model.cfg.eps) @ model.W_in[layer] + model.b_in[layer]
         post = torch.nn.functional.gelu(pre, approximate="tanh")
@@ -233,7 +257,8 @@ def to_heads(model, demo, sender, receivers, what):
         layer: torch.einsum("bpd,hde->bphe", normalised(resid[layer], model.cfg.eps), weight[layer]) + bias[layer]
         for layer, _ in receivers
     }
-    return run(model, demo.data, replace(receivers, inputs, what)) - demo.base
+    first = min(layer for layer, _ in receivers)
+    return run_from(model, first, demo.clean, demo.data, replace(receivers, inputs, what)) - demo.base
 
 
 def path_effects(model, demo, receivers, what):
@@ -401,10 +426,11 @@ def test_band_11_faithful(model, faith):
 @pytest.mark.parametrize("role", CIRCUIT.roles)
 def test_band_11_minimal(model, faith, role):
     """Each head matters by 1 % at least, given a set without which to look: its class, and for backups the movers."""
+    absent = {*CIRCUIT.roles[role], *(MOVERS if role == "backup name mover" else ())}
+    rest = [other for other in CIRCUIT.heads if other not in absent]
+    without = circuit_alone(model, faith, rest)
     for head in CIRCUIT.roles[role]:
-        absent = {*CIRCUIT.roles[role], *(MOVERS if role == "backup name mover" else ())}
-        rest = [other for other in CIRCUIT.heads if other not in absent]
-        change = circuit_alone(model, faith, [*rest, head]) - circuit_alone(model, faith, rest)
+        change = circuit_alone(model, faith, [*rest, head]) - without
         assert abs(change) / faith.base >= 0.01, head
 
 
@@ -436,11 +462,13 @@ def test_band_13_random_prompts(model, templates):
 def test_band_14_no_single_early_head(model, demo):
     """No head before layer 9 is everything: ablating any one of them leaves 40 % at least."""
     early = [head for head in EVERY_HEAD if head[0] < 9]
-    assert min(run(model, demo.data, replace([head])) for head in early) >= 0.4 * demo.base
+    left = [run_from(model, head[0], demo.clean, demo.data, replace([head])) for head in early]
+    assert min(left) >= 0.4 * demo.base
     many = IOIDataset(model, 32, seed=5)
-    usual = run(model, many)
+    logits, cache = model.run_with_cache(many.tokens)
+    usual = float(differences(logits, many).mean())
     for head in (head for head in early if CIRCUIT.role_of(*head)):
-        assert run(model, many, replace([head])) >= 0.4 * usual, head
+        assert run_from(model, head[0], cache, many, replace([head])) >= 0.4 * usual, head
 
 
 def test_band_15_small():

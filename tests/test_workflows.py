@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner as ClickRunner
+from typer.testing import CliRunner
 
 import ioi_course
+from ioi_course import cli
 from ioi_course.course import find_root
 
 ROOT = find_root()
@@ -34,21 +37,23 @@ def test_the_three_are_there():
     assert set(FLOWS) == {"test", "docs", "release"}
 
 
+def check_schema(path: Path):
+    """What GitHub's own schema says of a workflow, as the package check-jsonschema brings it along."""
+    tool = pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed: schema not looked at")
+    return ClickRunner().invoke(tool.main, ["--builtin-schema", "vendor.github-workflows", str(path)])
+
+
 @pytest.mark.parametrize("name", FLOWS)
 def test_schema(name):
-    """GitHub's own schema, as the package check-jsonschema brings it along."""
-    pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed: schema not looked at")
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", FILES[name]]
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
+    result = check_schema(FILES[name])
+    assert result.exit_code == 0, result.output
 
 
 def test_schema_notices_a_mistake(tmp_path):
-    pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed: schema not looked at")
     wrong = tmp_path / "wrong.yml"
     wrong.write_text(FILES["test"].read_text().replace("runs-on:", "run-on:"))
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", wrong]
-    assert subprocess.run([str(part) for part in command], capture_output=True).returncode == 1
+    result = check_schema(wrong)
+    assert result.exit_code == 1 and "run-on" in result.output
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -112,13 +117,10 @@ def test_scripts_are_shell_and_call_what_exists(name):
         assert result.returncode == 0, result.stderr
         assert set(re.findall(r"\bmake (\w+)", script)) <= targets
         for command in re.findall(r"ioi-course (\w[\w-]*)((?: --?\w+[\w-]*(?: [\w-]+)?)*)", script):
-            help_text = subprocess.run(
-                [sys.executable, "-m", "ioi_course.cli", command[0], "--help"],
-                capture_output=True, text=True, env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"},
-            )  # fmt: skip
-            assert help_text.returncode == 0, f"there is no command {command[0]}"
+            help_text = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(cli.app, [command[0], "--help"])
+            assert help_text.exit_code == 0, f"there is no command {command[0]}"
             for option in re.findall(r"--\w[\w-]*", command[1]):
-                assert option in help_text.stdout, f"{command[0]} has no option {option}"
+                assert option in help_text.output, f"{command[0]} has no option {option}"
 
 
 def test_matrix():
