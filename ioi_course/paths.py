@@ -33,8 +33,8 @@ from .synthetic import Circuit
 Head = tuple[int, int]
 
 
-class _Relative:
-    """What follows from the logit differences of the patched runs and of the unpatched one."""
+class _Relative(Shown):
+    """What follows from the logit differences of the patched runs and of the unpatched one, and how it shows itself."""
 
     @property
     def change(self) -> Float[Tensor, "layer head"]:
@@ -61,9 +61,17 @@ class _Relative:
         """Whether the unpatched mean is far enough from 0: by 5 % of a prompt's mean distance from 0."""
         return bool(self.base.mean().abs() > max(0.05 * self.base.abs().mean(), 1e-4))
 
+    def _caption(self) -> str:
+        n, mean = len(self.base), _number(self.base.mean().item())
+        prompts = "1 prompt" if n == 1 else f"{n} prompts"
+        return f"{self.what}, by {self.role} ({prompts}, unpatched logit difference {mean}; model {self.model})"
+
+    def _rounded(self) -> pd.DataFrame:
+        return self.table().map(lambda x: round(x, 3) + 0.0)
+
 # %% ../nbs/07_path_patching.ipynb #243a5c9a
 @dataclass(frozen=True, eq=False, repr=False)
-class Paths(Shown, _Relative):
+class Paths(_Relative):
     """Many paths, patched one at a time: the logit difference of each patched run, per prompt and as relative change.
 
     Heads that no path leads from (or to), or that were not asked for, have the logit difference of the unpatched run.
@@ -101,14 +109,6 @@ class Paths(Shown, _Relative):
         """The relative change of each head, or the change in logits where the unpatched mean is about 0."""
         values, unit = (self.values, "relative change") if self.scaled else (self.change, "change in logits")
         return head_heatmap(values, self.what if title is None else title, unit, model=self.model)
-
-    def _caption(self) -> str:
-        n, mean = len(self.base), _number(self.base.mean().item())
-        prompts = "1 prompt" if n == 1 else f"{n} prompts"
-        return f"{self.what}, by {self.role} ({prompts}, unpatched logit difference {mean}; model {self.model})"
-
-    def _rounded(self) -> pd.DataFrame:
-        return self.table().map(lambda x: round(x, 3) + 0.0)
 
 # %% ../nbs/07_path_patching.ipynb #5c09d090
 def _check_count(k: int, most: int | None) -> None:
