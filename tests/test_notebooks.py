@@ -64,7 +64,7 @@ def test_outputs_are_the_stored_ones(name, tmp_path):
 
 
 def test_a_changed_output_is_noticed(tmp_path):
-    nb = nbformat.read(NOTEBOOKS["02_logit_difference"], as_version=4)
+    nb = nbformat.read(NOTEBOOKS["index"], as_version=4)
     changed = next(
         (cell, output)
         for cell in code_cells(nb)
