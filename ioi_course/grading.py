@@ -422,7 +422,7 @@ class _Runner:
         now = time.monotonic()
         if now > self._deadline:
             raise _Ended(f"was stopped after {self._allowed:g} s")
-        if now > self._until and self.doing != "start":  # our own start is none of the notebook's time
+        if now > self._until and self.doing != "start":  # in our own start it would end the grading
             raise _Ended(f"was stopped when the notebook had taken {FACTOR * self._limits.timeout:g} s in all")
         if self._supervisor is None:
             return

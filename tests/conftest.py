@@ -13,7 +13,7 @@ TOKENIZER_VARIABLE = "IOI_COURSE_GPT2_TOKENIZER"
 
 
 def pytest_collection_finish() -> None:
-    """Have the collector pass over what the imports made: looking at it again and again takes a seventh of the time."""
+    """Have the collector pass over what the imports made, instead of looking at it again and again."""
     gc.collect()
     gc.freeze()
 
