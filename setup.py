@@ -32,7 +32,7 @@ setup(
     url=cfg["git_url"],
     project_urls={"Documentation": cfg["doc_url"], "Repository": cfg["git_url"]},
     packages=find_packages(include=["ioi_course*"]),
-    package_data={"ioi_course": ["data/**/*"]},
+    package_data={"ioi_course": ["data/**/*", "bundled/data/**/*"]},
     include_package_data=False,
     install_requires=lines("requirements"),
     extras_require=extras,

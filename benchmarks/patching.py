@@ -22,12 +22,12 @@ from rich.table import Table
 from transformer_lens import patching as theirs
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.metrics import logit_diff
 from ioi_course.models import wrap_model
 from ioi_course.patching import sweep
 from ioi_course.paths import direct_paths, path_patch
 from ioi_course.prompts import IOIDataset
-from ioi_course.synthetic import build_tokenizer
 
 SENDER = (5, 5)
 

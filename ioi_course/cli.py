@@ -30,23 +30,22 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from ioi_course.course import (
+from ioi_course.machine import default_jobs, threads_of
+from ioi_course.publish.run import (
     CourseError,
     Failure,
     Verdict,
     chapter_name,
     chapters,
     code_cells,
-    default_jobs,
     execute,
     find_root,
     save_outputs,
-    threads_of,
     write_report,
 )
 
 if TYPE_CHECKING:
-    from ioi_course.pages import Page
+    from ioi_course.publish.pages import Page
 
 app = typer.Typer(
     help="The IOI course: guided chapters on how GPT-2 small finds the indirect object.",
@@ -90,7 +89,7 @@ def run(
 ) -> None:
     """Execute chapters, each in a fresh kernel; write HTML pages, an index and report.json."""
     from ioi_course.models import ModelError, resolve_model
-    from ioi_course.pages import page_of, write_assets, write_index, write_page, write_text_pages
+    from ioi_course.publish.pages import page_of, write_assets, write_index, write_page, write_text_pages
 
     root = _root(root)
     try:
@@ -140,8 +139,8 @@ CIRCUIT_CHAPTER = "12_the_circuit"  # the circuit's page is made along with it
 
 def _write_circuit_page(folder: Path, model: str) -> Page | None:
     """Write the page of a model's circuit; None, and the reason on the console, if there is nothing to show."""
-    from ioi_course.circuit_page import NAME, write_page
-    from ioi_course.pages import Page
+    from ioi_course.publish.circuit_page import NAME, write_page
+    from ioi_course.publish.pages import Page
 
     (folder / NAME).unlink(missing_ok=True)
     try:
@@ -253,7 +252,7 @@ def models() -> None:
 @app.command()
 def docs(root: Root = None) -> None:
     """Build the website with nbdev and Quarto into _docs/; without Quarto, stage its pages and say what is missing."""
-    from ioi_course.site import prepare, stage
+    from ioi_course.publish.site import prepare, stage
 
     root = _root(root)
     if (root / "nbs" / f"{CIRCUIT_CHAPTER}.ipynb").exists():
@@ -286,7 +285,7 @@ def circuit_page(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("circuit.html"),
 ) -> None:
     """Write a model's circuit as one page of HTML: choose a head, see what it does. It needs no server."""
-    from ioi_course.circuit_page import write_page
+    from ioi_course.publish.circuit_page import write_page
 
     try:
         _check_writable(out)
@@ -307,8 +306,8 @@ def circuit(
     seed: Annotated[int, typer.Option(help="Which prompts: another seed gives others.")] = 0,
 ) -> None:
     """Find a model's circuit, compare it with the answer key if there is one, and put it on trial."""
-    from ioi_course.attribution import known_circuit
-    from ioi_course.circuit import on_trial
+    from ioi_course.bundled.answer_key import known_circuit
+    from ioi_course.trial import on_trial
     from ioi_course.finder import find_circuit
     from ioi_course.models import load_model, model_name
     from ioi_course.prompts import IOIDataset
@@ -434,7 +433,7 @@ def train(
     ] = None,
 ) -> None:
     """Train the model `tiny` from scratch; after an interruption the same command goes on where it was saved."""
-    from ioi_course import training
+    from ioi_course.bundled import training
 
     recipe = training.Recipe()
     state = out / "run" / training.STATE
@@ -548,7 +547,7 @@ def grade(
     root: Root = None,
 ) -> None:
     """Grade notebooks, each in processes of its own without network; a second run grades only what changed."""
-    from ioi_course import grading
+    from ioi_course.grading import grade as grading
 
     start, news = time.perf_counter(), []
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from ioi_course.course import code_cells
+from ioi_course.publish.run import code_cells
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["cells", "transformer_lens", "ioi_course.checks", "ioi_course.universality"])

@@ -6,14 +6,17 @@ import pandas as pd
 import pytest
 import torch
 
-from ioi_course.ablation import Ablation, abc_reference, ablate, reference_means, said_scores
+from ioi_course import batches
+from ioi_course.ablation import Ablation, ablate, said_scores
 from ioi_course.attribution import direct_attribution
+from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import random_data, random_model
+from ioi_course.means import abc_reference, reference_means
 from ioi_course.metrics import logit_diff
 from ioi_course.models import load_model
 from ioi_course.plots import Plot
-from ioi_course.prompts import TEMPLATES, IOIDataset, IOIPrompt
-from ioi_course.synthetic import CIRCUIT
+from ioi_course.prompts import IOIDataset
+from ioi_course.templates import TEMPLATES, IOIPrompt
 
 MOVERS, NEGATIVES, BACKUPS = (list(CIRCUIT.roles[f"{kind}name mover"]) for kind in ("", "negative ", "backup "))
 WAYS = ("zero", "mean", "resample")
@@ -126,10 +129,9 @@ def test_reference_prompts_of_other_templates_do_not_count(small, data):
 
 
 def test_means_in_small_batches(small, data):
-    from ioi_course import lens
 
     whole = reference_means(small, data)
-    each = lens._bytes_per_prompt(small, data, ["blocks.0.attn.hook_z"] * 3) / 2**30
+    each = batches._bytes_per_prompt(small, data, ["blocks.0.attn.hook_z"] * 3) / 2**30
     for mine, theirs in zip(reference_means(small, data, memory=4 * each), whole, strict=True):
         torch.testing.assert_close(mine, theirs)
 
@@ -186,12 +188,11 @@ def test_a_run_resampled_from_itself_stays_as_it_is(small, data):
 
 @pytest.mark.parametrize("how", WAYS)
 def test_in_small_batches_it_is_the_same(small, data, how, monkeypatch):
-    from ioi_course import lens
 
     arguments = (small, data, [(1, 1)], how)
     names = ["blocks.2.attn.hook_pattern"]
     whole = ablate(*arguments, names=names)
-    monkeypatch.setattr(lens, "_LARGEST_BATCH", 5)
+    monkeypatch.setattr(batches, "_LARGEST_BATCH", 5)
     parts = ablate(*arguments, names=names)
     for field in ("before", "after", "direct_before", "direct_after", "mlp_after", "scale_after", "bias"):
         torch.testing.assert_close(getattr(parts, field), getattr(whole, field))

@@ -7,26 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from ioi_course import adversarial
-from ioi_course.adversarial import (
-    AT_END,
-    WHERE,
-    WHO,
-    Prediction,
-    auc,
-    bootstrap,
-    cell_scores,
-    distract,
-    distractions,
-    extra_position,
-    observe,
-    rank_correlation,
-    search_lowest,
-    wilson,
-)
+from ioi_course import adversarial, failures
+from ioi_course.adversarial import WHERE, WHO, Prediction, distract, distractions, extra_position
+from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.failures import AT_END, cell_scores, observe, search_lowest
 from ioi_course.metrics import logit_diff, prob_io
-from ioi_course.prompts import TEMPLATES, IOIDataset, check_aligned, sample_prompts
-from ioi_course.synthetic import CIRCUIT
+from ioi_course.prompts import IOIDataset, check_aligned
+from ioi_course.statistics import auc, bootstrap, rank_correlation, wilson
+from ioi_course.templates import TEMPLATES, sample_prompts
 
 INHIBITION, MOVERS = CIRCUIT.roles["S-inhibition"], CIRCUIT.roles["name mover"]
 
@@ -419,7 +407,7 @@ def test_fresh_contexts_are_not_those_of_the_search(model, monkeypatch):
         seen.append(list(contexts))
         return original(model, cells, contexts, memory)
 
-    original = adversarial.cell_scores
+    original = failures.cell_scores
     monkeypatch.setattr(adversarial, "cell_scores", spy)
     search_lowest(model, tries=2, contexts=2, width=1, keep=1, fresh=3, templates=TEMPLATES[:2], progress=False)
     assert all(contexts == seen[0] for contexts in seen[:-1]) and not set(seen[-1]) & set(seen[0])

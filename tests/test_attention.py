@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from ioi_course.attention import KEYS, QUERIES, attention_to_roles, by_roles, value_lengths
+from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import random_data, random_model
 from ioi_course.models import load_model
 from ioi_course.prompts import IOIDataset
-from ioi_course.synthetic import CIRCUIT
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,12 @@ import pytest
 import torch
 from transformer_lens import ActivationCache
 
-from ioi_course.attribution import (
-    Attribution,
-    direct_attribution,
-    held_direction,
-    known_circuit,
-    recovery,
-    source_attribution,
-)
+from ioi_course.attribution import Attribution, direct_attribution, held_direction, recovery, source_attribution
+from ioi_course.bundled.answer_key import CIRCUIT, known_circuit
 from ioi_course.checks.core import random_data, random_model
 from ioi_course.lens import answer_direction, residual_lens
 from ioi_course.metrics import logit_diff
 from ioi_course.prompts import IOIDataset
-from ioi_course.synthetic import CIRCUIT
 
 MOVERS = {"L9H9": 3.29, "L9H6": 2.07, "L10H7": -1.89, "L11H10": -1.16, "L10H0": 0.84}
 ROLES = ["IO", "S1", "S1+1", "S2", "END"]
@@ -239,7 +232,7 @@ def test_known_circuit(model):
 
 
 def test_known_circuit_of_gpt2_small_cites_the_paper(monkeypatch, model):
-    monkeypatch.setattr("ioi_course.attribution.is_gpt2_small", lambda model: True)
+    monkeypatch.setattr("ioi_course.bundled.answer_key.is_gpt2_small", lambda model: True)
     circuit = known_circuit(model)
     assert circuit.heads == CIRCUIT.heads and circuit.name == "gpt2-small" and "2211.00593" in circuit.source
 

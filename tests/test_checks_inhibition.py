@@ -9,7 +9,7 @@ import torch
 from ioi_course import checks
 from ioi_course.checks import inhibition
 from ioi_course.metrics import logit_diff
-from ioi_course.prompts import IOIPrompt
+from ioi_course.templates import IOIPrompt
 
 # --- 10.1 ---
 

@@ -9,30 +9,27 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from ioi_course.ablation import reference_means
+from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.checks.core import random_data, random_model
-from ioi_course.circuit import (
-    PAPER,
+from ioi_course.circuit import knock_out, nodes, part_of, run_circuit, run_without
+from ioi_course.means import reference_means
+from ioi_course.metrics import logit_diff
+from ioi_course.models import wrap_model
+from ioi_course.prompts import ROLES, IOIDataset
+from ioi_course.roles import PAPER, Circuit
+from ioi_course.trial import (
     Completeness,
     class_sets,
     completeness,
     completeness_plot,
     faithfulness,
     greedy_sets,
-    knock_out,
     minimality,
     minimality_sets,
-    nodes,
     on_trial,
-    part_of,
     random_sets,
-    run_circuit,
-    run_without,
 )
-from ioi_course.metrics import logit_diff
-from ioi_course.models import wrap_model
-from ioi_course.prompts import ROLES, IOIDataset
-from ioi_course.synthetic import CIRCUIT, Circuit, build_tokenizer
 
 SMALL = Circuit(
     roles={"early": ((0, 1), (0, 3), (1, 2)), "name mover": ((1, 0), (2, 1)), "backup name mover": ((2, 2), (2, 3))},

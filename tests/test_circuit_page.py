@@ -14,14 +14,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ioi_course import circuit_page, cli, pages
+from ioi_course import cli
 from ioi_course.ablation import ablate
+from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.heads import head_scores
 from ioi_course.models import load_model
 from ioi_course.movers import copy_scores
 from ioi_course.plots import circuit_diagram
 from ioi_course.prompts import IOIDataset
-from ioi_course.synthetic import CIRCUIT, Edge
+from ioi_course.publish import circuit_page, pages
+from ioi_course.roles import Edge
 
 HEADS = [(2, 2), (3, 0), (5, 5), (8, 6), (9, 9), (10, 7), (11, 2)]  # one of each class
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})

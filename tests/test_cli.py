@@ -11,7 +11,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
-from ioi_course import cli, course, doctor
+from ioi_course import cli, doctor, machine
+from ioi_course.publish import run as course
 
 LIBRARY = "#| export\ndef long_function():\n" + "    pass\n" * 20
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
@@ -124,7 +125,7 @@ def test_run_takes_several_chapters_at_a_time(small, monkeypatch):
     assert "2 at a time" in result.output
     report = json.loads((small / "build" / "course" / "report.json").read_text())
     assert [row["chapter"] for row in report] == ["00_setup", "01_one"]
-    threads = str(course.threads_of(2))
+    threads = str(machine.threads_of(2))
     for name in ("00_setup", "01_one"):
         (output,) = nbformat.read(small / "nbs" / f"{name}.ipynb", as_version=4).cells[1].outputs
         assert output.data["text/plain"] == repr(threads)
@@ -133,15 +134,15 @@ def test_run_takes_several_chapters_at_a_time(small, monkeypatch):
 def test_chapters_at_a_time_depend_on_cores_and_memory(monkeypatch):
     available = lambda gigabytes: SimpleNamespace(available=gigabytes * 2**30)  # noqa: E731
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(course, "_cores", lambda: 8)
+    monkeypatch.setattr(machine, "cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     for gigabytes, jobs in [(100, 4), (8, 2), (1, 1)]:
-        monkeypatch.setattr(course.psutil, "virtual_memory", lambda gigabytes=gigabytes: available(gigabytes))
-        assert course.default_jobs() == jobs
-    assert [course.threads_of(jobs) for jobs in (1, 2, 3, 8, 20)] == [None, 4, 2, 1, 1]
+        monkeypatch.setattr(machine.psutil, "virtual_memory", lambda gigabytes=gigabytes: available(gigabytes))
+        assert machine.default_jobs() == jobs
+    assert [machine.threads_of(jobs) for jobs in (1, 2, 3, 8, 20)] == [None, 4, 2, 1, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert course.threads_of(2) is None, "what the user has set counts"
+    assert machine.threads_of(2) is None, "what the user has set counts"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_run_explains_what_it_cannot_find(small, arguments, message):
 
 
 def test_commands_say_where_they_must_be_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(course, "__file__", str(tmp_path / "package" / "course.py"))
+    monkeypatch.setattr(course, "__file__", str(tmp_path / "package" / "publish" / "run.py"))
     result = invoke("run", "--root", tmp_path)
     assert result.exit_code == 2 and "clone" in result.output
 
@@ -213,7 +214,7 @@ def test_lab_opens_the_chapters(small, monkeypatch):
 
 def test_docs_says_that_quarto_is_missing(root, monkeypatch, tmp_path):
     monkeypatch.setattr(cli.shutil, "which", lambda name: None)
-    monkeypatch.setattr("ioi_course.site.stage", lambda root: tmp_path / "_proc")
+    monkeypatch.setattr("ioi_course.publish.site.stage", lambda root: tmp_path / "_proc")
     result = invoke("docs", "--root", root)
     assert result.exit_code == 1 and "Quarto is not installed" in result.output and "quarto.org" in result.output
 

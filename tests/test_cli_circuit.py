@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ioi_course import attribution, circuit, cli, finder, models
+from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.prompts import IOIDataset
-from ioi_course.synthetic import CIRCUIT
 
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
 

@@ -16,8 +16,8 @@ import nbformat
 import pytest
 
 import ioi_course
-from ioi_course.course import chapters, find_root
-from ioi_course.site import BADGE, colab_badge, is_badge, settings
+from ioi_course.publish.run import chapters, find_root
+from ioi_course.publish.site import BADGE, colab_badge, is_badge, settings
 
 ROOT = find_root()
 CHAPTERS = [path for path in chapters(ROOT) if path.stem != "index"]

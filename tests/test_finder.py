@@ -9,17 +9,21 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from ioi_course import finder
+from ioi_course import finder, finder_rules
 from ioi_course.ablation import ablate
 from ioi_course.attention import attention_to_roles
 from ioi_course.attribution import direct_attribution
+from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.bundled.synthetic import build_model
+from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.checks.core import random_data, random_model
-from ioi_course.finder import RULES, Thresholds, conditions, evaluate, find_circuit, propose, robust_z
+from ioi_course.finder import evaluate, find_circuit
+from ioi_course.finder_rules import RULES, Thresholds, conditions, propose, robust_z
 from ioi_course.metrics import logit_diff
 from ioi_course.models import wrap_model
 from ioi_course.paths import path_patch
 from ioi_course.prompts import IOIDataset
-from ioi_course.synthetic import CIRCUIT, Circuit, build_model, build_tokenizer
+from ioi_course.roles import Circuit
 
 QUIET = {"progress": False}
 
@@ -210,7 +214,7 @@ def test_batches_do_not_matter(model, data):
 def background(n=40):
     """Scores of heads that do nothing in particular."""
     quiet = np.linspace(-0.003, 0.003, n)
-    effects = dict.fromkeys([*finder.WALK, "direct", "direct after knock-out"], quiet)
+    effects = dict.fromkeys([*finder_rules.WALK, "direct", "direct after knock-out"], quiet)
     looks = {f"{place} looks at": [""] * n for place in ("END", "S2", "S1+1", "END after knock-out")}
     scores = dict.fromkeys(("previous", "duplicate", "induction"), quiet + 0.01)
     return pd.DataFrame(effects | looks | scores, [f"L0H{i}" for i in range(n)])

@@ -24,8 +24,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
-from ioi_course import cli, grading
-from ioi_course.course import CourseError
+from ioi_course import cli
+from ioi_course.grading import grade as grading
+from ioi_course.publish.run import CourseError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
 

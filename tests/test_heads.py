@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformer_lens import FactoredMatrix
 
+from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import random_model
 from ioi_course.heads import (
     KINDS,
@@ -20,7 +21,6 @@ from ioi_course.heads import (
     repeated_tokens,
     save_wiki,
 )
-from ioi_course.synthetic import CIRCUIT
 
 ROLES = {"previous": "previous token", "duplicate": "duplicate token", "induction": "induction"}
 

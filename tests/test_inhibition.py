@@ -8,29 +8,24 @@ import pytest
 import torch
 
 from ioi_course import inhibition
+from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import random_data, random_model
-from ioi_course.inhibition import (
-    KEYS,
-    LEVELS,
-    PARTS,
-    POSITIONS,
-    TOKENS,
-    attention_path,
-    end_attention,
-    fit_signals,
-    patch_heads,
-    published_heads,
-    signal_source,
-    signal_table,
-    signals,
-    split_signals,
-)
+from ioi_course.inhibition import KEYS, PARTS, attention_path, end_attention, patch_heads, published_heads
 from ioi_course.metrics import logit_diff
 from ioi_course.patching import sweep
 from ioi_course.paths import path_patch
 from ioi_course.prompts import IOIDataset
 from ioi_course.reference import published
-from ioi_course.synthetic import CIRCUIT
+from ioi_course.signals import (
+    LEVELS,
+    POSITIONS,
+    TOKENS,
+    fit_signals,
+    signal_source,
+    signal_table,
+    signals,
+    split_signals,
+)
 
 INHIBITION, MOVERS = CIRCUIT.roles["S-inhibition"], CIRCUIT.roles["name mover"]
 READERS = sorted(head for role, heads in CIRCUIT.roles.items() if role.endswith("name mover") for head in heads)

@@ -4,16 +4,10 @@ import pytest
 import torch
 from memory import in_a_process, linux
 
-from ioi_course import lens
+from ioi_course import batches, lens
+from ioi_course.batches import cached_batches
 from ioi_course.checks.core import random_model
-from ioi_course.lens import (
-    answer_direction,
-    cached_batches,
-    final_norm,
-    residual_lens,
-    stream_places,
-    vocabulary_lens,
-)
+from ioi_course.lens import answer_direction, final_norm, residual_lens, stream_places, vocabulary_lens
 from ioi_course.metrics import logit_diff, next_tokens
 from ioi_course.models import PROCESSING
 from ioi_course.prompts import IOIDataset
@@ -83,7 +77,7 @@ NAMES = ["blocks.2.attn.hook_z", "blocks.9.hook_resid_pre", "blocks.1.attn.hook_
 
 
 def test_batches_give_what_one_run_gives(model, data, monkeypatch):
-    monkeypatch.setattr(lens, "_LARGEST_BATCH", 7)
+    monkeypatch.setattr(batches, "_LARGEST_BATCH", 7)
     logits, cache = model.run_with_cache(data.tokens, names_filter=NAMES)
     start = 0
     for batch, at_batch_end, kept in cached_batches(model, data, NAMES):
@@ -108,7 +102,7 @@ def test_only_the_logits_if_nothing_is_named(model, data):
 
 def test_less_memory_makes_smaller_batches_and_the_same_numbers(model, data):
     name = "blocks.3.hook_resid_mid"
-    each = lens._bytes_per_prompt(model, data, [name]) / 2**30
+    each = batches._bytes_per_prompt(model, data, [name]) / 2**30
     sizes, logits = zip(
         *((len(batch), logits) for batch, logits, _ in cached_batches(model, data, [name], 5.5 * each)), strict=True
     )
@@ -117,7 +111,7 @@ def test_less_memory_makes_smaller_batches_and_the_same_numbers(model, data):
 
 
 def test_the_budget_counts_what_is_kept_twice_and_the_logits_at_end(model, data):
-    few, more = (lens._bytes_per_prompt(model, data, names) for names in ([], ["blocks.3.attn.hook_z"]))
+    few, more = (batches._bytes_per_prompt(model, data, names) for names in ([], ["blocks.3.attn.hook_z"]))
     longest = int(data.lengths.max())
     assert more - few == 2 * longest * model.cfg.d_model * 8
     assert few > 2 * model.cfg.d_vocab * 8
@@ -165,12 +159,12 @@ def test_a_hook_point_that_is_switched_off_is_an_error(model, data):
 
 
 def test_no_hooks_are_left_when_the_reader_stops_or_fails(model, data, monkeypatch):
-    monkeypatch.setattr(lens, "_LARGEST_BATCH", 4)
+    monkeypatch.setattr(batches, "_LARGEST_BATCH", 4)
     assert hooks_on(model) == 0
-    batches = cached_batches(model, data, NAMES)
-    next(batches)
+    found = cached_batches(model, data, NAMES)
+    next(found)
     assert hooks_on(model) == 0
-    batches.close()
+    found.close()
     assert hooks_on(model) == 0
     with pytest.raises(KeyError):
         for _, _, cache in cached_batches(model, data, NAMES):
@@ -182,9 +176,9 @@ def test_no_hooks_are_left_when_the_model_fails(model, data):
     def broken(value, hook):
         raise RuntimeError("broken")
 
-    batches = cached_batches(model, data, NAMES)
+    found = cached_batches(model, data, NAMES)
     with model.hooks(fwd_hooks=[("blocks.5.hook_mlp_out", broken)]), pytest.raises(RuntimeError, match="broken"):
-        next(batches)
+        next(found)
     assert hooks_on(model) == 0
 
 

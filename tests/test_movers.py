@@ -6,6 +6,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ioi_course.attribution import direct_attribution
+from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import random_data, random_model
 from ioi_course.models import PROCESSING, load_model, wrap_model
 from ioi_course.movers import (
@@ -16,12 +17,11 @@ from ioi_course.movers import (
     name_directions,
     name_projection,
     own_ranks,
-    stranger_prompts,
-    transplant,
 )
 from ioi_course.plots import Plot
-from ioi_course.prompts import NAMES, IOIDataset, single_token_names
-from ioi_course.synthetic import CIRCUIT
+from ioi_course.prompts import IOIDataset, single_token_names
+from ioi_course.templates import NAMES
+from ioi_course.transplant import stranger_prompts, transplant
 
 MOVERS, NEGATIVE = CIRCUIT.roles["name mover"], CIRCUIT.roles["negative name mover"]
 BACKUPS = CIRCUIT.roles["backup name mover"]
@@ -429,7 +429,7 @@ def test_no_hook_is_left_behind(model, data, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("no run")
 
-    monkeypatch.setattr("ioi_course.movers._forward", fail)
+    monkeypatch.setattr("ioi_course.transplant._forward", fail)
     with pytest.raises(RuntimeError, match="no run"):
         transplant(model, data, donor, MOVERS)
     assert hooks(model) == 0

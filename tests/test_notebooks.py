@@ -10,7 +10,7 @@ import pytest
 from cells import run_cells
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ioi_course.course import chapter_name, chapters, code_cells
+from ioi_course.publish.run import chapter_name, chapters, code_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {chapter_name(path, ROOT): path for path in chapters(ROOT)}

@@ -10,13 +10,16 @@ from memory import in_a_process, linux
 from transformer_lens import ActivationCache
 
 from ioi_course import patching
+from ioi_course.attribution_patching import attribution_patch
+from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.checks.core import random_data, random_model
 from ioi_course.engine import HEAD_SITES, Engine, Unsupported
 from ioi_course.metrics import logit_diff, prob_io
 from ioi_course.models import load_model, wrap_model
-from ioi_course.patching import STREAM_SITES, Sweep, _Job, _need, _plan, attribution_patch, sweep
+from ioi_course.patching import STREAM_SITES, _Job, _need, _plan, sweep
 from ioi_course.prompts import IOIDataset
-from ioi_course.synthetic import CIRCUIT, build_tokenizer
+from ioi_course.results import Sweep
 
 SITES = (*STREAM_SITES, *HEAD_SITES)
 S_INHIBITION = {(7, 3): 0.22, (7, 9): 0.25, (8, 6): 0.28, (8, 10): 0.29}

@@ -8,12 +8,14 @@ from memory import in_a_process, linux
 from transformer_lens.patching import get_act_patch_direct_path
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.checks.core import random_data, random_model
 from ioi_course.metrics import logit_diff
 from ioi_course.models import wrap_model
-from ioi_course.paths import Paths, direct_paths, path_patch
+from ioi_course.paths import direct_paths, path_patch
 from ioi_course.prompts import IOIDataset
-from ioi_course.synthetic import CIRCUIT, build_tokenizer
+from ioi_course.results import Paths
 
 MOVERS, INHIBITION = CIRCUIT.roles["name mover"], CIRCUIT.roles["S-inhibition"]
 EARLY = (*CIRCUIT.roles["duplicate token"], *CIRCUIT.roles["induction"])

@@ -17,7 +17,8 @@ from circuitsvis.attention import attention_heads as circuitsvis_attention_heads
 from plotly.io._utils import plotly_cdn_url
 
 from ioi_course import plots
-from ioi_course.synthetic import CIRCUIT
+from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.plots import core
 
 TOKENS = ["<|endoftext|>", "When", " John", " and", " Mary", "</script><b>", " &amp;", " John", "\n", " to"]
 PLACES = [f"{layer}_{site}" for layer in range(12) for site in ("pre", "mid")] + ["final_post"]
@@ -100,14 +101,14 @@ def payload(plot: plots.Plot) -> dict:
 def test_bundle(shown, name):
     plot = shown[name]
     bundle = plot._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", "text/html"} | ({plots._PLOTLY_MIME} if name in PLOTLY else set())
+    assert set(bundle) == {"text/plain", "text/html"} | ({core._PLOTLY_MIME} if name in PLOTLY else set())
     assert bundle["text/plain"] == repr(plot) == plot.summary
     assert "\n" not in plot.summary
     if name != "circuit_diagram":
         assert plot.summary.endswith("model synthetic") and "model: synthetic" in plot.svg
     if name in PLOTLY:
         spec = payload(plot)["spec"]
-        assert spec == bundle[plots._PLOTLY_MIME]
+        assert spec == bundle[core._PLOTLY_MIME]
         assert "model: synthetic" in [note["text"] for note in spec["layout"]["annotations"]]
         assert spec["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"
 
@@ -234,8 +235,8 @@ def test_attention_is_what_circuitsvis_is_given(shown):
 
 
 def test_addresses():
-    assert plots._PLOTLY_CDN == plotly_cdn_url()
-    assert f"circuitsvis@{circuitsvis.__version__}/" in plots._CIRCUITSVIS_CDN
+    assert core._PLOTLY_CDN == plotly_cdn_url()
+    assert f"circuitsvis@{circuitsvis.__version__}/" in core._CIRCUITSVIS_CDN
 
 
 def test_diagram_shows_the_whole_circuit(shown, tmp_path):
@@ -391,5 +392,5 @@ def test_browser_without_the_libraries(shown, tmp_path):
         assert report["complete"] and min(report["picture"]) > 250, name
         assert report["table"] and report["plotly"] is None and report["canvases"] == [], name
     assert sorted(scripts) == sorted(
-        address.rsplit("/", 1)[1] for address in (plots._CIRCUITSVIS_CDN, plots._PLOTLY_CDN)
+        address.rsplit("/", 1)[1] for address in (core._CIRCUITSVIS_CDN, core._PLOTLY_CDN)
     )

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import ioi_course
-from ioi_course.course import chapters
+from ioi_course.publish.run import chapters
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = [path for path in chapters(ROOT) if path.stem != "index"]

@@ -14,21 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioi_course import prompts
-from ioi_course.prompts import (
-    COUNTERFACTUALS,
-    DEMO_PROMPTS,
-    NAMES,
-    OBJECTS,
-    PLACES,
-    ROLES,
-    TEMPLATES,
-    IOIDataset,
-    IOIPrompt,
-    check_aligned,
-    misalignment,
-    sample_prompts,
-    single_token_names,
-)
+from ioi_course.prompts import COUNTERFACTUALS, ROLES, IOIDataset, check_aligned, misalignment, single_token_names
+from ioi_course.templates import DEMO_PROMPTS, NAMES, OBJECTS, PLACES, TEMPLATES, IOIPrompt, sample_prompts
 
 KINDS = [None, *COUNTERFACTUALS]
 ALIGNED = ["swap_subject", "abc", "swap_names", "random_names"]

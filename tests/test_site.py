@@ -15,12 +15,12 @@ import yaml
 from typer.testing import CliRunner
 
 from ioi_course import checks, cli, plots
+from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import Exercise
-from ioi_course.course import chapter_name, chapters, find_root
-from ioi_course.exercises import exercises
-from ioi_course.site import PageHead, settings
-from ioi_course.site_pages import EXPORTED, described, pictures
-from ioi_course.synthetic import CIRCUIT
+from ioi_course.publish.exercises import exercises
+from ioi_course.publish.made_pages import EXPORTED, described, pictures
+from ioi_course.publish.run import chapter_name, chapters, find_root
+from ioi_course.publish.site import PageHead, settings
 
 ROOT = find_root()
 NBS = ROOT / "nbs"
@@ -114,7 +114,7 @@ def staged(tmp_path_factory) -> Path:
         if (ROOT / name).exists() and not name.startswith("tests/"):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
-    script = "from pathlib import Path; from ioi_course.site import stage; stage(Path('.').resolve())"
+    script = "from pathlib import Path; from ioi_course.publish.site import stage; stage(Path('.').resolve())"
     env = os.environ | {"PYTHONPATH": str(copy)}
     result = subprocess.run([sys.executable, "-c", script], cwd=copy, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -9,9 +9,14 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
-from ioi_course import synthetic
-from ioi_course.prompts import DEMO_PROMPTS, DISTRACTOR, NAMES, OBJECTS, PLACES, TEMPLATES, IOIDataset
-from ioi_course.synthetic import CIRCUIT, Circuit, Edge, Term, Write, build_model, build_tokenizer
+from ioi_course.bundled import codes, embeddings, heads, vocabulary
+from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.bundled.heads import Term, Write
+from ioi_course.bundled.synthetic import build_model
+from ioi_course.bundled.vocabulary import build_tokenizer
+from ioi_course.prompts import IOIDataset
+from ioi_course.roles import Circuit, Edge
+from ioi_course.templates import DEMO_PROMPTS, DISTRACTOR, NAMES, OBJECTS, PLACES, TEMPLATES
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def test_any_text_survives(tok, text):
 
 
 def test_every_byte_has_a_token(tok):
-    letters = synthetic.byte_characters()
+    letters = vocabulary.byte_characters()
     assert sorted(letters) == list(range(256)) and len(set(letters.values())) == 256
     assert [tok.convert_tokens_to_ids(letter) for letter in letters.values()] == list(range(256))
 
@@ -84,7 +89,7 @@ def test_transformer_lens_adds_one_bos(model):
 
 
 def test_loads_with_auto_tokenizer(tok):
-    assert AutoTokenizer.from_pretrained(synthetic.DATA).get_vocab() == tok.get_vocab()
+    assert AutoTokenizer.from_pretrained(vocabulary.DATA).get_vocab() == tok.get_vocab()
 
 
 SPLIT = ("Lakshmi", "Ingrid", "Priya", "Kwame", "Joaquin", "Zoltan", "Francesca")
@@ -105,11 +110,11 @@ def test_rarer_names_split_as_in_gpt2(tok, gpt2_tokenizer, name):
 
 @pytest.mark.gpt2_tokenizer
 def test_bytes_are_written_as_in_gpt2(gpt2_tokenizer):
-    assert gpt2_tokenizer.convert_ids_to_tokens(range(256)) == list(synthetic.byte_characters().values())
+    assert gpt2_tokenizer.convert_ids_to_tokens(range(256)) == list(vocabulary.byte_characters().values())
 
 
 def test_stored_tokenizer_is_the_learned_one(tok):
-    made = synthetic.make_tokenizer()
+    made = vocabulary.make_tokenizer()
     assert made.get_vocab() == tok.get_vocab()
     assert made.backend_tokenizer.to_str() == tok.backend_tokenizer.to_str()
 
@@ -118,22 +123,22 @@ def test_stored_tokenizer_is_the_learned_one(tok):
 
 
 def stored_codes() -> np.ndarray:
-    return load_file(synthetic.DATA / "codes.safetensors")["codes"].astype(float)
+    return load_file(vocabulary.DATA / "codes.safetensors")["codes"].astype(float)
 
 
 def test_stored_codes_are_what_the_fit_aims_at():
     """Unit length, length spread evenly over windows, and names further apart than random codes."""
-    codes, name = stored_codes(), synthetic._is_name() > 0
+    codes, name = stored_codes(), vocabulary._is_name() > 0
     assert codes.shape == (len(build_tokenizer()), 56)
     assert np.allclose(np.linalg.norm(codes, axis=1), 1, atol=1e-6)
     random = np.random.default_rng(0).standard_normal(codes.shape)
-    for window in synthetic.WINDOWS:
-        part = synthetic._windows(codes, window)
+    for window in codes.WINDOWS:
+        part = codes._windows(codes, window)
         assert np.abs(np.linalg.norm(part, axis=1) - 1).max() < 0.1, window
-        if window in synthetic.NAME_WINDOWS:
-            part, other = part[name], synthetic._windows(random, window)[name]
+        if window in codes.NAME_WINDOWS:
+            part, other = part[name], codes._windows(random, window)[name]
         else:
-            other = synthetic._windows(random, window)
+            other = codes._windows(random, window)
         worst, worst_random = (_overlaps(rows) for rows in (part, other))
         assert worst < 0.95 * worst_random, window
 
@@ -146,17 +151,17 @@ def _overlaps(rows: np.ndarray) -> float:
 
 def test_stored_codes_are_at_rest():
     """More steps of the fit would hardly lower its loss; a random start is far above."""
-    weights, codes = synthetic.code_weights(), torch.tensor(stored_codes()).float()
-    stored = float(synthetic.code_loss(codes, weights))
-    short = float(synthetic.code_loss(torch.tensor(synthetic.fit_codes(steps=5)).float(), weights))
+    weights, fitted = codes.code_weights(), torch.tensor(stored_codes()).float()
+    stored = float(codes.code_loss(fitted, weights))
+    short = float(codes.code_loss(torch.tensor(codes.fit_codes(steps=5)).float(), weights))
     assert stored < short - 0.5
 
 
 def test_write_data_makes_files_that_load(tmp_path, tok):
-    synthetic.write_data(tmp_path, steps=1)
+    codes.write_data(tmp_path, steps=1)
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tok.get_vocab()
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {path.name for path in synthetic.DATA.iterdir()}
+    assert names == {path.name for path in vocabulary.DATA.iterdir()}
 
 
 # --- weights ---
@@ -370,8 +375,8 @@ def test_builds_in_time_from_little_data():
         build_model(), build_tokenizer()
         times.append(time.perf_counter() - start)
     assert min(times) < 2.5
-    assert sum(path.stat().st_size for path in synthetic.DATA.iterdir()) < 1_000_000
-    assert not [p for p in synthetic.DATA.iterdir() if p.suffix in (".pt", ".bin", ".pkl", ".npy", ".npz")]
+    assert sum(path.stat().st_size for path in vocabulary.DATA.iterdir()) < 1_000_000
+    assert not [p for p in vocabulary.DATA.iterdir() if p.suffix in (".pt", ".bin", ".pkl", ".npy", ".npz")]
 
 
 def test_processing_changes_no_probability(model, built):
@@ -419,28 +424,28 @@ def test_padding_changes_nothing(model):
 
 
 def test_subspaces_are_orthonormal_and_have_mean_zero():
-    basis = synthetic.space(*synthetic.SPACES)
+    basis = codes.space(*codes.SPACES)
     assert basis.shape == (384, 383)
     assert np.allclose(basis.T @ basis, np.eye(383)) and np.allclose(basis.sum(axis=0), 0)
 
 
 def test_position_codes_turn():
-    codes = synthetic.position_embedding() @ synthetic.space("position")
-    turned = codes[5] @ synthetic.rotation(synthetic.FREQUENCIES, 3).T
-    assert np.allclose(turned, codes[8])
+    at = embeddings.position_embedding() @ codes.space("position")
+    turned = at[5] @ codes.rotation(codes.FREQUENCIES, 3).T
+    assert np.allclose(turned, at[8])
 
 
 def test_a_head_computes_its_scores(built):
     """Weights against the formula of the appendix, with rotation, scaling and bias, for a head of each class."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 384))
-    for table in [table for _, table in synthetic.CLASSES.values()]:
+    for table in [table for _, table in heads.CLASSES.values()]:
         layer, index = next(iter(table))
-        head = synthetic.design_head(layer, index)
-        weights = synthetic.head_weights(head, layer, index)
+        head = heads.design_head(layer, index)
+        weights = heads.head_weights(head, layer, index)
         by_hand = sum(t.strength * (x @ t.query) @ (x @ t.key).T for t in head.terms)
-        by_hand = by_hand + head.rest * (x @ synthetic.space("first")).T
-        read = x / synthetic.SCALE
+        by_hand = by_hand + head.rest * (x @ codes.space("first")).T
+        read = x / embeddings.SCALE
         scores = (read @ weights.W_Q + weights.b_Q) @ (read @ weights.W_K).T / np.sqrt(32)
         assert np.allclose(scores, by_hand)
         moved = sum(w.gain * (x @ w.read) @ w.write.T for w in head.writes)
@@ -448,17 +453,17 @@ def test_a_head_computes_its_scores(built):
 
 
 def test_a_head_that_needs_too_much_room_is_refused():
-    wide = synthetic.space("token")
-    head = synthetic.Head((Term(1, wide, wide),), 0, (Write(1, wide, wide),))
+    wide = codes.space("token")
+    head = heads.Head((Term(1, wide, wide),), 0, (Write(1, wide, wide),))
     with pytest.raises(ValueError, match="32 dimensions, and this one needs 57"):
-        synthetic.head_weights(head, 0, 0)
+        heads.head_weights(head, 0, 0)
 
 
 def test_log_probabilities_of_word_kinds():
-    follows = np.exp(synthetic.word_follows())
+    follows = np.exp(embeddings.word_follows())
     assert np.allclose(follows.sum(axis=0), 1, atol=0.2)
-    names = synthetic._ids(NAMES)
-    assert np.allclose(synthetic.word_follows()[names] - synthetic.word_follows()[names[0]], 0), "all names alike"
+    names = vocabulary._ids(NAMES)
+    assert np.allclose(embeddings.word_follows()[names] - embeddings.word_follows()[names[0]], 0), "all names alike"
 
 
 # --- the answer key ---

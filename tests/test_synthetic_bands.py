@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from ioi_course import synthetic
-from ioi_course.prompts import NAMES, TEMPLATES, IOIDataset
-from ioi_course.synthetic import CIRCUIT
+from ioi_course.bundled import vocabulary
+from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.prompts import IOIDataset
+from ioi_course.templates import NAMES, TEMPLATES
 
 LAYERS, HEADS = 12, 12
 EVERY_HEAD = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
@@ -473,4 +474,4 @@ def test_band_14_no_single_early_head(model, demo):
 
 def test_band_15_small():
     """Under 1 MB of data. Time to load and sameness on every machine are tested in test_synthetic.py."""
-    assert sum(path.stat().st_size for path in synthetic.DATA.iterdir()) < 1_000_000
+    assert sum(path.stat().st_size for path in vocabulary.DATA.iterdir()) < 1_000_000

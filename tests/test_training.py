@@ -14,25 +14,14 @@ from safetensors import safe_open
 from torch.testing import assert_close
 from typer.testing import CliRunner
 
-from ioi_course import cli, training
-from ioi_course.models import load_model
-from ioi_course.prompts import NAMES, OBJECTS, PLACES, TEMPLATES, IOIDataset
-from ioi_course.training import (
-    HELD_OUT_TEMPLATES,
-    IGNORED,
+from ioi_course import cli
+from ioi_course.bundled import training
+from ioi_course.bundled.training import (
     LOG,
-    LONGEST,
     STATE,
-    STORIES,
     TINY,
-    TRAIN_TEMPLATES,
-    Lesson,
-    Recipe,
     TrainingError,
-    abc_text,
-    held_out_pair,
     held_out_prompts,
-    ioi_text,
     loss_curve,
     loss_of,
     new_model,
@@ -40,12 +29,27 @@ from ioi_course.training import (
     score_table,
     scores,
     start,
-    story_text,
     train,
     train_step,
-    training_batch,
     write_model,
 )
+from ioi_course.bundled.training_data import (
+    HELD_OUT_TEMPLATES,
+    IGNORED,
+    LONGEST,
+    STORIES,
+    TRAIN_TEMPLATES,
+    Lesson,
+    Recipe,
+    abc_text,
+    held_out_pair,
+    ioi_text,
+    story_text,
+    training_batch,
+)
+from ioi_course.models import load_model
+from ioi_course.prompts import IOIDataset
+from ioi_course.templates import NAMES, OBJECTS, PLACES, TEMPLATES
 
 LESSONS = (Lesson(5, ioi=0.8, abc=0.2), Lesson(12, ioi=0.4, abc=0.2, story=0.4, repeats=2))
 SMALL = Recipe(LESSONS, batch=12, warmup=3, save_every=4, shape=(2, 2, 32, 32))

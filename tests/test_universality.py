@@ -26,13 +26,13 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from ioi_course import cli, universality
+from ioi_course import cli, universality, wiki_records, wiki_workers
+from ioi_course.batches import cached_batches
+from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.heads import KINDS, head_scores, head_wiki, load_wiki, repeated_tokens, save_wiki
-from ioi_course.lens import cached_batches
 from ioi_course.metrics import logit_diff
 from ioi_course.models import load_model
 from ioi_course.prompts import IOIDataset
-from ioi_course.synthetic import build_tokenizer
 from ioi_course.universality import Wiki, wiki
 
 SMALL = {"n": 12, "batch": 2, "prompts": 4, "progress": False}
@@ -78,7 +78,7 @@ def pretended(name, settings):
     return {"model": name, "facts": facts, "rows": {"index": ["L0H0"], "columns": universality._COLUMNS, "data": [row]}}
 
 
-def measured(monkeypatch, measure=universality._measure):
+def measured(monkeypatch, measure=wiki_records._measure):
     """The models that are measured from now on, in this process."""
     seen = []
     monkeypatch.setattr(universality, "_measure", lambda name, given: (seen.append(name), measure(name, given))[1])
@@ -195,7 +195,7 @@ def test_a_tokenizer_without_the_names(tmp_path):
 
 
 def test_cache_resumes_after_an_interruption(names, serial, tmp_path, monkeypatch):
-    seen, real = [], universality._measure
+    seen, real = [], wiki_records._measure
 
     def stops_in_the_third(name, settings):
         seen.append(name)
@@ -261,9 +261,9 @@ def test_a_record_of_another_key_is_not_taken(names, tmp_path, monkeypatch):
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "sub" / "record.json"
-    universality._write(path, {"a": 1})
+    wiki_records._write(path, {"a": 1})
     with pytest.raises(TypeError):
-        universality._write(path, {"a": [1, object()]})
+        wiki_records._write(path, {"a": [1, object()]})
     assert json.loads(path.read_text()) == {"a": 1} and list(path.parent.iterdir()) == [path]
 
 
@@ -302,7 +302,7 @@ def stand_in(monkeypatch):
 def test_a_process_that_dies_loses_its_own_model_only(jobs, monkeypatch):
     started = stand_in(monkeypatch)
     order = ["a", "killed", "b", "quits", "c"]
-    found = dict(universality._processes(order, {}, jobs))
+    found = dict(wiki_workers._processes(order, {}, jobs))
     assert sorted(found) == sorted(order)
     assert "signal 9" in found["killed"]["error"] and found["quits"]["error"].endswith("status 1: the reason")
     assert all("pid" in found[name] for name in "abc")
@@ -313,7 +313,7 @@ def test_a_process_that_dies_loses_its_own_model_only(jobs, monkeypatch):
 
 def test_processes_are_stopped_with_the_run(monkeypatch):
     started = stand_in(monkeypatch)
-    results = universality._processes(["a", "b", "c"], {}, 2)
+    results = wiki_workers._processes(["a", "b", "c"], {}, 2)
     next(results)
     results.close()
     assert len(started) == 2 and all(process.poll() is not None for process in started)
@@ -435,9 +435,9 @@ def test_dask_model_that_kills_every_worker(names, monkeypatch):
 
     monkeypatch.setattr(universality, "_remote", by_value(remote))
     with Cluster(workers=5) as cluster, client_of(cluster, 5):
-        found = dict(universality._dask(names[:1], {}, cluster.address))
+        found = dict(wiki_workers._dask(names[:1], {}, cluster.address))
         assert "every worker that tried it died" in found[names[0]]["error"]
-        assert dict(universality._dask(names[1:2], {}, cluster.address))[names[1]]["model"] == names[1]
+        assert dict(wiki_workers._dask(names[1:2], {}, cluster.address))[names[1]]["model"] == names[1]
 
 
 def by_value(function):
@@ -495,7 +495,7 @@ def test_threads_of_a_worker_take_turns(monkeypatch):
 
     monkeypatch.setattr(universality, "_measure", slow)
     settings = {"n": 2, "batch": 1, "seed": 0, "prompts": 1, "version": 1}
-    threads = [threading.Thread(target=universality.attempt, args=(str(i), settings)) for i in range(4)]
+    threads = [threading.Thread(target=wiki_records.attempt, args=(str(i), settings)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

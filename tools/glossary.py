@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 
-from ioi_course.course import chapters
+from ioi_course.publish.run import chapters
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY = re.compile(r"^### (?P<title>.+?) \{#(?P<id>[\w-]+)\}\n<!-- links: (?P<words>.+?) -->$", re.MULTILINE)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import nbformat
 
-from ioi_course.course import chapters
-from ioi_course.exercises import with_stubs
+from ioi_course.publish.exercises import with_stubs
+from ioi_course.publish.run import chapters
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import nbformat
 
-from ioi_course.course import chapters
-from ioi_course.exercises import student_edition
-from ioi_course.site import colab_badge, settings
+from ioi_course.publish.exercises import student_edition
+from ioi_course.publish.run import chapters
+from ioi_course.publish.site import colab_badge, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
-from ioi_course.circuit import Head, run_circuit, run_without
+from ioi_course.circuit import run_circuit, run_without
+from ioi_course.roles import Head
 from ioi_course.metrics import logit_diff
 from ioi_course.prompts import IOIDataset
 

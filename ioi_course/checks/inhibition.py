@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
 from ioi_course.metrics import logit_diff
-from ioi_course.prompts import IOIDataset, IOIPrompt
+from ioi_course.prompts import IOIDataset
+from ioi_course.templates import IOIPrompt
 
 __all__ = ["signal_levels", "patch_at_end", "two_weights", "share_by_attention", "other_subjects"]
 

@@ -1,0 +1,4 @@
+"""GPT-2's forward pass from any layer and position on, for hundreds of patches at a time."""
+
+from ioi_course.engine.forward import *
+from ioi_course.engine.patches import *

@@ -1,0 +1,376 @@
+"""The circuit as one page to explore: what each head looks at, what it writes, and what happens without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from torch import Tensor
+
+from ioi_course.ablation import Ablation, _Job, _bias, _check_sum, _measure
+from ioi_course.means import reference_means
+from ioi_course.attention import KEYS, QUERIES, attention_to_roles
+from ioi_course.attribution import direct_attribution
+from ioi_course.bundled.answer_key import known_circuit
+from ioi_course.circuit import _check_circuit
+from ioi_course.roles import Head
+from ioi_course.finder import find_circuit
+from ioi_course.heads import KINDS, head_scores
+from ioi_course.batches import cached_batches
+from ioi_course.metrics import logit_diff, prob_io, single_token
+from ioi_course.models import describe, is_synthetic, load_model, model_name
+from ioi_course.movers import CopyScores, extended_embedding, own_ranks
+from ioi_course.plots import head_name
+from ioi_course.plots.charts import _role_colours
+from ioi_course.plots.diagram import _INPUTS, _depths
+from ioi_course.prompts import ROLES, IOIDataset, single_token_names
+from ioi_course.templates import DEMO_PROMPTS
+from ioi_course.roles import Circuit
+
+NAME = "circuit.html"
+LARGEST = 1_000_000  # bytes of a page
+TEMPLATE = files("ioi_course") / "data" / "page" / f"{NAME}.j2"
+OTHERS = 5  # heads listed that react to an ablation
+ABOUT = {  # class: what such a head does
+    "previous token": "Looks one token back. At S1+1 it notes that S came just before.",
+    "duplicate token": "Looks back at an earlier copy of the same token. At S2 it notes that S has been there before.",
+    "induction": "Looks at the token after an earlier copy. At S2 it looks at S1+1, where S was noted.",
+    "S-inhibition": "Looks at S2 from END, and turns the attention of the name movers away from S.",
+    "name mover": "Looks at a name from END, and raises that name's logit.",
+    "negative name mover": "Looks at a name from END, and lowers that name's logit.",
+    "backup name mover": "Does a name mover's work once the name movers are out.",
+}
+
+
+def page_prompts(
+    model,  # a TransformerBridge
+    n: int = 8,  # how many
+    seed: int = 0,  # of those that are drawn
+) -> IOIDataset:
+    """The demo's first pair of prompts, if its names are one token each in this model, then some of the course's."""
+    drawn = IOIDataset(model, n, seed)
+    demo = [prompt for prompt in DEMO_PROMPTS[:2] if set(prompt.names) <= set(drawn.names)]
+    return IOIDataset.from_prompts(model, [*demo, *drawn.records][:n])
+
+
+def circuit_of(
+    model,  # a TransformerBridge
+) -> Circuit:
+    """The circuit that the model is known to have, or else the one that the finder proposes; ValueError if none."""
+    if (known := known_circuit(model)) is not None:
+        return known
+    found = find_circuit(model, IOIDataset(model, 64), progress=False)
+    if not len(found.circuit):
+        raise ValueError(
+            f"There is no circuit to show for {model_name(model)}: none is known, and the finder proposes none "
+            f"({'; '.join(found.notes) or 'no head passes its rules'}). Give a Circuit of your own to `collect`."
+        )
+    return found.circuit
+
+
+# What is measured
+
+
+def collect(
+    model,  # a TransformerBridge
+    circuit: Circuit,
+    data: IOIDataset,  # the prompts to choose from
+) -> dict:
+    """All that the page shows, as plain values for JSON: of the prompts, of the classes, and of each head per prompt.
+
+    Attention in thousandths, row by row up to the diagonal. Effects in logits. A head is ablated where it acts: there
+    it puts out its mean over ABC prompts of the same template, and all else is computed anew.
+    """
+    _check_circuit(model, circuit)
+    if not len(circuit):
+        raise ValueError(f"The circuit of {circuit.name} has no heads; there is nothing to show.")
+    heads = [(role, head) for role, heads in circuit.roles.items() for head in heads]
+    roles = attention_to_roles(model, data).attention
+    direct = direct_attribution(model, data, "head").values
+    places = [head for _, head in heads]
+    scores = _scores(model, places)
+    prompts, patterns = _run(model, data, places)
+    ablations = _ablations(model, data, circuit)
+    rows = []
+    for (role, head), values in zip(heads, scores, strict=True):
+        views = [
+            {
+                "pattern": patterns[head][i],
+                "roles": _round(roles[i][head]),
+                "direct": _round(direct[i][head]),
+                **_without(ablations[head], i, circuit),
+            }
+            for i in range(len(data))
+        ]
+        rows.append({"name": head_name(*head), "class": role, "scores": values, "views": views})
+    return {
+        "model": {"name": model_name(model), "what": describe(model).rows["what it is"]},
+        "synthetic": is_synthetic(model),
+        "source": circuit.source,
+        "queries": QUERIES,
+        "keys": KEYS,
+        "prompts": prompts,
+        "classes": _classes(circuit),
+        "heads": rows,
+    }
+
+
+def _round(values: Tensor | float):
+    """Plain numbers with three decimals, no −0; None for NaN, which JSON does not have."""
+    if isinstance(values, Tensor) and values.ndim:
+        return [_round(value) for value in values]
+    value = round(float(values), 3) + 0.0
+    return None if value != value else value
+
+
+def _scores(model, heads: Sequence[Head]) -> list[dict[str, float]]:
+    """Of each of these heads where it looks on repeated random tokens, and whether its weights copy names."""
+    random, names = head_scores(model), single_token_names(model)
+    tokens = torch.tensor([single_token(model, f" {name}") for name in names])
+    ranks = own_ranks(model, extended_embedding(model, tokens), tokens, heads, progress=False)
+    copying = CopyScores({"extended": ranks}, names, model_name(model))  # as `copy_scores`, but of some heads
+    scores = {kind: random[kind][tuple(zip(*heads, strict=True))] for kind in KINDS}
+    scores |= {"copy": copying.copy(), "negative copy": copying.negative()}
+    return [{kind: _round(values[i]) for kind, values in scores.items()} for i in range(len(heads))]
+
+
+def _run(model, data: IOIDataset, heads: Sequence[Head]) -> tuple[list[dict], dict[Head, list[list[int]]]]:
+    """What the model makes of each prompt, and the heads' attention in it."""
+    names = {layer: f"blocks.{layer}.attn.hook_pattern" for layer, _ in heads}
+    prompts, patterns = [], {head: [] for head in heads}
+    for batch, logits, cache in cached_batches(model, data, list(names.values())):
+        diffs, probs = logit_diff(logits, batch, per_prompt=True), prob_io(logits, batch, per_prompt=True)
+        for i, record in enumerate(batch):
+            length = int(batch.lengths[i])
+            prompts.append({
+                "text": batch.prompts[i], "IO": record.IO, "S": record.S, "tokens": batch.str_tokens(i),
+                "pos": {role: int(batch.pos[role][i]) for role in ROLES},
+                "diff": _round(diffs[i]), "prob": _round(probs[i]),
+            })  # fmt: skip
+            rows, columns = torch.tril_indices(length, length)
+            for layer, head in heads:
+                seen = cache[names[layer]][i, head].cpu()[rows, columns]
+                patterns[layer, head].append((1000 * seen).round().int().tolist())
+    return prompts, patterns
+
+
+def _ablations(model, data: IOIDataset, circuit: Circuit) -> dict[Head, Ablation]:
+    """What `ablate(model, data, [head], "mean", at=...)` gives for each head, with the means taken only once."""
+    means, bias, everything = reference_means(model, data), _bias(model, data), torch.arange(len(data))
+    results = {}
+    for role, heads in circuit.roles.items():
+        at = circuit.positions[role]
+        for head in heads:
+            job = _Job(model, data, (head,), "mean", at, None, (), 0.5)
+            (before, _), (after, _) = _measure(job, everything, {head[0]: means[head[0]]}, [])
+            pairs = [part for both in zip(before, after, strict=True) for part in both]
+            results[head] = Ablation(*pairs, bias, {}, (head,), "mean", at, (), model_name(model))
+            _check_sum(results[head])
+    return results
+
+
+def _without(ablation: Ablation, i: int, circuit: Circuit) -> dict:
+    """One prompt's logit difference without a head, and the other heads whose direct effects change most."""
+    changes = ablation.change[i].clone()
+    changes[ablation.heads[0]] = 0
+    others = []
+    for place in changes.flatten().abs().argsort(descending=True, stable=True)[:OTHERS].tolist():
+        head = divmod(place, changes.shape[1])
+        effects = _round(ablation.direct_before[i][head]), _round(ablation.direct_after[i][head])
+        others.append([head_name(*head), circuit.role_of(*head) or "", *effects])
+    return {"ablated": _round(ablation.after[i]), "naive": _round(ablation.naive[i]), "others": others}
+
+
+def _classes(circuit: Circuit) -> dict[str, dict]:
+    """Of each class: what it does, where, and how it is joined to others."""
+    found = {}
+    for role in circuit.roles:
+        passes = [_joined(edge.receiver, edge.via) for edge in circuit.edges if edge.sender == role]
+        reads = [_joined(edge.sender, edge.via) for edge in circuit.edges if edge.receiver == role]
+        found[role] = {"at": circuit.positions[role], "about": ABOUT.get(role, ""), "passes": passes, "reads": reads}
+    return found
+
+
+def _joined(other: str, via: str) -> str:
+    """An edge's other end, and the input that it changes: "S-inhibition (values)"."""
+    return f"{other} ({_INPUTS[via]})" if _INPUTS[via] else other
+
+
+# Where the diagram's parts stand, in rem
+
+WIDTH, BESIDE, AISLE, BELOW, TOP, MARGIN = 9.8, 0.5, 1.8, 2.6, 4.0, 0.7
+
+
+@dataclass(frozen=True)
+class _Box:
+    """The box of a class of heads."""
+
+    role: str
+    at: str
+    x: float
+    y: float
+    height: float
+
+    @property
+    def middle(self) -> float:
+        return self.x + WIDTH / 2
+
+
+def _boxes(circuit: Circuit) -> dict[str, _Box]:
+    """A column for each position, in the order of the prompt; a row for each step on the way to the logits."""
+    depth, x, y = _depths(circuit), 0.0, TOP
+    rows = [[role for role in depth if depth[role] == d] for d in range(max(depth.values()) + 1)]
+    heights = {role: 2.3 + 2 * -(-len(heads) // 2) for role, heads in circuit.roles.items()}
+    tops = {}
+    for row in rows:
+        tops |= dict.fromkeys(row, y)
+        y += max(heights[role] for role in row) + BELOW
+    boxes = {}
+    for at in [role for role in ROLES if role in circuit.positions.values()]:
+        here = [[role for role in row if circuit.positions[role] == at] for row in rows]
+        most = max(map(len, here))
+        for row in here:
+            left = x + (most - len(row)) * (WIDTH + BESIDE) / 2
+            for i, role in enumerate(row):
+                boxes[role] = _Box(role, at, left + i * (WIDTH + BESIDE), tops[role], heights[role])
+        x += most * (WIDTH + BESIDE) - BESIDE + AISLE
+    return {role: boxes[role] for role in circuit.roles}
+
+
+def _goal(circuit: Circuit, boxes: Mapping[str, _Box]) -> _Box | None:
+    """The box of the logits, below the classes that write to them."""
+    writers = [boxes[edge.sender] for edge in circuit.edges if edge.receiver == "logits"]
+    if not writers:
+        return None
+    bottom = max(box.y + box.height for box in boxes.values()) + BELOW
+    return _Box("logits", "END", sum(box.x for box in writers) / len(writers), bottom, 2.2)
+
+
+def _between(source: _Box, target: _Box, boxes: Sequence[_Box]) -> list[_Box]:
+    """The boxes that a line straight down from one box would meet before it is beside or above another."""
+    end = target.y if source.at == target.at else target.y + target.height
+    return [box for box in boxes if abs(box.x - source.x) < WIDTH and source.y < box.y < end]
+
+
+def _arrow(source: _Box, target: _Box, shift: float, boxes: Sequence[_Box]) -> tuple[str, float, float, str]:
+    """A path, and where its word stands: the place of the text and its anchor.
+
+    Within a position from bottom to top, past all boxes of the row; to another one down and into the side. If a box is
+    in the way, out of the side and into the top.
+    """
+    x0, y0, x1, y1 = source.middle, source.y + source.height, target.middle + shift, target.y - 0.1
+    side, word = ("end", x1 - 0.5) if source.at == target.at and x1 < x0 else ("start", x1 + 0.5)
+    if between := _between(source, target, boxes):
+        x0, y0 = source.x + WIDTH, source.y + source.height / 2
+        if source.at == target.at:
+            right = max(box.x for box in between) + WIDTH + MARGIN / 2
+            return f"M{x0:g} {y0:g}H{right:g}V{y1 - 1.3:g}H{x1:g}V{y1:g}", word, y1 - 0.45, side
+        return f"M{x0:g} {y0:g}H{x1 - 1:g}Q{x1:g} {y0:g} {x1:g} {y0 + 1:g}V{y1:g}", word, y1 - 0.75, side
+    if source.at == target.at:
+        row = max(box.y + box.height for box in boxes if (box.at, box.y) == (source.at, source.y))
+        bend = (row + y1) / 2
+        return f"M{x0:g} {y0:g}V{row:g}C{x0:g} {bend:g} {x1:g} {bend:g} {x1:g} {y1:g}", word, y1 - 0.75, side
+    x1, y1 = target.x - 0.1, target.y + target.height / 2
+    return f"M{x0:g} {y0:g}V{y1 - 1:g}Q{x0:g} {y1:g} {x0 + 1:g} {y1:g}H{x1:g}", x1 - 0.6, y1 - 0.4, "end"
+
+
+def _arrows(circuit: Circuit, boxes: Mapping[str, _Box], goal: _Box | None) -> Iterator[dict]:
+    """The edges as arrows; those that come to one box from above end side by side, those round a box on the right."""
+    every = list(boxes.values())
+    for sender, receiver, via in circuit.edges:
+        source, target = boxes[sender], goal if receiver == "logits" else boxes[receiver]
+        senders = {boxes[edge.sender] for edge in circuit.edges if edge.receiver == receiver}
+        above = [box for box in senders if box.at == target.at]
+        above.sort(key=lambda box: (bool(_between(box, target, every)), box.x))
+        shift = 2 * (above.index(source) - (len(above) - 1) / 2) if source in above else 0
+        path, x, y, anchor = _arrow(source, target, shift, every)
+        yield {"from": sender, "to": receiver, "path": path, "word": _INPUTS[via], "x": x, "y": y, "anchor": anchor}
+
+
+def _diagram(circuit: Circuit) -> dict:
+    """Boxes, arrows and columns, with their places."""
+    boxes = _boxes(circuit)
+    goal = _goal(circuit, boxes)
+    every = [*boxes.values(), *([goal] if goal else [])]
+    columns = []
+    for at in [role for role in ROLES if role in {box.at for box in every}]:
+        lefts = [box.x for box in every if box.at == at]
+        columns.append({"at": at, "x": min(lefts) - MARGIN, "width": max(lefts) - min(lefts) + WIDTH + 2 * MARGIN})
+    size = max(box.x for box in every) + WIDTH, max(box.y + box.height for box in every)
+    arrows = list(_arrows(circuit, boxes, goal))
+    return {"boxes": boxes, "goal": goal, "columns": columns, "arrows": arrows, "size": size}
+
+
+# The page
+
+
+def render(
+    data: dict,  # from `collect`
+    circuit: Circuit,  # the one that was measured
+    home: str | None = None,  # the address of the course's index, for a link to it
+) -> str:
+    """One page of HTML with everything in it: it needs no server, no network and no other file."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template.filters["number"] = _number
+    page = template.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return page.render(
+        data=data,
+        json=Markup(text.replace("<", "\\u003c")),  # a token may be "</script>"
+        diagram=_diagram(circuit),
+        width=WIDTH,
+        margin=MARGIN,
+        colours=_role_colours(circuit),
+        summary=[_summary(head, data) for head in data["heads"]],
+        first=max(range(len(data["heads"])), key=lambda i: _mean(data["heads"][i], "direct")),
+        home=home,
+    )
+
+
+def _number(value: float | None) -> str:
+    """Two decimals and a real minus sign; empty for what was not measured."""
+    return "" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def _mean(head: dict, what: str) -> float:
+    return sum(view[what] for view in head["views"]) / len(head["views"])
+
+
+def _summary(head: dict, data: dict) -> dict:
+    """A head's row in the table: its scores, and means over the prompts."""
+    at, views = data["classes"][head["class"]]["at"], head["views"]
+    looks = {key: None for key in KEYS}
+    if at in QUERIES:
+        for i, key in enumerate(KEYS):
+            seen = [view["roles"][QUERIES.index(at)][i] for view in views]
+            looks[key] = None if None in seen else sum(seen) / len(seen)
+    before = sum(prompt["diff"] for prompt in data["prompts"]) / len(views)
+    return {"at": at, "looks": looks, "direct": _mean(head, "direct"), "lost": _mean(head, "ablated") - before}
+
+
+def write_page(
+    path: Path | str,  # the file to write
+    model,  # a TransformerBridge, or a name for `load_model`
+    circuit: Circuit | None = None,  # None: `circuit_of(model)`
+    data: IOIDataset | None = None,  # None: `page_prompts(model)`
+    home: str | None = None,  # see `render`
+) -> Path:
+    """Measure, and write the page. ValueError if it would exceed `LARGEST` bytes."""
+    model = load_model(model) if isinstance(model, str) else model
+    circuit = circuit_of(model) if circuit is None else circuit
+    data = page_prompts(model) if data is None else data
+    text = render(collect(model, circuit, data), circuit, home)
+    if (size := len(text.encode())) > LARGEST:
+        raise ValueError(
+            f"The page would have {size / 1e6:.1f} MB with {len(data)} prompts and {len(circuit)} heads; "
+            f"{LARGEST / 1e6:g} MB is the most that it may have. Give fewer prompts."
+        )
+    path = Path(path)
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,155 @@
+"""Executed chapters as HTML pages that open from the file system and need no network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from jinja2 import Template
+from latex2mathml.converter import convert as latex_to_mathml
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
+from pygments.formatters import HtmlFormatter
+
+from ioi_course.publish.run import Verdict, chapter_name
+from ioi_course.publish.exercises import BEGIN, END, is_solution
+from ioi_course.plots import page_head
+from ioi_course.publish.site import is_badge
+
+DATA = files("ioi_course") / "data" / "page"
+HIDDEN = re.compile(r"^#\|\s*(hide|include:\s*false)\s*$", re.MULTILINE)
+DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
+EXPORTED = re.compile(r"^#\|\s*export\s*$", re.MULTILINE)
+DEFINED = re.compile(r"^(?:def|class) (\w+)|^([A-Z][A-Z_]+)(?=[ :,])", re.MULTILINE)
+MARKER = re.compile(rf"^[ \t]*({BEGIN}|{END})\n", re.MULTILINE)
+EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
+LONG = 12  # lines; longer library cells are folded
+NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]*?)\.(?:ipynb|qmd)(#[^)\s]*)?\)")
+TEXT_PAGES = ("glossary", "notation", "instructor_guide")  # nbs/*.qmd that the chapters and the first page lead to
+FRONT = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
+ANCHORED = re.compile(r"^(#+) (.+?) \{#([\w-]+)\}$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where a chapter's page stands below the output folder, and what it is called."""
+
+    title: str
+    href: str
+
+
+class _Renderer(IPythonRenderer):
+    """Formulas as MathML, which browsers draw without a script."""
+
+    def block_math(self, body: str) -> str:
+        return latex_to_mathml(body, display="block")
+
+    def inline_math(self, body: str) -> str:
+        return latex_to_mathml(body)
+
+
+class _Exporter(HTMLExporter):
+    def default_filters(self):
+        yield from super().default_filters()
+        yield "markdown2html", lambda source: MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
+
+
+def title_of(nb: NotebookNode, default: str) -> str:
+    """A notebook's first heading."""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and (found := re.search(r"^# +(.+)$", cell.source, re.MULTILINE)):
+            return found[1].strip()
+    return default
+
+
+def page_of(path: Path, root: Path, nb: NotebookNode) -> Page:
+    """The page of a chapter. nbs/index.ipynb becomes welcome.html, since index.html lists the run."""
+    name = chapter_name(path, root)
+    return Page(title_of(nb, name), "welcome.html" if name == "index" else f"{name}.html")
+
+
+def _for_reading(nb: NotebookNode) -> NotebookNode:
+    """The notebook as a reader sees it: no badge, hidden cells or directives, solutions and long library code folded."""
+    nb = deepcopy(nb)
+    nb.cells = [c for c in nb.cells if not (is_badge(c) or c.cell_type == "code" and HIDDEN.search(c.source))]
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            exported = EXPORTED.search(cell.source)
+            solution = is_solution(cell)
+            cell.source = MARKER.sub("", DIRECTIVE.sub("", cell.source)).strip()
+            if solution:
+                cell.metadata.folded = "Solution"
+            elif exported and cell.source.count("\n") >= LONG:
+                cell.metadata.folded = "Library code: "
+                cell.metadata.defines = ", ".join(a or b for a, b in DEFINED.findall(cell.source)) or "imports"
+        else:
+            cell.source = NOTEBOOK_LINK.sub(r"\1.html\2)", cell.source)
+    nb.cells = [cell for cell in nb.cells if cell.source]
+    nb.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
+    return nb
+
+
+def _template(name: str) -> Template:
+    return Template((DATA / f"{name}.html.j2").read_text(encoding="utf-8"))
+
+
+def write_assets(root: Path, out: Path) -> None:
+    """Write what the pages share: the style sheet, a script, and the pictures of nbs/images."""
+    (out / "assets").mkdir(parents=True, exist_ok=True)
+    if (images := root / "nbs" / "images").is_dir():
+        shutil.copytree(images, out / "images", dirs_exist_ok=True)
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    colours = HtmlFormatter(style="xcode").get_style_defs(".highlight")
+    css = (DATA / "page.css").read_text(encoding="utf-8") + colours
+    css += f"\n@media (prefers-color-scheme: dark) {{ {dark} }}\n.highlight {{ background: none !important; }}\n"
+    (out / "assets" / "page.css").write_text(css, encoding="utf-8")
+    (out / "assets" / "page.js").write_text((DATA / "page.js").read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def write_page(nb: NotebookNode, page: Page, out: Path, previous: Page | None = None, next: Page | None = None) -> Path:
+    """Write one executed notebook as a page below `out`, with links to its neighbours."""
+    exporter = _Exporter(template_name="basic", raw_template=(DATA / "notebook.html.j2").read_text(encoding="utf-8"))
+    body, _ = exporter.from_notebook_node(_for_reading(nb))
+    path = out / page.href
+    path.parent.mkdir(parents=True, exist_ok=True)
+    up = "../" * page.href.count("/")
+    head = page_head(out / "assets", f"{up}assets/")
+    body = EMPTY_HEADER.sub("<td></td>", body)
+    html = _template("page").render(title=page.title, up=up, head=head, body=body, previous=previous, next=next)
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def write_text_pages(root: Path, out: Path) -> list[Page]:
+    """Write the pages without code that the chapters lead to, with the anchors that their headings name."""
+    pages = []
+    for path in (root / "nbs" / f"{name}.qmd" for name in TEXT_PAGES):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            front = FRONT.match(text)
+            meta = yaml.safe_load(front[1])
+            page = Page(meta["title"], f"{path.stem}.html")
+            text = ANCHORED.sub(lambda h: f'<h{len(h[1])} id="{h[3]}">{h[2]}</h{len(h[1])}>', text[front.end() :])
+            text = f"# {page.title}\n\n> {meta['description']}\n\n{text}"
+            write_page(new_notebook(cells=[new_markdown_cell(text)]), page, out)
+            pages.append(page)
+    return pages
+
+
+def write_index(
+    verdicts: Iterable[Verdict], pages: dict[str, Page], model: str, out: Path, extra: Page | None = None
+) -> Path:
+    """Write index.html: one row per chapter, with its verdict and a link to its page; and a link to an extra page."""
+    rows = [(verdict, pages[verdict.chapter]) for verdict in verdicts]
+    body = _template("index").render(rows=rows, model=model, extra=extra)
+    path = out / "index.html"
+    path.write_text(_template("page").render(title="ioi-course", up="", head="", body=body), encoding="utf-8")
+    return path
