@@ -16,8 +16,9 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from ioi_course.project import find_root
 from ioi_course.publish.pages import Page, page_of, write_assets, write_index, write_page
-from ioi_course.publish.run import Verdict, chapter_name, chapters, find_root
+from ioi_course.publish.run import Verdict, chapter_name, chapters
 
 ROOT = find_root()
 NOTEBOOKS = {chapter_name(path, ROOT): path for path in chapters(ROOT)}

@@ -16,7 +16,8 @@ import nbformat
 import pytest
 
 import ioi_course
-from ioi_course.publish.run import chapters, find_root
+from ioi_course.project import find_root
+from ioi_course.publish.run import chapters
 from ioi_course.publish.site import BADGE, colab_badge, is_badge, settings
 
 ROOT = find_root()

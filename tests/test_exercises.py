@@ -8,9 +8,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ioi_course import checks
 from ioi_course.checks.core import Exercise
+from ioi_course.project import find_root
 from ioi_course.publish.exercises import ExerciseError, exercises, is_solution, stub_source, with_stubs
 from ioi_course.publish.pages import Page, write_page
-from ioi_course.publish.run import chapter_name, chapters, find_root
+from ioi_course.publish.run import chapter_name, chapters
 
 ROOT = find_root()
 NOTEBOOKS = {chapter_name(path, ROOT): nbformat.read(path, as_version=4) for path in chapters(ROOT)}

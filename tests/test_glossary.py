@@ -14,9 +14,10 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ioi_course.patching import STREAM_SITES
+from ioi_course.project import find_root
 from ioi_course.prompts import IOIDataset
 from ioi_course.publish.pages import write_assets, write_text_pages
-from ioi_course.publish.run import chapter_name, find_root
+from ioi_course.publish.run import chapter_name
 
 ROOT = find_root()
 SEEDS = "IOI_COURSE_SEED_GLOSSARY"  # names the text that the glossary's terms, and none of its sentences, come from

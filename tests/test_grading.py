@@ -25,8 +25,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from ioi_course import cli
+from ioi_course.grading import assignments, submissions
 from ioi_course.grading import grade as grading
-from ioi_course.publish.run import CourseError
+from ioi_course.grading import server as server_module
+from ioi_course.project import CourseError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
 
@@ -106,7 +108,7 @@ def assignment(tmp_path_factory):
         archive.writestr("otter_config.json", json.dumps({"assignment_name": NAME}))
         for question, (points, source) in TESTS.items():
             archive.writestr(f"tests/{question}.py", HEAD.format(question, points) + source)
-    return grading.read_assignment(path)
+    return assignments.read_assignment(path)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def grade(server, assignment):
     """Grade one submission with small limits; returns its grade and the points by question."""
 
     def grade(data, timeout=20, memory=0.5):
-        got = grading.grade("a", data, assignment, server, grading.Limits(timeout, memory), [assignment.path])
+        got = grading.grade("a", data, assignment, server, server_module.Limits(timeout, memory), [assignment.path])
         assert psutil.Process(server._process.pid).children(recursive=True) == [], "processes were left behind"
         return got, {question.name: question.points for question in got.questions}
 
@@ -226,13 +228,13 @@ def test_a_submission_as_a_whole_has_a_limit(grade):
 
 
 def test_a_submission_whose_time_ends_while_its_processes_start_is_graded(grade, monkeypatch):
-    start = grading._Runner.start
+    start = server_module.Runner.start
 
     def late(self, *arguments):
         time.sleep(1.1)  # past the limit of 5 × 0.2 s
         return start(self, *arguments)
 
-    monkeypatch.setattr(grading._Runner, "start", late)
+    monkeypatch.setattr(server_module.Runner, "start", late)
     got, points = grade(notebook(), timeout=0.2)
     assert sum(points.values()) == 0 and got.status == "errors"
     assert [note for note in got.notes if "Not tested: the notebook took more than 1 s." in note] == got.notes[-3:]
@@ -250,7 +252,7 @@ def test_a_submission_whose_time_ends_while_its_processes_start_is_graded(grade,
         (b"[" * 100_000, "no notebook"),
         (notebook(name="other"), "'other', not for 'small'"),
         (notebook([DOUBLE], name=None), "without the name of an assignment"),
-        (b" " * (grading.LARGEST + 1), "MB"),
+        (b" " * (submissions.LARGEST + 1), "MB"),
     ],
 )
 def test_what_is_no_submission_to_this_assignment_is_refused(grade, data, note):
@@ -379,7 +381,7 @@ def test_the_kernel_alone_keeps_a_process_in(tmp_path):
     (tmp_path / "secret").write_text("x")
     code = f"""
 import os, socket, sys
-from ioi_course import sandbox
+from ioi_course.grading import sandbox
 have = sandbox.new_namespaces(), sandbox.restrict_files(sandbox.readable(), {str(tmp_path / "work")!r})
 print(*have)
 def denied(do):
@@ -479,16 +481,16 @@ def test_students_are_called_as_their_files_or_folders(tmp_path):
     for path in ("ann.ipynb", "Bob_1/small.ipynb", "two/x.ipynb", "two/y.ipynb", ".ipynb_checkpoints/z.ipynb"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text("")
-    found = grading.find_submissions([tmp_path], NAME)
+    found = submissions.find_submissions([tmp_path], NAME)
     assert list(found) == ["Bob_1", "ann", "two_x", "two_y"]
-    assert list(grading.find_submissions([tmp_path / "Bob_1" / "small.ipynb"], NAME)) == ["Bob_1"]
+    assert list(submissions.find_submissions([tmp_path / "Bob_1" / "small.ipynb"], NAME)) == ["Bob_1"]
     with pytest.raises(CourseError, match="Two submissions are of 'x'"):
-        grading.find_submissions([tmp_path / "two" / "x.ipynb", _touch(tmp_path / "x.ipynb")], NAME)
+        submissions.find_submissions([tmp_path / "two" / "x.ipynb", _touch(tmp_path / "x.ipynb")], NAME)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CourseError, match="holds no notebook"):
-        grading.find_submissions([tmp_path / "empty"], NAME)
+        submissions.find_submissions([tmp_path / "empty"], NAME)
     with pytest.raises(CourseError, match="no file or folder"):
-        grading.find_submissions([tmp_path / "nothing"], NAME)
+        submissions.find_submissions([tmp_path / "nothing"], NAME)
 
 
 def _touch(path: Path) -> Path:
@@ -500,17 +502,17 @@ def test_an_assignment_is_a_zip_or_a_name(tmp_path, assignment):
     (tmp_path / "nbs").mkdir()
     _touch(tmp_path / "nbs" / "00_setup.ipynb")
     with pytest.raises(CourseError, match="none is built"):
-        grading.find_assignment("a_tokens", tmp_path)
+        assignments.find_assignment("a_tokens", tmp_path)
     built = tmp_path / "build" / "assignments" / "a_tokens" / "autograder.zip"
     built.parent.mkdir(parents=True)
     shutil.copy(assignment.path, built)
-    assert grading.find_assignment("a_tokens", tmp_path) == built
+    assert assignments.find_assignment("a_tokens", tmp_path) == built
     with pytest.raises(CourseError, match="Did you mean 'a_tokens'"):
-        grading.find_assignment("a_token", tmp_path)
+        assignments.find_assignment("a_token", tmp_path)
     with pytest.raises(CourseError, match="no file"):
-        grading.find_assignment("nothing.zip", tmp_path)
+        assignments.find_assignment("nothing.zip", tmp_path)
     with pytest.raises(CourseError, match="not an autograder zip"):
-        grading.read_assignment(_touch(tmp_path / "empty.zip"))
+        assignments.read_assignment(_touch(tmp_path / "empty.zip"))
 
 
 def test_points_and_names_are_read_in_the_order_of_the_questions(assignment):
@@ -528,7 +530,7 @@ def test_a_built_assignment_solution_and_untouched(root, server, tmp_path):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     built = tool.build(tool.masters()[0], tmp_path / "built", check=False)
-    assignment = grading.read_assignment(built / "autograder.zip")
+    assignment = assignments.read_assignment(built / "autograder.zip")
     for folder, share in (("instructor", 1), ("student", 0)):
         data = (built / folder / f"{assignment.name}.ipynb").read_bytes()
         got = grading.grade("a", data, assignment, server)

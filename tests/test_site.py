@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from ioi_course import checks, cli, plots
 from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import Exercise
+from ioi_course.project import find_root
 from ioi_course.publish.exercises import exercises
 from ioi_course.publish.made_pages import EXPORTED, described, pictures
-from ioi_course.publish.run import chapter_name, chapters, find_root
+from ioi_course.publish.run import chapter_name, chapters
 from ioi_course.publish.site import PageHead, settings
 
 ROOT = find_root()

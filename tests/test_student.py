@@ -10,8 +10,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from ioi_course.project import find_root
 from ioi_course.publish.exercises import END, SOLUTION, exercises, student_edition
-from ioi_course.publish.run import chapters, find_root
+from ioi_course.publish.run import chapters
 
 ROOT = find_root()
 CHAPTERS = {path.name: nbformat.read(path, as_version=4) for path in chapters(ROOT) if re.match(r"\d\d_", path.name)}

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import ioi_course
 from ioi_course import cli
-from ioi_course.publish.run import find_root
+from ioi_course.project import find_root
 
 ROOT = find_root()
 FILES = {path.stem: path for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}

@@ -15,9 +15,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-
-class CourseError(Exception):
-    """Something that the user can put right; the message says how."""
+from ioi_course.project import CourseError
 
 
 @dataclass(frozen=True)
@@ -38,18 +36,6 @@ class Failure:
     cell: int
     source: str
     reason: str
-
-
-def find_root(start: Path | None = None) -> Path:
-    """The project's folder: the nearest from `start` upwards, or the package's own, that holds nbs/00_setup.ipynb."""
-    start = (start or Path.cwd()).resolve()
-    for folder in [start, *start.parents, Path(__file__).resolve().parents[2]]:
-        if (folder / "nbs" / "00_setup.ipynb").is_file():
-            return folder
-    raise CourseError(
-        f"There are no chapters here: neither {start} nor a folder above it holds nbs/00_setup.ipynb.\n"
-        "Run the command inside a clone of the course, or name the clone with --root."
-    )
 
 
 def chapters(root: Path, names: Iterable[str] = ()) -> list[Path]:

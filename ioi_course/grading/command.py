@@ -1,0 +1,80 @@
+"""`ioi-course grade`: grade notebooks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ioi_course.project import CourseError
+from ioi_course.terminal import Root, console, progress_bar, stop
+
+
+def grade(
+    submissions: Annotated[
+        list[Path], typer.Argument(metavar="SUBMISSION...", help="Notebooks, and folders that hold notebooks.")
+    ],
+    assignment: Annotated[
+        str, typer.Option(help="The name of an assignment that `make assignments` built, or an autograder zip.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for grades.csv, reports/ and results/.")],
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Submissions at a time; as many as cores and memory allow if not given.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one cell, or the tests of one question.")] = 60,
+    memory: Annotated[float, typer.Option(min=0.1, help="GB that a submission may use.")] = 4,
+    root: Root = None,
+) -> None:
+    """Grade notebooks, each in processes of its own without network; a second run grades only what changed."""
+    from ioi_course.assignments import find_assignment, read_assignment
+    from ioi_course.grade import default_jobs, grade_all
+    from ioi_course.grades import Grade
+    from ioi_course.server import GradingError, Limits
+    from ioi_course.submissions import find_submissions
+
+    start, news = time.perf_counter(), []
+    try:
+        tests = read_assignment(find_assignment(assignment, root))
+        found = find_submissions(submissions, tests.name)
+        jobs = jobs or default_jobs(memory)
+        with progress_bar("submissions") as progress:
+            bar = progress.add_task("grading", total=len(found))
+
+            def show(graded: Grade, new: bool) -> None:
+                progress.advance(bar)
+                news.append(new)
+
+            grades = grade_all(found, tests, out, jobs, Limits(timeout, memory), show)
+    except (CourseError, GradingError, OSError) as error:
+        raise stop(error) from error
+    except KeyboardInterrupt as error:
+        console.print("Stopped. What was graded is kept, and the same command goes on from there.", highlight=False)
+        raise typer.Exit(130) from error
+    console.print(_grade_table(grades))
+    console.print(
+        f"Graded {sum(news)} of {len(news)}, the others had not changed; took {time.perf_counter() - start:.0f} s. "
+        f"The points are in {out / 'grades.csv'}, the reports in {out / 'reports'}.",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if lacking := sorted({what for graded in grades for what in graded.lacking}):
+        console.print(
+            f"This machine's kernel does not allow {' and '.join(lacking)}: submissions were kept in by Python's audit "
+            "hook only, which is no sandbox. Grade in a container or on another machine.",
+            style="yellow",
+        )
+    raise typer.Exit(1 if any(graded.status == "failed" for graded in grades) else 0)
+
+
+def _grade_table(grades: list) -> Table:
+    table = Table(title="Grades")
+    for column, justify in [("student", "left"), ("total", "right"), ("of", "right"), ("status", "left")]:
+        table.add_column(column, justify=justify, overflow="fold")
+    colour = {"graded": "green", "failed": "red"}
+    for graded in grades:
+        points = f"{graded.total:g}", f"{graded.possible:g}"
+        table.add_row(Text(graded.student), *points, Text(graded.status, colour.get(graded.status, "yellow")))
+    return table
