@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configparser import ConfigParser
 from pathlib import Path
 
 
@@ -19,3 +20,10 @@ def find_root(start: Path | None = None) -> Path:
         f"There are no chapters here: neither {start} nor a folder above it holds nbs/00_setup.ipynb.\n"
         "Run the command inside a clone of the course, or name the clone with --root."
     )
+
+
+def settings(root: Path) -> dict[str, str]:
+    """The metadata of settings.ini, the one place where the repository and its owner are named."""
+    config = ConfigParser(delimiters=["="])
+    config.read(root / "settings.ini", encoding="utf-8")
+    return dict(config["DEFAULT"])

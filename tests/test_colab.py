@@ -16,9 +16,9 @@ import nbformat
 import pytest
 
 import ioi_course
-from ioi_course.project import find_root
+from ioi_course.project import find_root, settings
+from ioi_course.publish.badge import BADGE, colab_badge, is_badge
 from ioi_course.publish.run import chapters
-from ioi_course.publish.site import BADGE, colab_badge, is_badge, settings
 
 ROOT = find_root()
 CHAPTERS = [path for path in chapters(ROOT) if path.stem != "index"]

@@ -24,7 +24,7 @@ from otter.assign import main as otter_assign
 from otter.nbmeta_config import NBMetadataConfig
 from otter.test_files import TestFile, create_test_file
 
-from ioi_course.publish.site import settings
+from ioi_course.project import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = "requirements.txt"

@@ -7,8 +7,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
+from ioi_course.publish.badge import colab_badge, is_badge
 from ioi_course.publish.run import chapters
-from ioi_course.publish.site import colab_badge, is_badge
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,9 +10,9 @@ from traitlets.config import Config
 
 from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.plots import circuit_diagram
+from ioi_course.project import settings
 from ioi_course.publish.pages import title_of
 from ioi_course.publish.run import chapters
-from ioi_course.publish.site import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"

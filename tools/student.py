@@ -5,9 +5,10 @@ from pathlib import Path
 
 import nbformat
 
+from ioi_course.project import settings
+from ioi_course.publish.badge import colab_badge
 from ioi_course.publish.exercises import student_edition
 from ioi_course.publish.run import chapters
-from ioi_course.publish.site import colab_badge, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 

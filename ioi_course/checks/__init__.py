@@ -1,4 +1,4 @@
-"""The checks of the exercises, one module per chapter; how they work is appendix D."""
+"""The checks of the exercises, one module per chapter; how they work is in nbs/library/checks/core.ipynb."""
 
 from ioi_course.checks.ablation import *
 from ioi_course.checks.adversarial import *

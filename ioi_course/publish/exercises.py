@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from ioi_course.publish.site import is_badge
+from ioi_course.publish.badge import is_badge
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 SOLUTION = re.compile(rf"^([ \t]*){BEGIN}\n.*?^[ \t]*{END}$", re.MULTILINE | re.DOTALL)

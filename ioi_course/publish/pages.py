@@ -22,7 +22,7 @@ from pygments.formatters import HtmlFormatter
 from ioi_course.publish.run import Verdict, chapter_name
 from ioi_course.publish.exercises import BEGIN, END, is_solution
 from ioi_course.plots import page_head
-from ioi_course.publish.site import is_badge
+from ioi_course.publish.badge import is_badge
 
 DATA = files("ioi_course") / "data" / "page"
 HIDDEN = re.compile(r"^#\|\s*(hide|include:\s*false)\s*$", re.MULTILINE)

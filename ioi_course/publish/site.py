@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from configparser import ConfigParser
 from pathlib import Path
 
 import yaml
 from nbformat import NotebookNode
 
-BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-
-
-def settings(root: Path) -> dict[str, str]:
-    """The metadata of settings.ini, the one place where the repository and its owner are named."""
-    config = ConfigParser(delimiters=["="])
-    config.read(root / "settings.ini", encoding="utf-8")
-    return dict(config["DEFAULT"])
-
-
-def colab_badge(root: Path, path: str) -> str:
-    """A badge in Markdown that opens a notebook of the repository in Colab; `path` is seen from the project's folder."""
-    meta = settings(root)
-    return (
-        f"{BADGE}(https://colab.research.google.com/github/{meta['user']}/{meta['repo']}/blob/{meta['branch']}/{path})"
-    )
-
-
-def is_badge(cell: NotebookNode) -> bool:
-    """Whether a cell holds a Colab badge and nothing else."""
-    return cell.cell_type == "markdown" and bool(re.fullmatch(re.escape(BADGE) + r"\([^)\s]+\)", cell.source.strip()))
-
+from ioi_course.project import settings
+from ioi_course.publish.made_pages import write_pages
 
 def write_site_metadata(root: Path) -> Path:
     """Write nbs/site.yml, the part of the site's configuration that comes from settings.ini, for _quarto.yml."""
@@ -51,8 +30,6 @@ def write_site_metadata(root: Path) -> Path:
 
 def prepare(root: Path) -> None:
     """Write into nbs/ what the site has beside the chapters: its metadata and the pages that are made, not written."""
-    from ioi_course.publish.made_pages import write_pages
-
     write_site_metadata(root)
     write_pages(root)
 
