@@ -22,7 +22,7 @@ from ioi_course.models import load_model
 from ioi_course.movers import copy_scores
 from ioi_course.plots import circuit_diagram
 from ioi_course.prompts import IOIDataset
-from ioi_course.publish import circuit_page, pages
+from ioi_course.publish import circuit_page, command, pages
 from ioi_course.roles import Edge
 
 HEADS = [(2, 2), (3, 0), (5, 5), (8, 6), (9, 9), (10, 7), (11, 2)]  # one of each class
@@ -343,10 +343,10 @@ def test_course_has_the_page_or_the_reason(tmp_path, monkeypatch, capsys):
 
     (tmp_path / "circuit.html").write_text("of another model")
     monkeypatch.setattr(circuit_page, "write_page", refuse)
-    assert cli._write_circuit_page(tmp_path, "tiny") is None and not (tmp_path / "circuit.html").exists()
+    assert command._write_circuit_page(tmp_path, "tiny") is None and not (tmp_path / "circuit.html").exists()
     assert "Without circuit.html: there is none" in capsys.readouterr().out
     monkeypatch.setattr(circuit_page, "write_page", lambda path, model, home: path.write_text(home))
-    made = cli._write_circuit_page(tmp_path, "synthetic")
+    made = command._write_circuit_page(tmp_path, "synthetic")
     assert (tmp_path / made.href).read_text() == "index.html"
     index = pages.write_index([], {}, "synthetic", tmp_path, made).read_text()
     assert '<a href="circuit.html">The circuit, head by head</a>' in index
@@ -356,12 +356,16 @@ def test_course_has_the_page_or_the_reason(tmp_path, monkeypatch, capsys):
 def test_site_gets_the_page_of_the_last_run(tmp_path, monkeypatch):
     """The page is made, never stored in the repository: so it cannot drift."""
     (tmp_path / "nbs").mkdir()
-    monkeypatch.setattr(cli, "_write_circuit_page", lambda folder, model: (folder / "circuit.html").write_text(model))
-    cli._add_circuit_page(tmp_path)
+
+    def write(folder, model):
+        (folder / "circuit.html").write_text(model)
+
+    monkeypatch.setattr(command, "_write_circuit_page", write)
+    command._add_circuit_page(tmp_path)
     assert (tmp_path / "nbs" / "circuit.html").read_text() == "auto"
     (tmp_path / "build" / "course").mkdir(parents=True)
     (tmp_path / "build" / "course" / "circuit.html").write_text("of the run")
-    cli._add_circuit_page(tmp_path)
+    command._add_circuit_page(tmp_path)
     assert (tmp_path / "nbs" / "circuit.html").read_text() == "of the run"
 
 

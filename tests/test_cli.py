@@ -11,7 +11,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
-from ioi_course import cli, doctor, machine
+from ioi_course import cli, doctor, machine, project
+from ioi_course.publish import command
 from ioi_course.publish import run as course
 
 LIBRARY = "#| export\ndef long_function():\n" + "    pass\n" * 20
@@ -160,7 +161,7 @@ def test_run_explains_what_it_cannot_find(small, arguments, message):
 
 
 def test_commands_say_where_they_must_be_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(course, "__file__", str(tmp_path / "package" / "publish" / "run.py"))
+    monkeypatch.setattr(project, "__file__", str(tmp_path / "package" / "project.py"))
     result = invoke("run", "--root", tmp_path)
     assert result.exit_code == 2 and "clone" in result.output
 
@@ -213,7 +214,7 @@ def test_lab_opens_the_chapters(small, monkeypatch):
 
 
 def test_docs_says_that_quarto_is_missing(root, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli.shutil, "which", lambda name: None)
+    monkeypatch.setattr(command.shutil, "which", lambda name: None)
     monkeypatch.setattr("ioi_course.publish.site.stage", lambda root: tmp_path / "_proc")
     result = invoke("docs", "--root", root)
     assert result.exit_code == 1 and "Quarto is not installed" in result.output and "quarto.org" in result.output
@@ -222,8 +223,8 @@ def test_docs_says_that_quarto_is_missing(root, monkeypatch, tmp_path):
 def test_docs_renders_with_nbdev_where_quarto_is(small, root, monkeypatch):
     calls = []
     shutil.copy(root / "settings.ini", small)
-    monkeypatch.setattr(cli.shutil, "which", lambda name: "/usr/bin/quarto")
-    monkeypatch.setattr(cli.subprocess, "call", lambda command, cwd: calls.append((command[-1], cwd)) or 0)
+    monkeypatch.setattr(command.shutil, "which", lambda name: "/usr/bin/quarto")
+    monkeypatch.setattr(command.subprocess, "call", lambda command, cwd: calls.append((command[-1], cwd)) or 0)
     assert invoke("docs", "--root", small).exit_code == 0
     assert calls == [("from nbdev.quarto import nbdev_docs; nbdev_docs()", small)]
     assert "repo-url" in (small / "nbs" / "site.yml").read_text()

@@ -7,7 +7,9 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from ioi_course import attribution, circuit, cli, finder, models
+from ioi_course import cli, finder, models, terminal
+from ioi_course import trial as trial_module
+from ioi_course.bundled import answer_key
 from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.prompts import IOIDataset
 
@@ -82,7 +84,7 @@ def test_the_whole_way_on_the_synthetic_model(tmp_path, quick):
 
 
 def test_the_tables(model, quick, monkeypatch):
-    monkeypatch.setattr(circuit, "on_trial", trial)
+    monkeypatch.setattr(trial_module, "on_trial", trial)
     result = invoke("--prompts", 8)
     assert result.exit_code == 0, result.output
     assert re.search(r"faithfulness .* 3\.90 .* 4\.00 .* share 0\.97", result.output)
@@ -93,8 +95,8 @@ def test_the_tables(model, quick, monkeypatch):
 
 
 def test_a_model_without_a_key_has_neither_precision_nor_recall(tmp_path, quick, monkeypatch):
-    monkeypatch.setattr(circuit, "on_trial", trial)
-    monkeypatch.setattr(attribution, "known_circuit", lambda model: None)
+    monkeypatch.setattr(trial_module, "on_trial", trial)
+    monkeypatch.setattr(answer_key, "known_circuit", lambda model: None)
     path = tmp_path / "found.json"
     result = invoke("--json", path, "--prompts", 8)
     assert result.exit_code == 0 and "precision" not in result.output and "26 heads" not in result.output
@@ -108,7 +110,7 @@ def test_where_nothing_is_found_nothing_is_tried(tmp_path, monkeypatch):
     from ioi_course.checks.core import random_model
 
     monkeypatch.setattr(models, "load_model", lambda name: random_model())
-    monkeypatch.setattr(circuit, "on_trial", None)
+    monkeypatch.setattr(trial_module, "on_trial", None)
     path = tmp_path / "nothing.json"
     result = invoke("--json", path, "--prompts", 40)
     assert result.exit_code == 0, result.output
@@ -134,7 +136,8 @@ def test_no_permission(tmp_path, no_work, monkeypatch, refused):
     path = tmp_path / "found.json"
     path.write_text("old")
     if refused == "touch":
-        monkeypatch.setattr(cli.Path, "touch", lambda self: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+        read_only = OSError(30, "Read-only file system")
+        monkeypatch.setattr(terminal.Path, "touch", lambda self: (_ for _ in ()).throw(read_only))
     else:
         path = path if refused == "file" else tmp_path / "new.json"
         monkeypatch.setattr(os, "access", lambda place, mode: False)
@@ -145,21 +148,21 @@ def test_no_permission(tmp_path, no_work, monkeypatch, refused):
 
 @pytest.mark.parametrize("at", ["dumps", "replace"])
 def test_writing_is_all_or_nothing(tmp_path, quick, monkeypatch, at):
-    monkeypatch.setattr(circuit, "on_trial", trial)
+    monkeypatch.setattr(trial_module, "on_trial", trial)
     path = tmp_path / "found.json"
     path.write_text("old")
 
     def fail(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli.json if at == "dumps" else cli.os, at, fail)
+    monkeypatch.setattr(terminal.json if at == "dumps" else terminal.os, at, fail)
     result = invoke("--json", path, "--prompts", 8)
     assert result.exit_code == 2 and "No space left" in result.output and "name mover" in result.output
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["found.json"]
 
 
 def test_the_file_is_as_readable_as_any_other(tmp_path):
-    cli._write_json({"a": float("inf"), "b": (1, 2)}, tmp_path / "made.json")
+    terminal.write_json({"a": float("inf"), "b": (1, 2)}, tmp_path / "made.json")
     (tmp_path / "plain").touch()
     assert json.loads((tmp_path / "made.json").read_text()) == {"a": None, "b": [1, 2]}
     assert (tmp_path / "made.json").stat().st_mode == (tmp_path / "plain").stat().st_mode

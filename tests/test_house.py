@@ -16,7 +16,7 @@ BASE = """shown machine project terminal progress statistics roles templates che
     prompts metrics reference batches""".split()
 WINGS = ["base", "engine", "plots", "bundled", "tools", "checks", "publish", "grading", "cli"]
 APART = {("publish", "grading"), ("grading", "publish"), ("engine", "plots"), ("plots", "engine")}
-LESSONS = sorted([*ROOT.glob("nbs/[0-9]*.ipynb"), *ROOT.glob("nbs/appendix/*.ipynb"), *ROOT.glob("nbs/reference/*.ipynb")])
+LESSONS = [path for at in ("[0-9]*", "appendix/*", "reference/*") for path in sorted(ROOT.glob(f"nbs/{at}.ipynb"))]
 LIBRARY = sorted(ROOT.glob("nbs/library/**/*.ipynb"))
 
 
@@ -30,7 +30,7 @@ MODULES = modules()
 
 
 def wing(module: str) -> str:
-    """Which wing a module stands in: that of its folder; of those that lie flat, the base or the tools of the chapters."""
+    """Which wing a module stands in: its folder; of those that lie flat, the base or the tools of the chapters."""
     first = module.partition(".")[0]
     return first if first in WINGS else "base" if first in BASE else "tools"
 

@@ -88,7 +88,7 @@ def test_site_offers_what_a_reader_needs():
     assert set(form["theme"]) == {"light", "dark"}
     assert site["repo-actions"] == ["source", "issue"]
     sections = [item["section"] for item in site["sidebar"]["contents"]]
-    assert sections == ["Start", "Chapters", "Exercises and assignments", "Reference", "Appendix"]
+    assert sections == ["Start", "Chapters", "Exercises and assignments", "Reference", "Appendix", "Library"]
     assert not CONFIG["execute"]["enabled"], "pages show stored outputs"
 
 
