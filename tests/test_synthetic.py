@@ -128,12 +128,12 @@ def stored_codes() -> np.ndarray:
 
 def test_stored_codes_are_what_the_fit_aims_at():
     """Unit length, length spread evenly over windows, and names further apart than random codes."""
-    codes, name = stored_codes(), vocabulary._is_name() > 0
-    assert codes.shape == (len(build_tokenizer()), 56)
-    assert np.allclose(np.linalg.norm(codes, axis=1), 1, atol=1e-6)
-    random = np.random.default_rng(0).standard_normal(codes.shape)
+    stored, name = stored_codes(), vocabulary._is_name() > 0
+    assert stored.shape == (len(build_tokenizer()), 56)
+    assert np.allclose(np.linalg.norm(stored, axis=1), 1, atol=1e-6)
+    random = np.random.default_rng(0).standard_normal(stored.shape)
     for window in codes.WINDOWS:
-        part = codes._windows(codes, window)
+        part = codes._windows(stored, window)
         assert np.abs(np.linalg.norm(part, axis=1) - 1).max() < 0.1, window
         if window in codes.NAME_WINDOWS:
             part, other = part[name], codes._windows(random, window)[name]

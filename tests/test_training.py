@@ -1,6 +1,7 @@
 """Training `tiny`: its data, that a run can be repeated and interrupted, and the model that ships."""
 
 import json
+import random
 import re
 import resource
 from collections import Counter
@@ -62,7 +63,7 @@ def names_in(text: str) -> list[str]:
 
 
 def many(kind, count=400):
-    rng = training.random.Random(5)
+    rng = random.Random(5)
     return [kind(rng) for _ in range(count)]
 
 
@@ -200,10 +201,10 @@ def test_batches_depend_on_seed_and_step_only(tokenizer):
         return training_batch(recipe, step, tokenizer)[0].tolist()
 
     torch.manual_seed(1)
-    training.random.seed(1)
+    random.seed(1)
     first = text(SMALL, 0)
     torch.manual_seed(2)
-    training.random.seed(2)
+    random.seed(2)
     assert text(SMALL, 0) == first and text(replace(SMALL, lr=1.0), 0) == first
     assert text(SMALL, 1) != first and text(replace(SMALL, seed=1), 0) != first
 
@@ -254,11 +255,11 @@ def test_learning_rate():
 
 def test_training_leaves_the_generators_and_threads_alone(tmp_path):
     torch.manual_seed(3)
-    training.random.seed(3)
-    before = torch.get_rng_state(), training.random.getstate(), torch.get_num_threads(), torch.is_grad_enabled()
+    random.seed(3)
+    before = torch.get_rng_state(), random.getstate(), torch.get_num_threads(), torch.is_grad_enabled()
     with torch.no_grad():
         train(tmp_path, SMALL, until=2)  # also where gradients are off, as in the lessons
-    after = torch.get_rng_state(), training.random.getstate(), torch.get_num_threads(), torch.is_grad_enabled()
+    after = torch.get_rng_state(), random.getstate(), torch.get_num_threads(), torch.is_grad_enabled()
     assert before[0].equal(after[0]) and before[1:] == after[1:]
 
 
