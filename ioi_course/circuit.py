@@ -9,18 +9,19 @@ __all__ = ['nodes', 'part_of', 'run_circuit', 'run_without', 'knock_out']
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .batches import _check_tokens, _forward
-from .engine import Block, Engine, attend, unsupported
+from .engine import Block, Engine, attend, engine_of, unsupported
 from .metrics import logit_diff
 from .plots import head_name
 from .progress import _bar
 from .prompts import ROLES, IOIDataset
-from .means import reference_means
+from .means import Means, reference_means
 from .roles import Circuit, Head
 
 # %% ../nbs/library/circuit.ipynb #1af6c550
@@ -76,7 +77,7 @@ def _check_circuit(model, circuit: Circuit) -> dict[Head, str]:
     return _check_nodes(model, nodes(circuit), "circuit")
 
 
-def _check_means(model, data: IOIDataset, means: Sequence[Tensor] | None) -> list[Tensor]:
+def _check_means(model, data: IOIDataset, means: Sequence[Tensor] | None) -> Means:
     """Means for each layer: the given ones after checks, else those over the data's ABC prompts."""
     _check_tokens(model, data)
     if means is None:
@@ -90,7 +91,7 @@ def _check_means(model, data: IOIDataset, means: Sequence[Tensor] | None) -> lis
             f"means must have {cfg.n_layers} tensors of shape {list(expected[0])}, one for each layer; got {shown}. "
             "Are they of other prompts? Make them with reference_means(model, data)."
         )
-    return list(means)
+    return means if isinstance(means, Means) else Means(means)
 
 # %% ../nbs/library/circuit.ipynb #37cf2d29
 def _alive(
@@ -168,6 +169,10 @@ class _Layer:
         out = block.out[0].unflatten(0, (block.n_heads, -1))[some].flatten(0, 1)
         return cls(block, some, qkv, out, alive[..., some], means[:, :, some], rest)
 
+    def same_heads(self, other: "_Layer") -> bool:
+        """Whether the same heads are alive at the same places, so that a stream goes through both alike."""
+        return self.some == other.some and torch.equal(self.alive, other.alive)
+
     def heads(self, x: Float[Tensor, "*rows d_model"]) -> tuple[Float[Tensor, "*rows head d_head"], ...]:
         """Queries, keys and values."""
         rows = torch.addmm(self.qkv[1], self.block.norm(x, "ln1").flatten(0, -2), self.qkv[0])
@@ -181,7 +186,7 @@ class _Layer:
         return x + self.block.mlp(x.flatten(0, -2)).view_as(x)
 
 # %% ../nbs/library/circuit.ipynb #dc40fa2b
-def _base_run(layers: list[_Layer], x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+def _base_run(layers: Sequence[_Layer], x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
     """The stream at the end; each layer keeps what runs that differ from this one will need."""
     for layer in layers:
         layer.x, z = x, None
@@ -268,18 +273,23 @@ def _plan(engine: Engine, pos: int, memory: float) -> tuple[int, int]:
 class _Runner:
     """Prompts and their means, ready for many knock-outs."""
 
-    def __init__(self, model, data: IOIDataset, means: list[Tensor], memory: float):
+    def __init__(self, model, data: IOIDataset, means: Means, memory: float):
         if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0:
             raise ValueError(f"memory is {memory!r}; give the GB that it may take, such as 0.5.")
         self.model, self.data, self.means, self.memory, self.engine = model, data, means, memory, None
         if why := unsupported(model):
             warnings.warn(f"The fast engine does not serve this model ({why}): it is run once per set.", stacklevel=3)
             return
-        with torch.no_grad():
-            self.engine = Engine(model)
-            self.means = [mean.to(self.engine.embed[0]) for mean in means]
-            parts = zip(self.means, self.engine.blocks, strict=True)
-            self.rest = [mean.flatten(2) @ block.out[0] + block.out[1] for mean, block in parts]
+        self.engine = engine_of(model)
+        key, kept = [mean._version for mean in means], means.kept
+        if kept.get("engine") is not self.engine or kept["data"] is not data or kept["versions"] != key:
+            with torch.no_grad():
+                on_device = [mean.to(self.engine.embed[0]) for mean in means]
+                parts = zip(on_device, self.engine.blocks, strict=True)
+                rest = [mean.flatten(2) @ block.out[0] + block.out[1] for mean, block in parts]
+            kept.clear()
+            kept.update(engine=self.engine, data=data, versions=key, means=on_device, rest=rest, runs={})
+        self.means, self.rest, self.known = kept["means"], kept["rest"], kept["runs"]
 
     def __call__(
         self, sets: Sequence[Mapping[Head, str]], keep: Mapping[Head, str] | None, bar
@@ -298,6 +308,23 @@ def _by_hooks(it: _Runner, sets: Sequence[Mapping[Head, str]], keep, bar) -> Flo
     return torch.stack(found)
 
 # %% ../nbs/library/circuit.ipynb #01cb7e3a
+def _take_over(it: _Runner, layers: list[_Layer], kind: tuple[bool, int, int]) -> int:
+    """Of layers in which a run does not differ from the last of its kind, take over what is known; returns how many.
+
+    A run keeps its streams, keys and values: two kinds of runs of one batch are kept, so that memory stays bounded.
+    """
+    if any(known[1:] != kind[1:] for known in it.known):
+        it.known.clear()
+    last, it.known[kind] = it.known.get(kind, []), layers
+    pairs = zip(last, layers, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0].same_heads(pair[1]), pairs))
+    same = min(same, len(layers) - 1)  # the last layer gives the stream at the end
+    layers[:same] = last[:same]
+    if same:
+        layers[same].x = last[same].x
+    return same
+
+
 def _by_engine(it: _Runner, sets: Sequence[Mapping[Head, str]], keep, bar) -> Float[Tensor, "set batch"]:
     """One base run, in which all is knocked out that the sets have in common, and from it what is left of each set."""
     engine, common = it.engine, set.intersection(*(set(places.items()) for places in sets))
@@ -309,9 +336,11 @@ def _by_engine(it: _Runner, sets: Sequence[Mapping[Head, str]], keep, bar) -> Fl
     for prompts in torch.arange(len(it.data)).split(size):
         parts = zip(engine.blocks, it.means, it.rest, alive, strict=True)
         layers = [_Layer.of(b, mean[prompts], rest[prompts], on[prompts].to(device)) for b, mean, rest, on in parts]
+        same = _take_over(it, layers, (keep is None, int(prompts[0]), len(prompts)))
         tokens, answers = it.data.tokens[prompts].to(device), it.data.answers[prompts].to(device)
         pos = {role: at[prompts].to(device) for role, at in it.data.pos.items()}
-        x = _base_run(layers, engine.embed[0][tokens] + engine.embed[1][: tokens.shape[1]])
+        x = layers[same].x if same else engine.embed[0][tokens] + engine.embed[1][: tokens.shape[1]]
+        x = _base_run(layers[same:], x)
         rows = torch.arange(len(prompts), device=device)
         found[:, prompts] = engine.logit_diff(x[rows, pos["END"]], answers).to(found)
         bar.update(len(prompts) * sum(not places for places in left))

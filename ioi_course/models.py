@@ -36,8 +36,8 @@ from ioi_course.checkpoints import (
 )
 
 # %% ../nbs/library/models.ipynb #5f0a11cd
-from .bridge import Card, Loaded, describe, is_gpt2_small, is_synthetic, model_name
-from .checkpoints import in_colab
+from .bridge import Card, Loaded, describe, is_gpt2_small, is_synthetic, model_name  # noqa: F401
+from .checkpoints import in_colab  # noqa: F401
 
 _all_ = [
     "ModelError", "in_colab", "pick_device",

@@ -23,6 +23,7 @@ from ioi_course.engine import (
     Run,
     Window,
     first_differences,
+    given_head,
     head_patch,
     propagate,
     run,
@@ -180,10 +181,13 @@ def _received(
             values[: len(x)] = new[:, head].view(*x.shape[:3], -1)
             window.given.setdefault(layer, []).append((job.component, head, values))
     first = min(streams)
+    new = window.given.pop(first)  # up to here all is as in the base run, but for these heads
 
     def visit(window: Window, layer: int, stage: str) -> Tensor | None:
-        if (layer, stage) == (first, "pre"):
-            return window.rows(base.resid_pre[layer])[None].expand(patches, -1, -1, -1)
+        if (layer, stage) == (first, "mid"):
+            weight = engine.blocks[layer].out[0].unflatten(0, (engine.n_heads, -1))
+            changes = (given_head(base, window, layer, h, site, values) @ weight[h] for site, h, values in new)
+            return sum(changes, window.rows(base.resid_mid[layer]))
 
     return propagate(engine, base, [window], visit)[0]
 

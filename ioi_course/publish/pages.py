@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,7 +18,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from pygments.formatters import HtmlFormatter
 
-from ioi_course.publish.run import Verdict, chapter_name
+from ioi_course.publish.run import chapter_name
 from ioi_course.publish.exercises import BEGIN, END, is_solution
 from ioi_course.plots import page_head
 from ioi_course.publish.badge import is_badge
@@ -71,7 +70,7 @@ def title_of(nb: NotebookNode, default: str) -> str:
 
 
 def page_of(path: Path, root: Path, nb: NotebookNode) -> Page:
-    """The page of a chapter. nbs/index.ipynb becomes welcome.html, since index.html lists the run."""
+    """The page of a chapter. nbs/index.ipynb becomes welcome.html, since index.html is the first page of the run."""
     name = chapter_name(path, root)
     return Page(title_of(nb, name), "welcome.html" if name == "index" else f"{name}.html")
 
@@ -97,7 +96,8 @@ def _for_reading(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """A template of the pages by its name."""
     return Template((DATA / f"{name}.html.j2").read_text(encoding="utf-8"))
 
 
@@ -123,7 +123,7 @@ def write_page(nb: NotebookNode, page: Page, out: Path, previous: Page | None = 
     up = "../" * page.href.count("/")
     head = page_head(out / "assets", f"{up}assets/")
     body = EMPTY_HEADER.sub("<td></td>", body)
-    html = _template("page").render(title=page.title, up=up, head=head, body=body, previous=previous, next=next)
+    html = template("page").render(title=page.title, up=up, head=head, body=body, previous=previous, next=next)
     path.write_text(html, encoding="utf-8")
     return path
 
@@ -142,14 +142,3 @@ def write_text_pages(root: Path, out: Path) -> list[Page]:
             write_page(new_notebook(cells=[new_markdown_cell(text)]), page, out)
             pages.append(page)
     return pages
-
-
-def write_index(
-    verdicts: Iterable[Verdict], pages: dict[str, Page], model: str, out: Path, extra: Page | None = None
-) -> Path:
-    """Write index.html: one row per chapter, with its verdict and a link to its page; and a link to an extra page."""
-    rows = [(verdict, pages[verdict.chapter]) for verdict in verdicts]
-    body = _template("index").render(rows=rows, model=model, extra=extra)
-    path = out / "index.html"
-    path.write_text(_template("page").render(title="ioi-course", up="", head="", body=body), encoding="utf-8")
-    return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -39,36 +40,64 @@ class Failure:
 
 
 def chapters(root: Path, names: Iterable[str] = ()) -> list[Path]:
-    """Paths of the notebooks of the course in reading order; with `names`, of those chapters only.
+    """Paths of the lessons, appendices and references in reading order; with `names`, of those notebooks only.
 
-    A name is a notebook's stem or the beginning of one ("01" or "01_tokenization" or "appendix/a_synthetic_model").
+    A name is a number ("1", which is chapter 1), the beginning of a notebook's name below nbs/ ("01_tok", "appendix/a",
+    "library/metrics"), or a path to it.
     """
     nbs = root / "nbs"
-    groups = [
-        nbs.glob("index.ipynb"),
-        nbs.glob("[0-9]*.ipynb"),
-        nbs.glob("appendix/*.ipynb"),
-        nbs.glob("reference/*.ipynb"),
-    ]
-    every = [path for group in groups for path in sorted(group)]
+    groups = ("index.ipynb", "[0-9]*.ipynb", "appendix/*.ipynb", "reference/*.ipynb")
+    every = [path for group in groups for path in sorted(nbs.glob(group))]
     if not (names := list(names)):
         return every
-    stems = {chapter_name(path, root): path for path in every}
-    chosen = []
-    for name in names:
-        wanted = name.removeprefix("nbs/").removesuffix(".ipynb")
-        found = [path for stem, path in stems.items() if stem.startswith(wanted) or path.stem.startswith(wanted)]
-        if not found:
-            near = difflib.get_close_matches(wanted, [*stems, *(p.stem for p in every)], n=1, cutoff=0.3)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise CourseError(f"There is no chapter {name!r}.{hint} The chapters are: {', '.join(stems)}.")
-        chosen += [path for path in found if path not in chosen]
-    return chosen
+    library = sorted(nbs.glob("library/**/*.ipynb"))
+    found = [path for name in names for path in _named(name, root, every, library)]
+    return list(dict.fromkeys(found))
+
+
+def _named(name: str, root: Path, every: list[Path], library: list[Path]) -> list[Path]:
+    """The notebooks that a name stands for; `CourseError` with the nearest name if there is none."""
+    nbs = (root / "nbs").resolve()
+    for folder in (Path.cwd(), root, nbs):
+        for path in (folder / name, folder / f"{name}.ipynb"):
+            if path.is_file() and path.suffix == ".ipynb" and path.resolve().is_relative_to(nbs):
+                return [root / "nbs" / path.resolve().relative_to(nbs)]
+    wanted = name.removeprefix("./").removeprefix("nbs/").removesuffix(".ipynb")
+    if wanted.isdecimal():
+        found = [path for path in every if re.match(rf"0*{int(wanted)}_", path.stem)]
+    else:
+        found = [path for path in [*every, *library] if chapter_name(path, root).startswith(wanted)]
+        found = found or [path for path in every if path.stem.startswith(wanted)]
+    if not found:
+        stems = [chapter_name(path, root) for path in every]
+        near = difflib.get_close_matches(wanted, [*stems, *(path.stem for path in every)], n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise CourseError(f"There is no chapter {name!r}.{hint} The chapters are: {', '.join(stems)}.")
+    return found
 
 
 def chapter_name(path: Path, root: Path) -> str:
     """How a chapter is called: its path below nbs/ without the suffix."""
     return path.relative_to(root / "nbs").with_suffix("").as_posix()
+
+
+def read(path: Path) -> NotebookNode:
+    """A notebook as it may have been saved elsewhere: with what other programs leave out, without what they break.
+
+    Colab stores the state of widgets in a form that nbconvert cannot read; no chapter needs it. Raises `CourseError`.
+    """
+    try:
+        nb = nbformat.reads(path.read_text(encoding="utf-8-sig"), as_version=4)
+        nb.metadata.pop("widgets", None)
+        for cell in nb.cells:
+            cell.setdefault("metadata", {})
+            cell.source = "".join(cell.get("source", ""))
+            if cell.cell_type == "code":
+                cell.setdefault("execution_count", None)
+                cell.outputs = []
+    except Exception as error:  # whoever wrote the file has many ways to fail
+        raise CourseError(f"{path.name} is no notebook that can be read: {type(error).__name__}: {error}") from error
+    return nb
 
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
@@ -82,9 +111,10 @@ def execute(
     timeout: int = 600,  # seconds that one cell may take
     on_cell: Callable[[], None] = lambda: None,  # called after each code cell
     threads: int | None = None,  # how many torch may use; None: as it chooses
+    kernel: str = "python3",  # its name; `warm_kernels` has one that starts faster
 ) -> tuple[NotebookNode, Verdict, Failure | None]:
     """Execute a notebook in a fresh kernel in its own folder; the copy returned holds outputs up to a failing cell."""
-    nb = nbformat.read(path, as_version=4)
+    nb = read(path)
     name, seen, start = chapter_name(path, root), [], time.perf_counter()
 
     def executed(cell: NotebookNode, cell_index: int, execute_reply: dict) -> None:
@@ -95,7 +125,7 @@ def execute(
     client = NotebookClient(
         nb,
         timeout=timeout,
-        kernel_name="python3",
+        kernel_name=kernel,
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_start=lambda cell, cell_index: started.append(cell_index),
@@ -128,6 +158,5 @@ def save_outputs(nb: NotebookNode, path: Path) -> None:
     """Write an executed notebook back to its place in nbs/, as nbdev cleans it (no counts, no volatile metadata)."""
     from nbdev.clean import nbdev_clean
 
-    nb.metadata.pop("widgets", None)  # of progress bars, with random ids; no chapter keeps a widget
     nbformat.write(nb, path)
     nbdev_clean.__wrapped__(fname=os.fspath(path))
