@@ -29,7 +29,7 @@ def _key_positions(data: IOIDataset) -> dict[str, Int[Tensor, "batch"]]:
     bos = {"BOS": torch.zeros_like(data.lengths)} if data.bos else {}
     return {role: pos.cpu() for role, pos in (bos | {role: data.pos[role] for role in KEYS[1:-1]}).items()}
 
-
+# %% ../nbs/library/attention.ipynb #5103a57e
 def by_roles(
     values: Float[Tensor, "batch head dest src"],  # a pattern, or a pattern times something
     data: IOIDataset,
@@ -51,7 +51,7 @@ def by_roles(
 # %% ../nbs/library/attention.ipynb #d66ae38e
 PAIRS = (("END", "IO"), ("END", "S2"), ("S2", "S1"), ("S2", "S1+1"), ("S1+1", "S1"))  # those that the circuit uses
 
-
+# %% ../nbs/library/attention.ipynb #4251bf4e
 class _Best(Shown):
     """Attention to roles shows itself as the heads with most of it."""
 
@@ -117,7 +117,7 @@ def value_lengths(
     gram = W_O @ W_O.transpose(-1, -2)
     return torch.einsum("bphd,hde,bphe->bhp", v, gram, v).clamp(min=0).sqrt()
 
-
+# %% ../nbs/library/attention.ipynb #49224dbe
 def attention_to_roles(
     model,  # a TransformerBridge
     data: IOIDataset,

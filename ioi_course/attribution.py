@@ -138,7 +138,7 @@ def _layers(model, name: str) -> list[str]:
     """A hook point in every layer."""
     return [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers)]
 
-
+# %% ../nbs/library/attribution.ipynb #6b6a414d
 def _by_part(model, batch: IOIDataset, cache: ActivationCache, direction: Tensor) -> Float[Tensor, "batch part"]:
     """Embeddings; of each layer its heads together, the bias of their output, and the MLP; the bias of the end."""
     streams = {name: value for name, value in cache.items() if name != _SCALE}
@@ -177,7 +177,7 @@ class _Kind(NamedTuple):
     labels: Callable  # model -> the labels along the axes
     read: Callable  # model, batch, cache, direction -> contributions
 
-
+# %% ../nbs/library/attribution.ipynb #60eadc05
 def _embeddings(model) -> list[str]:
     return ["hook_embed", *(["hook_pos_embed"] if model.cfg.positional_embedding_type == "standard" else [])]
 
@@ -235,7 +235,7 @@ def direct_attribution(
                 _check_sum(values[-1], logit_diff(logits, batch, per_prompt=True).cpu())
     return Attribution(torch.cat(values), kind.axes, kind.labels(model), model_name(model))
 
-
+# %% ../nbs/library/attribution.ipynb #49791b21
 def _check_sum(parts: Float[Tensor, "batch part"], diff: Float[Tensor, "batch"]) -> None:
     """Raise unless the parts add up to the model's own logit difference, to 1e-3 of their size."""
     off, size = (parts.sum(dim=1) - diff).abs().max().item(), parts.abs().sum(dim=1).max().item()
@@ -275,7 +275,7 @@ def _check_heads(model, heads: Sequence[tuple[int, int]]) -> None:
     if not heads:
         raise ValueError("heads is empty; give at least one pair (layer, head).")
 
-
+# %% ../nbs/library/attribution.ipynb #a1173174
 def _by_source(
     model, batch: IOIDataset, cache: ActivationCache, direction: Tensor, layer: int, head: int
 ) -> Float[Tensor, "batch pos"]:
@@ -284,7 +284,7 @@ def _by_source(
     attention = pattern[torch.arange(len(batch)), head, batch.pos["END"].to(pattern.device)]
     return attention * torch.einsum("bsd,dm,bm->bs", v[:, :, head], model.W_O[layer, head], direction)
 
-
+# %% ../nbs/library/attribution.ipynb #b3edffeb
 def _roles(data: IOIDataset) -> dict[str, Tensor]:
     """Role -> position in each prompt, BOS among them."""
     bos = {"BOS": torch.zeros_like(data.lengths)} if data.bos else {}

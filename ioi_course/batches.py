@@ -46,7 +46,7 @@ def _check_names(model, names: Sequence[str]) -> list[str]:
             raise ValueError(f"{name!r} cannot be kept: only END is unembedded, and its logits come with every batch.")
     return list(dict.fromkeys(names))
 
-
+# %% ../nbs/library/batches.ipynb #0a85c8eb
 def _bytes(tensors: Sequence[Tensor]) -> int:
     """The memory that tensors keep alive: views of one storage share it, and a view keeps the whole of it."""
     storages = [tensor.untyped_storage() for tensor in tensors]
@@ -71,7 +71,7 @@ def _bytes_per_prompt(model, data: IOIDataset, names: list[str]) -> int:
     kept = _bytes([cache[name] for name in names]) + logits[0, -1].nbytes
     return 2 * kept + 2 * max(map(_bytes, blocks.values()))
 
-
+# %% ../nbs/library/batches.ipynb #a9e093c6
 def _batch_size(model, data: IOIDataset, names: list[str], memory: float) -> int:
     """How many prompts fit; a ValueError that says how much is needed if not even one does."""
     if not memory > 0:
@@ -97,7 +97,7 @@ def _forward(model, data: IOIDataset, names: list[str]) -> tuple[Float[Tensor, "
         logits, cache = model.run_with_cache(tokens, names_filter=names or (lambda name: False), use_cache=False)
     return logits[:, 0], ActivationCache({name: cache[name] for name in names}, model)
 
-
+# %% ../nbs/library/batches.ipynb #e6a52443
 def cached_batches(
     model,  # a TransformerBridge
     data: IOIDataset,

@@ -100,7 +100,7 @@ def _stream_diff(model, batch: IOIDataset, cache: ActivationCache, scale: str) -
     io, s = model.b_U[batch.answers.to(model.b_U.device)].unbind(dim=1)
     return (final_norm(model, stream, held) * answer_direction(model, batch)).sum(dim=-1) + io - s
 
-
+# %% ../nbs/library/lens.ipynb #8019a888
 def residual_lens(
     model,  # a TransformerBridge
     data: IOIDataset,
@@ -159,7 +159,7 @@ def _places_to_read(model, half_layers: bool) -> dict[str, str]:
     places = stream_places(model)
     return places if half_layers else {label: name for label, name in places.items() if not label.endswith("_mid")}
 
-
+# %% ../nbs/library/lens.ipynb #39e9c0e0
 def _predict(model, resid: Float[Tensor, "pos d_model"], k: int, asked: int | None) -> tuple[Tensor | None, ...]:
     """Of one place: probabilities and ids of the likeliest tokens, then probability and rank of the one asked about."""
     logits = final_norm(model, resid) @ model.W_U + model.b_U

@@ -12,15 +12,6 @@ from .heads import CLASSES
 from ..models import is_gpt2_small, is_synthetic
 from ..roles import Circuit, Edge
 
-# %% ../../nbs/library/bundled/answer_key.ipynb #3dca9bad
-def known_circuit(
-    model,  # a TransformerBridge
-) -> Circuit | None:
-    """The circuit that a model is known to have: the answer key, or for GPT-2 small the paper's; else None."""
-    if is_gpt2_small(model):
-        return replace(CIRCUIT, name="gpt2-small", source="Wang et al. 2022, arXiv 2211.00593")
-    return CIRCUIT if is_synthetic(model) else None
-
 # %% ../../nbs/library/bundled/answer_key.ipynb #acf861e6
 CIRCUIT = Circuit(
     roles={role: tuple(table) for role, (_, table) in CLASSES.items()},
@@ -35,3 +26,12 @@ CIRCUIT = Circuit(
     name="synthetic",
     source="written into its weights",
 )
+
+# %% ../../nbs/library/bundled/answer_key.ipynb #3dca9bad
+def known_circuit(
+    model,  # a TransformerBridge
+) -> Circuit | None:
+    """The circuit that a model is known to have: the answer key, or for GPT-2 small the paper's; else None."""
+    if is_gpt2_small(model):
+        return replace(CIRCUIT, name="gpt2-small", source="Wang et al. 2022, arXiv 2211.00593")
+    return CIRCUIT if is_synthetic(model) else None
