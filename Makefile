@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: help setup course test lab docs bench notebooks student assignments constraints clean
+.PHONY: help setup course test test-pythons lab docs bench notebooks student assignments constraints clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
 setup: $(STAMP) ## make .venv with the versions that the tests passed with
 
@@ -23,6 +23,9 @@ course: setup ## run every chapter; pages, index and report.json under build/cou
 test: setup ## everything that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
+
+test-pythons: ## the package's tests and three chapters on each Python of the course that is on this machine (slow)
+	$(PYTHON) tools/pythons.py
 
 lab: setup ## open the chapters in JupyterLab
 	$(BIN)/ioi-course lab

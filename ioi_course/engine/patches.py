@@ -143,7 +143,7 @@ def given_head(
     k[:, :, rows] = values
     return attend(q[:, rows], k, rows.start) @ v - z[:, rows]
 
-
+# %% ../../nbs/library/engine/patches.ipynb #7a01be15
 Visit = Callable[[Window, int, str], Tensor | None]
 
 
