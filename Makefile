@@ -42,6 +42,7 @@ notebooks: setup ## after an edit: make stubs, badges and links, export the modu
 	$(BIN)/python tools/glossary.py
 	$(BIN)/nbdev-export
 	$(BIN)/ioi-course run --model synthetic --save
+	$(BIN)/ioi-course run library --model synthetic --save --out build/library
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
 	$(BIN)/python tools/student.py

@@ -105,6 +105,7 @@ def _is_ours(pid: int) -> bool:
 
 def _become_kernel(channel: socket.socket) -> None:
     """In the fork: take over what the client was started with, and run a kernel until its end."""
+    import pandas
     import torch
     from ipykernel.kernelapp import IPKernelApp
 
@@ -125,6 +126,7 @@ def _become_kernel(channel: socket.socket) -> None:
         os.environ.pop("JPY_PARENT_PID", None)  # that is the client's parent
         os.chdir(given["cwd"])
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
+        pandas.set_option("display.max_columns", 20)  # as where it is imported in a kernel
         watch = f"--IPKernelApp.parent_handle={os.getppid()}"  # when the warm process ends, kernels do too
         sys.argv = ["ipykernel", "-f", given["connection_file"], watch, *given["arguments"]]
         channel.sendall(f"{os.getpid()}\n".encode())
