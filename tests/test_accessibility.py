@@ -17,8 +17,10 @@ import pytest
 from bs4 import BeautifulSoup
 
 from ioi_course.project import find_root
-from ioi_course.publish.pages import Page, page_of, write_assets, write_index, write_page
-from ioi_course.publish.run import Verdict, chapter_name, chapters
+from ioi_course.publish.pages import Page, page_of, write_assets, write_page
+from ioi_course.publish.run import Failure, Verdict, chapter_name, chapters
+from ioi_course.publish.runner import CourseRun
+from ioi_course.publish.welcome import Outcome
 
 ROOT = find_root()
 NOTEBOOKS = {chapter_name(path, ROOT): path for path in chapters(ROOT)}
@@ -134,6 +136,7 @@ def look(axe, tmp_path_factory) -> Iterator[Callable[..., dict]]:
         browser.value(f"{rules}\n0")
         return browser.value(REPORT)
 
+    report.browser = browser
     yield report
     browser.close()
 
@@ -188,12 +191,78 @@ def test_page_without_a_script(page):
     assert soup.html["lang"] and soup.main and soup.nav["aria-label"] and soup.title.string
 
 
-def test_index_in_a_browser(look, tmp_path):
-    write_assets(ROOT, tmp_path)
-    verdicts = [Verdict("00_setup", 10, 1.5, True), Verdict("01_tokenization", 3, 2.0, False)]
-    pages = {"00_setup": Page("Setup", "00_setup.html"), "01_tokenization": Page("Tokens", "01_tokenization.html")}
-    seen = look(write_index(verdicts, pages, "synthetic", tmp_path))
-    assert seen["problems"] == [] and seen["found"] == []
+@pytest.fixture(scope="module")
+def first_pages(tmp_path_factory) -> Path:
+    """The folder of a run of the whole course in which one chapter failed and the last ones were not reached."""
+    run = CourseRun(ROOT, tmp_path_factory.mktemp("run"), chapters(ROOT), "synthetic")
+    run.prepare()
+    for name in list(run.paths)[:-3]:
+        failure = Failure(name, 4, "x = 1", "ValueError: no") if name == "01_tokenization" else None
+        run.outcomes[name] = Outcome(Verdict(name, 10, 1.5, failure is None), failure)
+        (run.out / run.pages[name].href).parent.mkdir(exist_ok=True)
+        (run.out / run.pages[name].href).touch()
+    run.finish()
+    assert not run.problems
+    return run.out
+
+
+WIDE, NARROW = 1400, 390
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@pytest.mark.parametrize("name", ["index", "report"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_first_pages_in_a_browser(look, first_pages, name, scheme, width):
+    """Nothing that axe-core finds, in light and dark, and no page that scrolls sideways, on a desk and on a phone."""
+    sized = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    look.browser.call("Emulation.setDeviceMetricsOverride", **sized)
+    try:
+        seen = look(first_pages / f"{name}.html", scheme)
+        assert seen["problems"] == [] and seen["found"] == []
+        assert look.browser.value(OVERFLOW) <= 0
+    finally:
+        look.browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_reader_finds_the_ticks_again(look, first_pages):
+    """Ticks are counted, kept by the browser, and lead to the first chapter that is not ticked."""
+    said = "document.getElementById('progress-text').textContent"
+    look(first_pages / "index.html")
+    browser, chapter = look.browser, "document.querySelectorAll('input[data-chapter]')"
+    count = browser.value(f"{chapter}.length")
+    assert count >= 15 and browser.value(said).startswith(f"0 of {count} chapters read, about 16 hours")
+    browser.value(f"{chapter}[0].click(), {chapter}[2].click()")
+    look(first_pages / "index.html")
+    assert browser.value(f"[...{chapter}].map((box) => box.checked).slice(0, 4)") == [True, False, True, False]
+    assert browser.value(said).startswith(f"2 of {count} chapters read, about ")
+    assert browser.value("document.querySelector('#progress-text a').textContent") in browser.value(
+        f"{chapter}[1].closest('li').textContent"
+    )
+    assert browser.value("document.querySelector('#progress progress').value") == 2
+    browser.value(f"[...{chapter}].filter((box) => !box.checked).forEach((box) => box.click())")
+    assert browser.value(said) == f"{count} of {count} chapters read. That was the whole course: well done."
+    browser.value(f"[...{chapter}].forEach((box) => box.click())")
+    look(first_pages / "index.html")
+    assert browser.value(said).startswith(f"0 of {count}")
+
+
+def test_ticks_count_where_the_browser_keeps_nothing(look, first_pages):
+    """And what it keeps may be anything."""
+    said = "document.getElementById('progress-text').textContent"
+    blocked = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }});"
+    wrong = "localStorage.setItem('ioi-course.read', '{\"not\": \"a list\"}');"
+    for source, remembered in ((blocked, False), (wrong, True)):
+        made = look.browser.call("Page.addScriptToEvaluateOnNewDocument", source=source)
+        try:
+            assert look(first_pages / "index.html")["problems"] == []
+            look.browser.value("document.querySelector('input[data-chapter]').click()")
+            assert look.browser.value(said).startswith("1 of ")
+            where = look.browser.value("document.getElementById('progress-where').textContent")
+            assert ("remembers" in where) == remembered
+        finally:
+            look.browser.call("Page.removeScriptToEvaluateOnNewDocument", **made)
+    look.browser.value("localStorage.clear()")
 
 
 def test_page_in_the_dark(look, build):

@@ -22,7 +22,7 @@ from ioi_course.models import load_model
 from ioi_course.movers import copy_scores
 from ioi_course.plots import circuit_diagram
 from ioi_course.prompts import IOIDataset
-from ioi_course.publish import circuit_page, command, pages
+from ioi_course.publish import circuit_page, command, welcome
 from ioi_course.roles import Edge
 
 HEADS = [(2, 2), (3, 0), (5, 5), (8, 6), (9, 9), (10, 7), (11, 2)]  # one of each class
@@ -348,9 +348,11 @@ def test_course_has_the_page_or_the_reason(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(circuit_page, "write_page", lambda path, model, home: path.write_text(home))
     made = command._write_circuit_page(tmp_path, "synthetic")
     assert (tmp_path / made.href).read_text() == "index.html"
-    index = pages.write_index([], {}, "synthetic", tmp_path, made).read_text()
+    sheet = welcome.Sheet([], {}, set(), set(), "synthetic", [], made)
+    index = welcome.write_index(sheet, tmp_path).read_text()
     assert '<a href="circuit.html">The circuit, head by head</a>' in index
-    assert "circuit.html" not in pages.write_index([], {}, "tiny", tmp_path, None).read_text()
+    sheet = welcome.Sheet([], {}, set(), set(), "tiny", [])
+    assert "circuit.html" not in welcome.write_index(sheet, tmp_path).read_text()
 
 
 def test_site_gets_the_page_of_the_last_run(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -52,7 +53,8 @@ def test_run_writes_pages_index_and_report(small):
     assert [(row["chapter"], row["cells"], row["ok"]) for row in report] == [("00_setup", 4, True), ("01_one", 1, True)]
     assert all(set(row) == {"chapter", "cells", "seconds", "ok"} and row["seconds"] > 0 for row in report)
     index = (out / "index.html").read_text()
-    assert 'href="00_setup.html">Zero</a>' in index and "synthetic" in index
+    assert 'href="00_setup.html">Zero</a>' in index and "synthetic" in index and 'href="report.html"' in index
+    assert ">passed</td>" in (out / "report.html").read_text() and ">passed</td>" not in index
     page = (out / "00_setup.html").read_text()
     assert "42" in page and "<math" in page and 'href="01_one.html#x"' in page
     assert "<summary>Library code: <code>long_function</code></summary>" in page and "#|" not in page
@@ -168,9 +170,96 @@ def test_commands_say_where_they_must_be_run(tmp_path, monkeypatch):
 
 def test_chapters_of_the_real_course_are_in_reading_order(root):
     names = [course.chapter_name(path, root) for path in course.chapters(root)]
-    assert names[:4] == ["index", "00_setup", "01_tokenization", "02_logit_difference"]
+    assert names[:2] == ["index", "00_setup"] and names.index("01_tokenization") < names.index("02_logit_difference")
     assert "appendix/a_synthetic_model" in names and names[-1].startswith("reference/")
+    assert not [name for name in names if name.startswith("library/")]
     assert course.chapters(root, ["appendix/a"]) == [root / "nbs" / "appendix" / "a_synthetic_model.ipynb"]
+
+
+NOTEBOOKS = """index 00_setup 00_transformer 01_one 07_seven 10_ten 14_fourteen 16_sixteen
+    appendix/a_first appendix/b_second reference/numbers
+    library/metrics library/metrics_more library/00_inner library/.ipynb_checkpoints/metrics-checkpoint
+    drafts/idea""".split()
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A course of many empty notebooks, in a folder of its own."""
+    for name in NOTEBOOKS:
+        path = tmp_path / "clone" / "nbs" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "clone"
+
+
+def named(root, *names):
+    return [course.chapter_name(path, root) for path in course.chapters(root, names)]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("", NOTEBOOKS[:11]),
+        ("1", ["01_one"]),
+        ("01", ["01_one"]),
+        ("7", ["07_seven"]),
+        ("10", ["10_ten"]),
+        ("16", ["16_sixteen"]),
+        ("0", ["00_setup", "00_transformer"]),
+        ("00", ["00_setup", "00_transformer"]),
+        ("00_t", ["00_transformer"]),
+        ("7 1 07", ["07_seven", "01_one"]),
+        ("a B", ["appendix/a_first", "appendix/b_second"]),
+        ("appendix", ["appendix/a_first", "appendix/b_second"]),
+        ("numbers", ["reference/numbers"]),
+        ("library/metrics", ["library/metrics"]),
+        ("library/metrics.ipynb", ["library/metrics"]),
+        ("nbs/library/metrics_m", ["library/metrics_more"]),
+        ("library", ["library/00_inner", "library/metrics", "library/metrics_more"]),
+        ("nbs/07_seven.ipynb", ["07_seven"]),
+        ("nbs/07_seven", ["07_seven"]),
+        ("./nbs/07", ["07_seven"]),
+        ("nbs/drafts/idea.ipynb", ["drafts/idea"]),
+        ("nbs", NOTEBOOKS[:11]),
+    ],
+)
+def test_chapters_go_by_number_letter_name_or_path(many, names, found):
+    assert named(many, *names.split()) == found
+
+
+def test_paths_to_chapters_are_seen_from_where_one_stands(many, monkeypatch):
+    absolute = str(many / "nbs" / "07_seven")
+    for folder, names in [
+        (many.parent, ["clone/nbs/07_seven.ipynb", "./clone/nbs/07_seven", "nbs/07_seven.ipynb", "7"]),
+        (many, ["nbs/07_seven.ipynb", "./nbs/07_seven.ipynb", "nbs/../nbs/07_seven"]),
+        (many / "nbs", ["07_seven.ipynb", "./07_seven.ipynb", "./07_seven", "07_seven", "./07"]),
+        (many / "nbs" / "appendix", ["../07_seven.ipynb", "nbs/07_seven.ipynb"]),
+    ]:
+        monkeypatch.chdir(folder)
+        for name in [*names, absolute, f"{absolute}.ipynb"]:
+            assert named(many, name) == ["07_seven"], (folder, name)
+    assert named(many, "a_first.ipynb") == ["appendix/a_first"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "There is no chapter ''"),
+        ("2", "There is no chapter '2'"),
+        ("70", "There is no chapter '70'"),
+        ("z", "There is no chapter 'z'"),
+        ("07_sevne", "Did you mean '07_seven'?"),
+        ("metrisc", "Did you mean 'metrics'?"),
+        ("nbs/07_sevne.ipynb", "Did you mean '07_seven'?"),
+        ("elsewhere.ipynb", "elsewhere.ipynb is not below the course's nbs/"),
+        ("..", ".. is not below the course's nbs/"),
+    ],
+)
+def test_names_that_mean_nothing_are_explained(many, name, message, monkeypatch):
+    monkeypatch.chdir(many)
+    (many / "elsewhere.ipynb").touch()
+    with pytest.raises(project.CourseError, match=re.escape(message)):
+        course.chapters(many, [name])
 
 
 def test_doctor_says_what_to_do(monkeypatch):

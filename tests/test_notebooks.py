@@ -11,9 +11,19 @@ from cells import run_cells
 from nbformat.v4 import new_code_cell, new_notebook
 
 from ioi_course.publish.run import chapter_name, chapters, code_cells
+from ioi_course.publish.warm import warm_kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {chapter_name(path, ROOT): path for path in chapters(ROOT)}
+LIBRARY = {chapter_name(path, ROOT): path for path in chapters(ROOT, ["library"])}
+EVERY = NOTEBOOKS | LIBRARY
+
+
+@pytest.fixture(scope="session")
+def kernel():
+    """The name of a kernel whose imports are made: seventy fresh ones would need six minutes for them."""
+    with warm_kernels() as name:
+        yield name
 
 
 def stage(nb: nbformat.NotebookNode, path: Path) -> Path:
@@ -28,8 +38,8 @@ def stage(nb: nbformat.NotebookNode, path: Path) -> Path:
     return path
 
 
-def run_nbval(path: Path, threads: int) -> subprocess.CompletedProcess:
-    """Run nbval on one staged notebook in a process of its own, on `synthetic`."""
+def run_nbval(path: Path, threads: int, kernel: str) -> subprocess.CompletedProcess:
+    """Run nbval on one staged notebook in a process and a kernel of its own, on `synthetic`."""
     env = os.environ | {
         "IOI_COURSE_MODEL": "synthetic",
         "OMP_NUM_THREADS": str(threads),
@@ -42,6 +52,8 @@ def run_nbval(path: Path, threads: int) -> subprocess.CompletedProcess:
         "-m",
         "pytest",
         "--nbval",
+        "--nbval-kernel-name",
+        kernel,
         "-p",
         "no:cacheprovider",
         "-p",
@@ -54,16 +66,17 @@ def run_nbval(path: Path, threads: int) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=path.parent, env=env, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_outputs_are_the_stored_ones(name, tmp_path):
+@pytest.mark.parametrize("name", EVERY)
+def test_outputs_are_the_stored_ones(name, tmp_path, kernel):
     """With one thread for one chapter and two for the next: what is stored depends on neither."""
-    nb = nbformat.read(NOTEBOOKS[name], as_version=4)
-    result = run_nbval(stage(nb, tmp_path / "staged.ipynb"), threads=1 + list(NOTEBOOKS).index(name) % 2)
+    nb = nbformat.read(EVERY[name], as_version=4)
+    result = run_nbval(stage(nb, tmp_path / "staged.ipynb"), 1 + list(EVERY).index(name) % 2, kernel)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert f"{len(code_cells(nb))} passed" in result.stdout, result.stdout[-2000:]
 
 
-def test_a_changed_output_is_noticed(tmp_path):
+@pytest.mark.parametrize("ordinary", [False, True])
+def test_a_changed_output_is_noticed(tmp_path, kernel, ordinary):
     nb = nbformat.read(NOTEBOOKS["index"], as_version=4)
     changed = next(
         (cell, output)
@@ -74,7 +87,7 @@ def test_a_changed_output_is_noticed(tmp_path):
     text = changed.data["text/plain"]
     digit = next(character for character in text if character.isdigit())
     changed.data["text/plain"] = text.replace(digit, str((int(digit) + 1) % 10), 1)
-    result = run_nbval(stage(nb, tmp_path / "changed.ipynb"), threads=1)
+    result = run_nbval(stage(nb, tmp_path / "changed.ipynb"), 1, "python3" if ordinary else kernel)
     assert result.returncode == 1, result.stdout[-2000:]
     assert "1 failed" in result.stdout, result.stdout[-2000:]
 
@@ -98,9 +111,9 @@ def test_a_cell_that_fails_is_told(tmp_path):
         assert failure is None if told is None else told in failure
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_stored_notebook_is_fit_to_publish(name):
-    path = NOTEBOOKS[name]
+    path = EVERY[name]
     nb = nbformat.read(path, as_version=4)
     nbformat.validate(nb)
     assert path.stat().st_size < 1_000_000

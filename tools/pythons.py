@@ -1,83 +1,227 @@
-"""Run the package's tests and three chapters on every Python that the course claims and this machine has.
+"""Try the course on each Python beside this one: the package's tests and three chapters.
 
-    python tools/pythons.py [3.12 …]      all of them, or only those named
-
-Each gets an environment of its own under .venvs/. Left out are the tests of the repository as a whole, which do not
-depend on the version: stored outputs, pages, student editions, assignments and their grading.
+`make test-pythons` calls it. Each Python gets an environment of its own under .venvs/, with the
+versions of constraints.txt that it supports. The results are printed, and written to
+build/pythons/results.json. A Python that is not on this machine is passed over.
 """
 
-import re
+from __future__ import annotations
+
+import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as xml
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = ("1", "6", "12")
-WHOLE = """notebooks project workflows site accessibility colab student exercises glossary house assignments grading
-    circuit_page""".split()
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+CHAPTERS = ("1", "7", "12")
+# Not the package's: notebooks, site and repository as wholes, and pages in a browser: `make test`.
+LEFT_OUT = """accessibility assignments circuit_page colab glossary notebooks project pythons site
+    student workflows""".split()
+SHOWN = ("torch", "numpy", "pandas", "transformers", "transformer-lens", "ipython")
 
 
-def claimed() -> list[str]:
-    """The versions that the workflow tests and the README names."""
-    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
-    return re.findall(r'"(3\.\d+)"', re.search(r"python: \[(.*)\]", workflow)[1])
+class Broken(Exception):
+    """A Python on which something failed; the message says what."""
 
 
-def interpreter(version: str) -> str | None:
-    """Where a version of Python is, also among pyenv's that are not switched on; None if it is not here."""
-    installed = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"))
-    for found in (*map(str, reversed(installed)), shutil.which(f"python{version}")):
-        if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:
-            return found
-    return None
+@dataclass
+class Result:
+    """What came of one Python."""
+
+    version: str
+    python: str = ""  # the full version
+    packages: dict[str, str] = field(default_factory=dict)
+    tests: dict[str, int] = field(default_factory=dict)
+    test_seconds: float = 0.0
+    chapters: list[dict] = field(default_factory=list)
+    wrong: str = ""
+
+    def line(self) -> str:
+        """The result in one line."""
+        tests = ", ".join(f"{count} {what}" for what, count in self.tests.items())
+        chapters = ", ".join(
+            f"{row['chapter']} {'passed' if row['ok'] else 'FAILED'} ({row['seconds']:.0f} s)"
+            for row in self.chapters
+        )
+        parts = [f"tests: {tests} ({self.test_seconds:.0f} s)"] * bool(tests)
+        parts += [chapters] * bool(chapters) + [f"FAILED: {self.wrong}"] * bool(self.wrong)
+        return f"Python {self.python or self.version}: {'; '.join(parts)}"
+
+
+def find_python(version: str) -> str | None:
+    """A Python of this version that runs: from PATH, or pyenv's newest."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = sorted(pyenv.glob(f"{version}.*/bin/python"), key=lambda path: _patch(path.parts[-3]))
+    candidates = [shutil.which(f"python{version}"), *map(str, reversed(found))]
+    return next((path for path in candidates if path and _says(path) == version), None)
+
+
+def _patch(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
+def _says(python: str) -> str | None:
+    """The version that a Python gives of itself; None if it does not run, as a bare pyenv shim."""
+    code = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
+    try:
+        result = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60)
+    except OSError:
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def environment(version: str, python: str) -> Path:
-    """The folder of an environment's commands; made anew if requirements or constraints have changed since."""
-    home = ROOT / ".venvs" / version
-    stamp, needs = home / ".set-up", [ROOT / name for name in ("settings.ini", "setup.py", "constraints.txt")]
-    if not stamp.exists() or stamp.stat().st_mtime < max(path.stat().st_mtime for path in needs):
-        subprocess.run([python, "-m", "venv", "--clear", home], check=True)
-        pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-        subprocess.run([*pip, "torch"], check=True)
-        subprocess.run([*pip, "--editable", f"{ROOT}[dev]"], check=True)
-        stamp.touch()
-    return home / "bin"
+    """The environment's Python, made anew when the requirements have changed since."""
+    folder = ROOT / ".venvs" / version
+    stamp, made = folder / ".set-up", folder / "bin" / "python"
+    needs = [
+        ROOT / name for name in ("settings.ini", "setup.py", "pyproject.toml", "constraints.txt")
+    ]
+    if stamp.exists() and all(stamp.stat().st_mtime > path.stat().st_mtime for path in needs):
+        return made
+    shutil.rmtree(folder, ignore_errors=True)
+    _call([python, "-m", "venv", folder], "the environment cannot be made")
+    install = [made, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+    _call([*install, "torch"], "torch cannot be installed")
+    _call([*install, "--editable", f"{ROOT}[lab,dev]"], "the course cannot be installed")
+    stamp.touch()
+    return made
 
 
-def run(name: str, command: list) -> tuple[bool, str]:
-    """Whether a command passed, and its last line with the seconds that it took."""
-    start = time.perf_counter()
-    result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    lines = result.stdout.strip().splitlines() or [""]
-    if result.returncode:
-        print(f"--- {name}\n{result.stdout[-6000:]}{result.stderr[-2000:]}", flush=True)
-    return result.returncode == 0, f"{lines[-1].strip('= ')} ({time.perf_counter() - start:.0f} s)"
+def _call(command: list, wrong: str, **options) -> None:
+    """Run a command; `Broken` if it fails, for its output stands above."""
+    if subprocess.run([str(part) for part in command], cwd=ROOT, **options).returncode:
+        raise Broken(wrong)
 
 
-def check(version: str, python: str) -> bool:
-    """Test one version; prints what came of it."""
-    tools = environment(version, python)
-    ignored = [f"--ignore=tests/test_{name}.py" for name in WHOLE]
-    pytest = [tools / "python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider"]
-    chapters = [tools / "ioi-course", "run", *CHAPTERS, "--model", "synthetic", "--out", f"build/pythons/{version}"]
-    jobs = {"tests": [*pytest, *ignored], "chapters": chapters}
-    outcomes = {what: run(f"Python {version}, {what}", command) for what, command in jobs.items()}
-    for what, (passed, said) in outcomes.items():
-        print(f"Python {version}  {what:8}  {'passed' if passed else 'FAILED'}  {said}", flush=True)
-    return all(passed for passed, _ in outcomes.values())
+def run_tests(python: Path, out: Path, result: Result) -> None:
+    """Run the package's tests, two at a time."""
+    report, start = out / "tests.xml", time.perf_counter()
+    report.unlink(missing_ok=True)
+    command = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        f"--junitxml={report}",
+    ]
+    command += [f"--ignore=tests/test_{name}.py" for name in LEFT_OUT]
+    try:
+        _call(command, "tests", env=_clean())
+    finally:
+        result.test_seconds = round(time.perf_counter() - start, 1)
+        if report.exists():
+            result.tests = count(report)
+    if not result.tests.get("passed"):
+        raise Broken("no test passed")
 
 
-def main() -> int:
-    """0 if every version that is here passes, and at least one is."""
-    here = {version: interpreter(version) for version in sys.argv[1:] or claimed()}
-    for version in [version for version, python in here.items() if python is None]:
-        print(f"Python {version} is not on this machine: not run.")
-    passed = [check(version, python) for version, python in here.items() if python]
-    return 0 if passed and all(passed) else 1
+def count(report: Path) -> dict[str, int]:
+    """How many tests of a JUnit report passed, were skipped, and failed."""
+    suites = list(xml.parse(report).getroot().iter("testsuite"))
+    total = {
+        key: sum(int(suite.get(key, 0)) for suite in suites)
+        for key in ("tests", "skipped", "failures", "errors")
+    }
+    failed = total["failures"] + total["errors"]
+    return {
+        "passed": total["tests"] - total["skipped"] - failed,
+        "skipped": total["skipped"],
+        "failed": failed,
+    }
+
+
+def run_chapters(python: Path, out: Path, result: Result) -> None:
+    """Run three chapters on the synthetic model."""
+    report = out / "course" / "report.json"
+    report.unlink(missing_ok=True)
+    command = [
+        python,
+        "-m",
+        "ioi_course.cli",
+        "run",
+        *CHAPTERS,
+        "--model",
+        "synthetic",
+        "--out",
+        report.parent,
+    ]
+    try:
+        _call(command, "chapters", env=_clean())
+    finally:
+        if report.exists():
+            result.chapters = json.loads(report.read_text(encoding="utf-8"))
+    if len(result.chapters) < len(CHAPTERS):
+        raise Broken("chapters are missing from the report")
+
+
+def _clean() -> dict[str, str]:
+    """The environment's variables without those that would lead to another tree or another Python."""
+    left_out = ("PYTHONPATH", "PYTHONHOME", "PYENV_VERSION", "VIRTUAL_ENV")
+    return {key: value for key, value in os.environ.items() if key not in left_out}
+
+
+def versions_of(python: Path) -> dict:
+    """The full version of a Python and those of the packages that matter most."""
+    code = (
+        "import json, platform; from importlib.metadata import version;"
+        f"print(json.dumps([platform.python_version(), {{n: version(n) for n in {SHOWN}}}]))"
+    )
+    found = subprocess.run(
+        [str(python), "-c", code], capture_output=True, text=True, check=True, env=_clean()
+    )
+    full, packages = json.loads(found.stdout)
+    return {"python": full, "packages": packages}
+
+
+def attempt(version: str, python: str) -> Result:
+    """Set one Python up and try everything there; what went wrong first and what followed are in the result."""
+    result, out, wrong = Result(version), ROOT / "build" / "pythons" / version, []
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        made = environment(version, python)
+        result.__dict__.update(versions_of(made))
+        for step in (run_chapters, run_tests):
+            try:
+                step(made, out, result)
+            except Broken as error:
+                wrong.append(str(error))
+    except (Broken, subprocess.CalledProcessError) as error:
+        wrong.append(str(error))
+    result.wrong = ", ".join(wrong)
+    return result
+
+
+def main(wanted: list[str]) -> int:
+    """Try the Pythons that are named, or all but the one that runs this; 0 if at least one was there and none broke."""
+    ours = ".".join(map(str, sys.version_info[:2]))
+    results = []
+    for version in wanted or [each for each in VERSIONS if each != ours]:
+        if (python := find_python(version)) is None:
+            print(f"Python {version} is not on this machine: passed over.", flush=True)
+            continue
+        print(f"Python {version}: {python}", flush=True)
+        results.append(attempt(version, python))
+    if not results:
+        print("None of these Pythons is on this machine, so nothing was tried.")
+        return 1
+    kept = ROOT / "build" / "pythons" / "results.json"
+    kept.write_text(
+        json.dumps([asdict(result) for result in results], indent=2) + "\n", encoding="utf-8"
+    )
+    print("\n".join(result.line() for result in results))
+    return 1 if any(result.wrong for result in results) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

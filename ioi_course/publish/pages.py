@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from copy import deepcopy
@@ -14,12 +15,13 @@ from jinja2 import Template
 from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from nbformat import NotebookNode
+from nbformat import NotebookNode, from_dict
 from nbformat.v4 import new_markdown_cell, new_notebook
 from pygments.formatters import HtmlFormatter
 
-from ioi_course.publish.run import chapter_name
+from ioi_course.publish.run import chapter_name, write_file
 from ioi_course.publish.exercises import BEGIN, END, is_solution
+from ioi_course.publish.mend import mended, presentable
 from ioi_course.plots import page_head
 from ioi_course.publish.badge import is_badge
 
@@ -46,13 +48,20 @@ class Page:
 
 
 class _Renderer(IPythonRenderer):
-    """Formulas as MathML, which browsers draw without a script."""
+    """Formulas as MathML, drawn without a script; one that cannot be read is shown as written."""
 
     def block_math(self, body: str) -> str:
-        return latex_to_mathml(body, display="block")
+        return _formula(body, "block")
 
     def inline_math(self, body: str) -> str:
-        return latex_to_mathml(body)
+        return _formula(body, "inline")
+
+
+def _formula(body: str, display: str) -> str:
+    try:
+        return latex_to_mathml(body, display=display)
+    except Exception:  # the converter has many ways to say no; one formula is not worth a page
+        return f"<code>{html.escape(body)}</code>"
 
 
 class _Exporter(HTMLExporter):
@@ -70,19 +79,24 @@ def title_of(nb: NotebookNode, default: str) -> str:
 
 
 def page_of(path: Path, root: Path, nb: NotebookNode) -> Page:
-    """The page of a chapter. nbs/index.ipynb becomes welcome.html, since index.html is the first page of the run."""
+    """The page of a chapter; nbs/index.ipynb's is introduction.html: index.html welcomes."""
     name = chapter_name(path, root)
-    return Page(title_of(nb, name), "welcome.html" if name == "index" else f"{name}.html")
+    return Page(title_of(nb, name), "introduction.html" if name == "index" else f"{name}.html")
 
 
 def _for_reading(nb: NotebookNode) -> NotebookNode:
     """The notebook as a reader sees it: no badge, hidden cells or directives, solutions and long library code folded."""
-    nb = deepcopy(nb)
+    nb = from_dict(mended(deepcopy(nb)))
+    nb.metadata = NotebookNode(language_info={"name": "python", "pygments_lexer": "ipython3"})
     nb.cells = [c for c in nb.cells if not (is_badge(c) or c.cell_type == "code" and HIDDEN.search(c.source))]
     for cell in nb.cells:
         if cell.cell_type == "code":
             exported = EXPORTED.search(cell.source)
             solution = is_solution(cell)
+            cell.metadata = NotebookNode()
+            for output in cell.outputs:
+                if "data" in output:
+                    output.data = presentable(output.data)
             cell.source = MARKER.sub("", DIRECTIVE.sub("", cell.source)).strip()
             if solution:
                 cell.metadata.folded = "Solution"
@@ -92,12 +106,11 @@ def _for_reading(nb: NotebookNode) -> NotebookNode:
         else:
             cell.source = NOTEBOOK_LINK.sub(r"\1.html\2)", cell.source)
     nb.cells = [cell for cell in nb.cells if cell.source]
-    nb.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
     return nb
 
 
 def template(name: str) -> Template:
-    """A template of the pages by its name."""
+    """A template of the package."""
     return Template((DATA / f"{name}.html.j2").read_text(encoding="utf-8"))
 
 
@@ -114,31 +127,41 @@ def write_assets(root: Path, out: Path) -> None:
     (out / "assets" / "page.js").write_text((DATA / "page.js").read_text(encoding="utf-8"), encoding="utf-8")
 
 
-def write_page(nb: NotebookNode, page: Page, out: Path, previous: Page | None = None, next: Page | None = None) -> Path:
+def write_page(
+    nb: NotebookNode,  # executed
+    page: Page,
+    out: Path,  # the folder that the page's address is seen from
+    previous: Page | None = None,
+    next: Page | None = None,
+    notice: str | None = None,  # a sentence that stands above everything else
+) -> Path:
     """Write one executed notebook as a page below `out`, with links to its neighbours."""
     exporter = _Exporter(template_name="basic", raw_template=(DATA / "notebook.html.j2").read_text(encoding="utf-8"))
     body, _ = exporter.from_notebook_node(_for_reading(nb))
-    path = out / page.href
-    path.parent.mkdir(parents=True, exist_ok=True)
     up = "../" * page.href.count("/")
     head = page_head(out / "assets", f"{up}assets/")
     body = EMPTY_HEADER.sub("<td></td>", body)
-    html = template("page").render(title=page.title, up=up, head=head, body=body, previous=previous, next=next)
-    path.write_text(html, encoding="utf-8")
-    return path
+    text = template("page").render(
+        title=page.title, up=up, head=head, body=body, previous=previous, next=next, notice=notice
+    )
+    return write_file(out / page.href, text)
 
 
-def write_text_pages(root: Path, out: Path) -> list[Page]:
-    """Write the pages without code that the chapters lead to, with the anchors that their headings name."""
-    pages = []
-    for path in (root / "nbs" / f"{name}.qmd" for name in TEXT_PAGES):
-        if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            front = FRONT.match(text)
-            meta = yaml.safe_load(front[1])
-            page = Page(meta["title"], f"{path.stem}.html")
-            text = ANCHORED.sub(lambda h: f'<h{len(h[1])} id="{h[3]}">{h[2]}</h{len(h[1])}>', text[front.end() :])
-            text = f"# {page.title}\n\n> {meta['description']}\n\n{text}"
-            write_page(new_notebook(cells=[new_markdown_cell(text)]), page, out)
-            pages.append(page)
-    return pages
+def text_pages(root: Path) -> dict[Path, Page]:
+    """The pages without code that the chapters lead to, by their files in nbs/."""
+    paths = [root / "nbs" / f"{name}.qmd" for name in TEXT_PAGES]
+    there = [path for path in paths if path.is_file()]
+    return {p: Page(p.stem.replace("_", " ").capitalize(), f"{p.stem}.html") for p in there}
+
+
+def write_text_page(path: Path, out: Path) -> Page:
+    """Write a page without code, with the anchors that its headings name."""
+    text = path.read_text(encoding="utf-8")
+    if (front := FRONT.match(text)) is None:
+        raise ValueError(f"{path} must begin with a front matter that gives title and description.")
+    meta = yaml.safe_load(front[1])
+    page = Page(meta["title"], f"{path.stem}.html")
+    text = ANCHORED.sub(lambda h: f'<h{len(h[1])} id="{h[3]}">{h[2]}</h{len(h[1])}>', text[front.end() :])
+    text = f"# {page.title}\n\n> {meta['description']}\n\n{text}"
+    write_page(new_notebook(cells=[new_markdown_cell(text)]), page, out)
+    return page

@@ -1,72 +1,213 @@
-"""The first page of the executed course, made from the notebooks, and the report of the run on a page of its own."""
+"""The first page of an executed course, which welcomes its reader, and the report beside it."""
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nbformat import NotebookNode
 
-from ioi_course.publish.pages import Page, template
-from ioi_course.publish.run import Failure, Verdict
+from ioi_course.publish.run import Failure, Verdict, write_file
+from ioi_course.publish.pages import DATA, Page, template
 
-NUMBERS = {"five": 5, "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30}
-MINUTES = re.compile(rf"(\d+|{'|'.join(NUMBERS)})\s+minutes", re.IGNORECASE)
-QUESTION = re.compile(r"^\*\*(?!Time)(?:The question:\*\*\s*)?(.+?)(?:\*\*)?$", re.MULTILINE)
-LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+QUESTIONS = (
+    re.compile(r"\*\*(?:The )?question:?\*\*:?\s+(.+?\?)", re.IGNORECASE | re.DOTALL),
+    re.compile(r"^\*\*(.+?\?)\*\*$", re.MULTILINE),
+)
+SUMMARY = re.compile(r"^> *(.+)$", re.MULTILINE)
+NUMBERS = {
+    "five": 5,
+    "ten": 10,
+    "fifteen": 15,
+    "twenty": 20,
+    "thirty": 30,
+    "forty": 40,
+    "fifty": 50,
+    "sixty": 60,
+}
+MINUTES = re.compile(rf"\b(\d+|{'|'.join(NUMBERS)}) minutes", re.IGNORECASE)
+LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+MARKS = re.compile(r"\*\*|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)|`")
+GROUPS = {  # the folder below nbs/: what its notebooks are called on the page
+    "": "Chapters",
+    "appendix": "Appendices",
+    "reference": "To look things up",
+}
 
 
 @dataclass(frozen=True)
-class Chapter:
-    """What the first page says of a notebook."""
+class Entry:
+    """What the welcome page says of a notebook: all of it stands in the notebook's first cell."""
 
-    name: str  # below nbs/, without the suffix
-    page: Page
-    question: str = ""
-    minutes: int | None = None
-    ready: bool = True  # whether its page is there
-    verdict: Verdict | None = None  # None if it was not run this time
+    name: str
+    title: str
+    href: str
+    question: str  # or the summary, of a notebook that asks none
+    minutes: int | None
+
+    @property
+    def label(self) -> str:
+        """A chapter's number, an appendix' letter, or nothing."""
+        if found := re.match(r"(\d+)_", self.name):
+            return str(int(found[1]))
+        found = re.match(r"appendix/([a-z])_", self.name)
+        return found[1].upper() if found else ""
 
     @property
     def group(self) -> str:
-        """Under which heading it stands."""
-        kinds = {"appendix": "Appendices", "reference": "To look things up"}
-        return kinds.get(self.name.partition("/")[0], "Library" if self.name.startswith("library/") else "Chapters")
+        """The heading that it is listed under."""
+        folder = self.name.rpartition("/")[0]
+        return GROUPS.get(folder, folder.capitalize())
 
 
-def chapter_of(nb: NotebookNode, name: str, page: Page, out: Path, verdict: Verdict | None) -> Chapter:
-    """Read a chapter's question and time from its first cell."""
-    text = next((LINK.sub(r"\1", cell.source) for cell in nb.cells if cell.cell_type == "markdown"), "")
-    minutes = MINUTES.search(text)
-    number = minutes and (NUMBERS.get(minutes[1].lower()) or int(minutes[1]))
-    questions = [found.strip().strip("*").strip() for found in QUESTION.findall(text)]
-    question = next((found for found in questions if found.endswith("?")), "")
-    question = question[:1].upper() + question[1:]
-    return Chapter(name, page, question, number, (out / page.href).is_file(), verdict)
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a chapter, and why it stopped if it did."""
+
+    verdict: Verdict
+    failure: Failure | None = None
 
 
-def write_welcome(chapters: Sequence[Chapter], model: str, out: Path, extra: Page | None = None) -> Path:
-    """Write index.html: where to begin, what each chapter asks, how long it takes, and how far the reader is."""
-    groups: dict[str, list[Chapter]] = {}
-    for chapter in chapters:
-        if chapter.name != "index":
-            groups.setdefault(chapter.group, []).append(chapter)
-    first = next((chapter for chapter in groups.get("Chapters", []) if chapter.ready), None)
-    hours = round(sum(chapter.minutes or 0 for chapter in groups.get("Chapters", [])) / 60)
-    body = template("index").render(groups=groups, model=model, extra=extra, first=first, hours=hours,
-                                    welcome=any(chapter.name == "index" and chapter.ready for chapter in chapters),
-                                    failed=[c for c in chapters if c.verdict and not c.verdict.ok])  # fmt: skip
-    path = out / "index.html"
-    path.write_text(template("page").render(title="The IOI course", up="", head="", body=body), encoding="utf-8")
-    return path
+@dataclass(frozen=True)
+class Sheet:
+    """What the welcome page and the report are made from."""
+
+    entries: list[Entry]
+    outcomes: dict[str, Outcome]  # of the notebooks that this run executed
+    wanted: set[str]  # the notebooks that this run set out to execute
+    shown: set[str]  # those that have a page, from this run or an earlier one
+    model: str
+    texts: list[Page]  # glossary, notation, instructor guide
+    extra: Page | None = None  # the circuit's page
+
+    def failed(self, name: str) -> bool:
+        """Whether this run executed a notebook and it did not get through."""
+        return name in self.outcomes and not self.outcomes[name].verdict.ok
 
 
-def write_report_page(rows: Sequence[tuple[Verdict, Page, Failure | None]], model: str, out: Path) -> Path:
-    """Write report.html: a row per chapter that was run, with its verdict and why it stopped."""
-    body = template("report").render(rows=rows, model=model, plain=lambda text: re.sub(r"\x1b\[[0-9;]*m", "", text))
-    path = out / "report.html"
-    html = template("page").render(title="What was run", up="", head="", body=body)
-    path.write_text(html, encoding="utf-8")
-    return path
+def plain(markdown: str) -> str:
+    """Markdown's text without links, emphasis and line breaks."""
+    return " ".join(MARKS.sub("", LINK.sub(r"\1", markdown)).split())
+
+
+def question_of(text: str) -> str:
+    """The question that a chapter's first cell says it answers; failing that, its summary."""
+    for pattern in QUESTIONS:
+        if found := pattern.search(text):
+            asked = plain(found[1])
+            return asked[:1].upper() + asked[1:]
+    found = SUMMARY.search(text)
+    return plain(found[1]) if found else ""
+
+
+def minutes_of(text: str) -> int | None:
+    """The minutes that a chapter's first cell says it takes."""
+    if (found := MINUTES.search(text)) is None:
+        return None
+    return int(found[1]) if found[1].isdecimal() else NUMBERS[found[1].lower()]
+
+
+def entries(notebooks: dict[str, NotebookNode | None], pages: dict[str, Page]) -> list[Entry]:
+    """The entries of notebooks by name, in order; one that could not be read has only its name."""
+    made = []
+    for name, nb in notebooks.items():
+        text = (
+            next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), "")
+            if nb
+            else ""
+        )
+        title = re.sub(r"^Appendix \w+ · ", "", plain(pages[name].title))
+        made.append(Entry(name, title, pages[name].href, question_of(text), minutes_of(text)))
+    return made
+
+
+def duration(minutes: int) -> str:
+    """Minutes as a reader says them."""
+    hours, rest = divmod(minutes, 60)
+    parts = [(hours, "hour")] * bool(hours) + [(rest, "minute")] * bool(rest or not hours)
+    return " ".join(f"{count} {unit}{'s' * (count != 1)}" for count, unit in parts)
+
+
+def write_index(sheet: Sheet, out: Path) -> Path:
+    """Write index.html: what to read first, how to read a page, the chapters, and progress."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in sheet.entries:
+        if entry.name != "index":
+            groups.setdefault(entry.group, []).append(entry)
+    course = groups.get("Chapters", [])
+    body = template("welcome").render(
+        sheet=sheet,
+        introduction=next((entry for entry in sheet.entries if entry.name == "index"), None),
+        first=next((entry for entry in course if entry.name in sheet.shown), None),
+        groups=groups,
+        course=course,
+        total=sum(entry.minutes or 0 for entry in course),
+        failed=[entry for entry in sheet.entries if sheet.failed(entry.name)],
+        unfinished=[e for e in sheet.entries if e.name in sheet.wanted - sheet.outcomes.keys()],
+        duration=duration,
+    )
+    return _write(
+        "Welcome to the course",
+        body,
+        sheet,
+        out / "index.html",
+        (DATA / "welcome.js").read_text("utf-8"),
+    )
+
+
+def write_report_page(sheet: Sheet, out: Path) -> Path:
+    """Write report.html: seconds, cells and verdict of each chapter of the run, and why it failed."""
+    rows = [
+        (entry, sheet.outcomes[entry.name])
+        for entry in sheet.entries
+        if entry.name in sheet.outcomes
+    ]
+    body = template("report").render(rows=rows, sheet=sheet, plain_reason=plain_reason)
+    return _write("The run: seconds and verdicts", body, sheet, out / "report.html")
+
+
+def plain_reason(reason: str) -> str:
+    """A traceback without a terminal's colours."""
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", reason)
+
+
+def _write(title: str, body: str, sheet: Sheet, path: Path, script: str = "") -> Path:
+    """Write a page that holds its styles and script itself."""
+    css = "".join((DATA / name).read_text(encoding="utf-8") for name in ("page.css", "welcome.css"))
+    text = template("frame").render(
+        title=title, body=body, sheet=sheet, css=css, script=script, here=path.name
+    )
+    return write_file(path, text)
+
+
+BARE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def bare_page(title: str, *lines: str | tuple[str, str], home: str = "") -> str:
+    """A page that needs no template, for where one is broken: lines of text, or text and address."""
+    rows = [(line, "") if isinstance(line, str) else line for line in lines]
+    rows += [("All chapters", home)] * bool(home)
+    body = []
+    for text, href in rows:
+        text = html.escape(plain_reason(text))
+        body.append(
+            f'<p><a href="{html.escape(href)}">{text}</a></p>' if href else f"<pre>{text}</pre>"
+        )
+    return BARE.format(title=html.escape(title), body="\n".join(body))
