@@ -66,7 +66,7 @@ def _every_z(
     engine = engine_of(model)
     each = engine.bytes_of_run(data.tokens.shape[1]) / 2**30
     if not memory >= each:
-        raise ValueError(f"memory is {memory!r} GB; one prompt takes {each:.2g} GB. Give memory={2 * each:.2g} or more.")
+        raise ValueError(f"memory is {memory!r} GB; a prompt takes {each:.2g} GB. Give memory={2 * each:.2g} or more.")
     for batch in data.batches(min(int(memory / each), 64)):
         with torch.no_grad():
             found = run(engine, batch.tokens.to(engine.embed[0].device))

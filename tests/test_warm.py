@@ -51,10 +51,9 @@ def test_a_notebook_sees_what_it_sees_in_an_ordinary_kernel(kernel, tmp_path):
 
 
 def test_nothing_passes_from_one_kernel_to_the_next(kernel, tmp_path):
-    outputs(kernel, tmp_path, "import torch, pandas\ntorch.leak = pandas.leak = x = 1", "import os; os.environ['LEAK'] = '1'")
-    (seen,) = outputs(kernel, tmp_path, "import os, torch, pandas\n"
-                      "[hasattr(torch, 'leak'), hasattr(pandas, 'leak'), 'x' in globals(), 'LEAK' in os.environ]")  # fmt: skip
-    assert seen == "[False, False, False, False]"
+    outputs(kernel, tmp_path, "import os, torch\ntorch.leak = x = 1\nos.environ['LEAK'] = '1'\nx")
+    look = "import os, torch\n[hasattr(torch, 'leak'), 'x' in globals(), 'LEAK' in os.environ]"
+    assert outputs(kernel, tmp_path, look) == ["[False, False, False]"]
 
 
 def test_it_is_much_faster(kernel, tmp_path):

@@ -125,6 +125,7 @@ def _become_kernel(channel: socket.socket) -> None:
         os.environ.update(given["env"])
         os.environ.pop("JPY_PARENT_PID", None)  # that is the client's parent
         os.chdir(given["cwd"])
+        sys.path[:] = filter(None, sys.path)  # the current folder, which Jupyter's launcher takes away, too
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
         pandas.set_option("display.max_columns", 20)  # as where it is imported in a kernel
         watch = f"--IPKernelApp.parent_handle={os.getppid()}"  # when the warm process ends, kernels do too
