@@ -134,7 +134,7 @@ def test_bad_sources(tokenizer, few, monkeypatch):
             call(["When Mary and John went"])
     with pytest.raises(ValueError, match="2 prompts, but 1 in the source"):
         signals(data, data[:1])
-    monkeypatch.setattr(inhibition, "TEMPLATES", (data[0].template,))
+    monkeypatch.setattr("ioi_course.signals.TEMPLATES", (data[0].template,))
     with pytest.raises(ValueError, match="No template puts S1 elsewhere"):
         signal_source(data[:1], "random")
 
