@@ -24,8 +24,8 @@ test: setup ## everything that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
 
-test-pythons: ## the package's tests and three chapters on each Python of the course that is on this machine (slow)
-	$(PYTHON) tools/pythons.py
+test-pythons: setup ## the package's tests and three chapters on each Python of the course that is on this machine (slow)
+	$(BIN)/python tools/pythons.py
 
 lab: setup ## open the chapters in JupyterLab
 	$(BIN)/ioi-course lab

@@ -9,7 +9,7 @@ from ioi_course.publish.run import chapters
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY = re.compile(r"^### (?P<title>.+?) \{#(?P<id>[\w-]+)\}\n<!-- links: (?P<words>.+?) -->$", re.MULTILINE)
-LINK = re.compile(r"\[([^\[\]]+)\]\((?:\.\./)?glossary\.qmd#[\w-]+\)")
+LINK = re.compile(r"\[([^\[\]]+)\]\((?:\.\./)*glossary\.qmd#[\w-]+\)")
 NOT_PROSE = re.compile(
     r"""^```.*?^```            # a block of code
     | (?P<ticks>`+).+?(?P=ticks)
@@ -74,7 +74,7 @@ def linked(path: Path, root: Path) -> str:
 
 def to_link(root: Path) -> list[Path]:
     """The notebooks whose terms are linked: all but the index, which README is made from."""
-    return [path for path in chapters(root) if path.stem != "index"]
+    return [path for path in (*chapters(root), *chapters(root, ["library"])) if path.stem != "index"]
 
 
 if __name__ == "__main__":
