@@ -231,7 +231,8 @@ def test_ctrl_c_keeps_what_was_done(small):
     write(small, "01_spoiled", sleep)
     command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
                "from ioi_course.cli import app; app()", "run", "--jobs", "1", "--root", str(small)]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, **pipes, start_new_session=True)
     until = time.monotonic() + 120
     while not (mark.exists() and mark.read_text()) and time.monotonic() < until:
         time.sleep(0.1)

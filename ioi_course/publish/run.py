@@ -160,21 +160,28 @@ def execute(
     reason = None
     try:
         work = client.async_execute(env=os.environ | _limits(threads))
-        asyncio.run(_until(stop or threading.Event(), work))
+        asyncio.run(_until(stop or threading.Event(), client, work))
     except Exception as error:
         reason = _reason(error, timeout)
     verdict = Verdict(name, len(seen), round(time.perf_counter() - start, 1), reason is None)
     return nb, verdict, _failure(name, nb, started, reason)
 
 
-async def _until(stop: threading.Event, work: Coroutine) -> None:
-    """Wait for some work, and cancel it as soon as another thread says stop."""
+async def _until(stop: threading.Event, client: NotebookClient, work: Coroutine) -> None:
+    """Wait for a client's work; as soon as another thread says stop, end its kernel and raise."""
     task = asyncio.ensure_future(work)
     while not task.done():
         await asyncio.wait({task}, timeout=0.2)
         if stop.is_set():
-            task.cancel()
-    await task
+            client.shutdown_kernel = "immediate"
+            task.cancel()  # once: a second time would cut the kernel's own end short
+            break
+    try:
+        await task
+    except Exception as error:  # nbclient takes a cancelled cell for a dead kernel
+        if stop.is_set():
+            raise asyncio.CancelledError from error
+        raise
 
 
 def _limits(threads: int | None) -> dict[str, str]:
