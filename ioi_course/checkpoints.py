@@ -43,7 +43,7 @@ def in_colab() -> bool:
     """Whether this runs on Google Colab."""
     return "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
 
-
+# %% ../nbs/library/checkpoints.ipynb #75d424f8
 def pick_device(
     name: str | torch.device = "auto",  # "auto", "cpu", "cuda", "cuda:1" or "mps"
 ) -> torch.device:
@@ -66,6 +66,37 @@ def pick_device(
             "choose Runtime > Change runtime type > GPU; elsewhere use device='cpu', which is enough for the course."
         )
     return device
+
+# %% ../nbs/library/checkpoints.ipynb #a684e6ad
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, warnings or log lines inside; afterwards, also after an exception, all is as it was."""
+    root = logging.getLogger()
+    level, verbosity = root.level, transformers_logging.get_verbosity()
+    bars, hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    try:
+        root.setLevel(logging.ERROR)
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        (enable_progress_bars if hub_bars else disable_progress_bars)()
+
+
+@contextlib.contextmanager
+def _loading(what: str, advice: str) -> Iterator[None]:
+    """Quiet inside; whatever goes wrong there becomes a `ModelError` about `what`."""
+    try:
+        with _quiet():
+            yield
+    except Exception as error:
+        raise ModelError(f"{what} cannot be loaded: {str(error).strip().rstrip('.')}. {advice}") from error
 
 # %% ../nbs/library/checkpoints.ipynb #9bd1790a
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")  # one of these is enough
@@ -112,7 +143,7 @@ def _check_files(folder: Path, advice: str) -> None:
     if missing or not files:
         raise ModelError(f"{folder} lacks {', '.join(missing) or _WEIGHTS}. {advice}")
 
-
+# %% ../nbs/library/checkpoints.ipynb #4d526397
 def _count_parameters(folder: Path, advice: str) -> int:
     """How many numbers the weight files hold, by their headers. Raises `ModelError` for a broken file."""
     total = 0
@@ -136,37 +167,6 @@ def _check_memory(n_params: int, dtype: torch.dtype, device: torch.device) -> No
             f"{needed / 2**30:.1f} GB while they are processed, and {free / 2**30:.1f} GB are free. Close other "
             "notebooks, take a smaller model, pass dtype=torch.bfloat16, or device_map='auto' with several GPUs."
         )
-
-# %% ../nbs/library/checkpoints.ipynb #a684e6ad
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars, warnings or log lines inside; afterwards, also after an exception, all is as it was."""
-    root = logging.getLogger()
-    level, verbosity = root.level, transformers_logging.get_verbosity()
-    bars, hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    try:
-        root.setLevel(logging.ERROR)
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(level)
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        (enable_progress_bars if hub_bars else disable_progress_bars)()
-
-
-@contextlib.contextmanager
-def _loading(what: str, advice: str) -> Iterator[None]:
-    """Quiet inside; whatever goes wrong there becomes a `ModelError` about `what`."""
-    try:
-        with _quiet():
-            yield
-    except Exception as error:
-        raise ModelError(f"{what} cannot be loaded: {str(error).strip().rstrip('.')}. {advice}") from error
 
 # %% ../nbs/library/checkpoints.ipynb #8a3a8122
 def _read_folder(

@@ -122,7 +122,7 @@ def resolve_model(
         raise ModelError(f"There is no folder {name!r}, seen from {Path.cwd()}. Check the path.")
     raise _unknown(name)
 
-
+# %% ../nbs/library/models.ipynb #2c2ac6fd
 def _auto() -> str:
     if in_cache("gpt2-small") or hub_answers():
         return "gpt2-small"
@@ -149,7 +149,7 @@ def hub_answers(
     thread.join(timeout)
     return answers == [True]
 
-
+# %% ../nbs/library/models.ipynb #4c8cb6fe
 def in_cache(
     name: str,  # a model's name or a folder
 ) -> bool:

@@ -278,7 +278,7 @@ def _slots(data: IOIDataset) -> list[Int[Tensor, "batch"]]:
     io, s1 = data.pos["IO"], data.pos["S1"]
     return [torch.minimum(io, s1), torch.maximum(io, s1), data.pos["S2"], data.pos["END"]]
 
-
+# %% ../nbs/library/prompts.ipynb #226fbc95
 def check_aligned(clean: IOIDataset, other: IOIDataset) -> None:
     """Raise a ValueError that says where, if a position does not mean the same in both datasets."""
     why = misalignment(clean, other)

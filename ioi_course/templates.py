@@ -152,6 +152,19 @@ def _sample(
     return prompts
 
 # %% ../nbs/library/templates.ipynb #eb63ceb7
+def _words(kind: str, words: Sequence[str], least: int = 1) -> tuple[str, ...]:
+    """The words as a tuple, after checks: at least `least` strings, all different, not empty, no space around them."""
+    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f"{kind} must be a list of strings, not {words!r}.")
+    words = tuple(words)
+    if len(words) < least:
+        raise ValueError(f"{len(words)} {kind} given, at least {least} needed.")
+    for word in words:
+        if not word or word != word.strip() or words.count(word) > 1:
+            raise ValueError(f"{kind} must be different words, without spaces around them; look at {word!r}.")
+    return words
+
+# %% ../nbs/library/templates.ipynb #e1760e08
 def sample_prompts(
     n: int,  # number of prompts, all different
     seed: int = 0,  # the same seed gives the same prompts
@@ -177,16 +190,3 @@ def sample_prompts(
     prompts[::2] = _sample(rng, (n + 1) // 2, "ABBA", *words)
     prompts[1::2] = _sample(rng, n // 2, "BABA", *words)
     return prompts
-
-
-def _words(kind: str, words: Sequence[str], least: int = 1) -> tuple[str, ...]:
-    """The words as a tuple, after checks: at least `least` strings, all different, not empty, no space around them."""
-    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-        raise TypeError(f"{kind} must be a list of strings, not {words!r}.")
-    words = tuple(words)
-    if len(words) < least:
-        raise ValueError(f"{len(words)} {kind} given, at least {least} needed.")
-    for word in words:
-        if not word or word != word.strip() or words.count(word) > 1:
-            raise ValueError(f"{kind} must be different words, without spaces around them; look at {word!r}.")
-    return words

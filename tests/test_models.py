@@ -23,7 +23,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from ioi_course import models
+from ioi_course import checkpoints
 from ioi_course.models import (
     MODELS,
     PROCESSING,
@@ -299,7 +299,7 @@ def test_too_little_memory(small, monkeypatch):
     class Memory:
         available = 100_000
 
-    monkeypatch.setattr(models.psutil, "virtual_memory", Memory)
+    monkeypatch.setattr(checkpoints.psutil, "virtual_memory", Memory)
     n_params = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_pretrained(small).parameters())
     message = failure(small, device="cpu")
     assert f"Too little memory on cpu: {n_params:,} parameters of 4 bytes each take about 0.0 GB" in message
