@@ -193,7 +193,7 @@ def _neighbours(cell: Cell, part: int, names, templates, width: int, rng: random
     chosen = rng.sample(choices, min(width, len(choices)))
     return [tuple(name if i == part else old for i, old in enumerate(cell)) for name in chosen]
 
-# %% ../nbs/library/failures.ipynb #fd382279
+# %% ../nbs/library/failures.ipynb #84b86d76
 def _trials(cells: Sequence[Cell], how: str, scores: Float[Tensor, "cell context"]) -> list[tuple]:
     """Rows for the table of what was tried."""
     return [(*cell, how, mean) for cell, mean in zip(cells, scores.mean(dim=1).tolist(), strict=True)]
