@@ -28,7 +28,7 @@ def _serial(names: list[str], settings: dict) -> _Records:
     for name in names:
         yield name, attempt(name, settings)
 
-
+# %% ../nbs/library/wiki_workers.ipynb #5f000fa4
 def _child() -> None:
     """What a process of `_processes` does: measure a model for each line that it is sent, until there are no more."""
     for line in sys.stdin:
@@ -42,7 +42,7 @@ class _Worker:
     def __init__(self, folder: Path, number: int, threads: int | None):
         self.folder, self.number, self.tasks, self.name = folder, number, 0, None
         env = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-        command = [sys.executable, "-c", "from ioi_course.universality import _child; _child()"]
+        command = [sys.executable, "-c", "from ioi_course.wiki_workers import _child; _child()"]
         with open(folder / f"{number}.err", "w") as said:
             pipes = {"stdin": subprocess.PIPE, "stdout": said, "stderr": said}
             self.process = subprocess.Popen(command, env=env, text=True, **pipes)
@@ -104,11 +104,11 @@ _ANSWER, _PATIENCE = 10.0, 60.0  # seconds to wait for a scheduler to answer, an
 
 def _remote(name: str, settings: dict) -> dict:
     """`attempt` on a Dask worker, as the worker's own installation has it."""
-    from ioi_course.universality import attempt
+    from ioi_course.wiki_records import attempt
 
     return attempt(name, settings)
 
-
+# %% ../nbs/library/wiki_workers.ipynb #5f7b82fc
 def _connect(address: str):
     """A client of a Dask scheduler that answers."""
     try:
@@ -122,6 +122,27 @@ def _connect(address: str):
             f"No Dask scheduler answers at {address}. Start one with `dask scheduler`, workers with "
             f"`dask worker {address} --nthreads 1`, and give the address that the scheduler prints."
         ) from error
+
+# %% ../nbs/library/wiki_workers.ipynb #dd48d7e2
+def _wait(client, futures: list) -> None:
+    """Until one of the futures has come to an end, but no longer than a second."""
+    from distributed import wait
+
+    slow = contextlib.suppress(TimeoutError, asyncio.TimeoutError)  # one and the same from Python 3.11 on
+    with slow, client.as_current():
+        wait(futures, timeout=1, return_when="FIRST_COMPLETED")
+
+
+def _answer(future) -> dict:
+    """The record of a task that has come to an end."""
+    if future.status == "finished":
+        return future.result()
+    if future.status in ("cancelled", "lost"):
+        raise OSError(f"a task was {future.status}")
+    error = future.exception()
+    if type(error).__name__ == "KilledWorker":
+        return {"error": "every worker that tried it died: too little memory, perhaps."}
+    return {"error": f"{type(error).__name__}: {error}"}
 
 # %% ../nbs/library/wiki_workers.ipynb #a40c6a99
 def _dask(names: list[str], settings: dict, address: str) -> _Records:
@@ -144,24 +165,3 @@ def _dask(names: list[str], settings: dict, address: str) -> _Records:
             raise ConnectionError(f"The scheduler at {address} was lost. Start it, and run this again.") from error
         finally:
             client.cancel(list(futures))
-
-# %% ../nbs/library/wiki_workers.ipynb #dd48d7e2
-def _wait(client, futures: list) -> None:
-    """Until one of the futures has come to an end, but no longer than a second."""
-    from distributed import wait
-
-    slow = contextlib.suppress(TimeoutError, asyncio.TimeoutError)  # one and the same from Python 3.11 on
-    with slow, client.as_current():
-        wait(futures, timeout=1, return_when="FIRST_COMPLETED")
-
-
-def _answer(future) -> dict:
-    """The record of a task that has come to an end."""
-    if future.status == "finished":
-        return future.result()
-    if future.status in ("cancelled", "lost"):
-        raise OSError(f"a task was {future.status}")
-    error = future.exception()
-    if type(error).__name__ == "KilledWorker":
-        return {"error": "every worker that tried it died: too little memory, perhaps."}
-    return {"error": f"{type(error).__name__}: {error}"}

@@ -81,7 +81,7 @@ def pretended(name, settings):
 def measured(monkeypatch, measure=wiki_records._measure):
     """The models that are measured from now on, in this process."""
     seen = []
-    monkeypatch.setattr(universality, "_measure", lambda name, given: (seen.append(name), measure(name, given))[1])
+    monkeypatch.setattr(wiki_records, "_measure", lambda name, given: (seen.append(name), measure(name, given))[1])
     return seen
 
 
@@ -204,7 +204,7 @@ def test_cache_resumes_after_an_interruption(names, serial, tmp_path, monkeypatc
         return real(name, settings)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(universality, "_measure", stops_in_the_third)
+        patch.setattr(wiki_records, "_measure", stops_in_the_third)
         wiki(["synthetic", *names], **SMALL, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
     seen = measured(monkeypatch)
@@ -294,7 +294,7 @@ def stand_in(monkeypatch):
         started.append(real([sys.executable, "-c", STAND_IN], **options))
         return started[-1]
 
-    monkeypatch.setattr(universality.subprocess, "Popen", start)
+    monkeypatch.setattr(wiki_workers.subprocess, "Popen", start)
     return started
 
 
@@ -433,7 +433,7 @@ def test_dask_model_that_kills_every_worker(names, monkeypatch):
             os.kill(os.getpid(), signal.SIGKILL)
         return {"model": name, "facts": {}, "rows": {"index": [], "columns": ["model"], "data": []}}
 
-    monkeypatch.setattr(universality, "_remote", by_value(remote))
+    monkeypatch.setattr(wiki_workers, "_remote", by_value(remote))
     with Cluster(workers=5) as cluster, client_of(cluster, 5):
         found = dict(wiki_workers._dask(names[:1], {}, cluster.address))
         assert "every worker that tried it died" in found[names[0]]["error"]
@@ -457,7 +457,7 @@ def test_dask_errors_of_a_model(names, tmp_path):
 
 
 def test_dask_cluster_that_is_not_there(names, monkeypatch):
-    monkeypatch.setattr(universality, "_ANSWER", 1)
+    monkeypatch.setattr(wiki_workers, "_ANSWER", 1)
     with pytest.raises(ConnectionError, match="No Dask scheduler answers at tcp://127.0.0.1"):
         wiki(names[:1], f"tcp://127.0.0.1:{free_port()}", **SMALL)
     with pytest.raises(ConnectionError, match="No Dask scheduler answers"):
@@ -465,12 +465,12 @@ def test_dask_cluster_that_is_not_there(names, monkeypatch):
 
 
 def test_dask_without_workers_or_scheduler(names, monkeypatch):
-    monkeypatch.setattr(universality, "_PATIENCE", 1)
+    monkeypatch.setattr(wiki_workers, "_PATIENCE", 1)
     with Cluster(workers=0) as cluster:
         client_of(cluster, 0).close()
         with pytest.raises(ConnectionError, match="has no workers"):
             wiki(names[:1], cluster.address, **SMALL)
-        monkeypatch.setattr(universality, "_PATIENCE", 60)
+        monkeypatch.setattr(wiki_workers, "_PATIENCE", 60)
         threading.Timer(3, cluster.running[0].kill).start()
         with pytest.raises(ConnectionError, match="was lost"):
             wiki(names[:1], cluster.address, **SMALL)
@@ -493,7 +493,7 @@ def test_threads_of_a_worker_take_turns(monkeypatch):
         inside.remove(name)
         return {}
 
-    monkeypatch.setattr(universality, "_measure", slow)
+    monkeypatch.setattr(wiki_records, "_measure", slow)
     settings = {"n": 2, "batch": 1, "seed": 0, "prompts": 1, "version": 1}
     threads = [threading.Thread(target=wiki_records.attempt, args=(str(i), settings)) for i in range(4)]
     for thread in threads:

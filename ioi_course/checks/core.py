@@ -52,7 +52,7 @@ def plain(value: Any) -> Any:
         return torch.stack(items) if same else items
     return value
 
-
+# %% ../../nbs/library/checks/core.ipynb #aea462c6
 def _columns(value: pd.DataFrame | pd.Series):
     return value.items() if isinstance(value, pd.DataFrame) else [("values", value)]
 
@@ -130,7 +130,7 @@ class Stopped(Exception):
         super().__init__(message)
         self.kind = kind
 
-
+# %% ../../nbs/library/checks/core.ipynb #6b5cfe0f
 def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
@@ -140,7 +140,7 @@ def _copy(value: Any) -> Any:
         return type(value)(map(_copy, value))
     return {key: _copy(item) for key, item in value.items()} if type(value) is dict else value
 
-
+# %% ../../nbs/library/checks/core.ipynb #e477934c
 def _used(model: TransformerBridge) -> list[HookPoint]:
     """The hook points that have hooks, or in which a hook kept something."""
     return [point for point in model.hook_points() if point.fwd_hooks or point.bwd_hooks or point.ctx]
@@ -180,7 +180,7 @@ def run(function: Callable, case: Sequence[Any]) -> Any:
         raise Stopped("side effect", f"your function changed its argument {name!r} in place: work on a copy.")
     return plain(result)
 
-
+# %% ../../nbs/library/checks/core.ipynb #734b435f
 def _unchanged(argument: Any, original: Any) -> bool:
     if isinstance(original, Tensor):
         return argument.shape == original.shape and torch.equal(argument.nan_to_num(), original.nan_to_num())
@@ -283,7 +283,7 @@ def _judge(exercise: Exercise, mine: list[Any], cases: list[tuple]) -> tuple[str
     first = wrong[0]
     return "wrong", f"{right}Case {first + 1}: {clue(mine[first], expected[first])}", None
 
-
+# %% ../../nbs/library/checks/core.ipynb #9923b7a3
 def _explains(one: Misconception, mine: list[Any], cases: list[tuple], tolerance: float) -> bool:
     try:
         return all(same(result, run(one.answer, case), tolerance) for result, case in zip(mine, cases, strict=True))

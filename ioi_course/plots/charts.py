@@ -35,7 +35,7 @@ from ..roles import Circuit
 # %% ../../nbs/library/plots/charts.ipynb #8c84021e
 @dataclass(frozen=True)
 class _Series:
-    "Points of one colour, with a name for the legend and a label for each."
+    """Points of one colour, with a name for the legend and a label for each."""
 
     name: str
     x: np.ndarray
@@ -45,7 +45,7 @@ class _Series:
 
 
 def _ticks(low: float, high: float) -> list[tuple[float, str]]:
-    "Round numbers from low to high, six or so, each as it is written."
+    """Round numbers from low to high, six or so, each as it is written."""
     size = 10 ** np.floor(np.log10((high - low) / 5))
     step = next(size * m for m in (1, 2, 5, 10) if (high - low) / (size * m) <= 6)
     ticks = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
@@ -54,7 +54,7 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
 # %% ../../nbs/library/plots/charts.ipynb #6b366c18
 @dataclass(frozen=True)
 class _Chart:
-    "Where the points of a chart lie, in pixels."
+    """Where the points of a chart lie, in pixels."""
 
     series: list[_Series]
     x_title: str
@@ -66,7 +66,7 @@ class _Chart:
 
     @property
     def right(self) -> int:
-        "Room for the legend, and for the label of the last point."
+        """Room for the legend, and for the label of the last point."""
         return 50 + max(7 * len(series.name) for series in self.series)
 
     @property
@@ -78,13 +78,13 @@ class _Chart:
         return 36 + (7 * max(map(len, self.x_labels)) if self.x_labels else 14)
 
     def span(self, axis: str) -> tuple[float, float]:
-        "What an axis reaches over: all the points and zero, with some room."
+        """What an axis reaches over: all the points and zero, with some room."""
         values = np.concatenate([getattr(series, axis) for series in self.series])
         low, high = min(values.min(), 0), max(values.max(), 0)
         return float(low - 0.05 * ((high - low) or 1)), float(high + 0.05 * ((high - low) or 1))
 
     def ends(self) -> list[float]:
-        "Where the diagonal enters and leaves the chart, the same for x and y."
+        """Where the diagonal enters and leaves the chart, the same for x and y."""
         (x0, x1), (y0, y1) = self.span("x"), self.span("y")
         return [max(x0, y0), min(x1, y1)]
 
@@ -94,7 +94,7 @@ class _Chart:
 
 # %% ../../nbs/library/plots/charts.ipynb #58b43992
 def _chart_axes(chart: _Chart) -> Iterator[str]:
-    "The axes of a chart, with a line where y is zero, and one where x is."
+    """The axes of a chart, with a line where y is zero, and one where x is."""
     right, below, (x0, y0) = chart.left + chart.width, chart.top + chart.height, chart.place(0, 0)
     zero = "" if chart.x_labels else f"M{x0:.1f} {chart.top}V{below}"
     frame = f"M{chart.left} {chart.top}V{below}H{right}M{chart.left} {y0:.1f}H{right}{zero}"
@@ -110,7 +110,7 @@ def _chart_axes(chart: _Chart) -> Iterator[str]:
 
 # %% ../../nbs/library/plots/charts.ipynb #108fa0aa
 def _chart_series(chart: _Chart) -> Iterator[str]:
-    "The points of a chart, the lines through them and the labels beside them."
+    """The points of a chart, the lines through them and the labels beside them."""
     for series in chart.series:
         places = [chart.place(x, y) for x, y in zip(series.x, series.y, strict=True)]
         if chart.x_labels:
@@ -122,9 +122,9 @@ def _chart_series(chart: _Chart) -> Iterator[str]:
             if label in chart.named:
                 yield _text(round(x + 6, 1), round(y + 4, 1), label, "start")
 
-
+# %% ../../nbs/library/plots/charts.ipynb #4524d379
 def _chart_svg(chart: _Chart, frame: _Frame) -> str:
-    "A chart of lines or points, without a script."
+    """A chart of lines or points, without a script."""
     parts = [_text(chart.left, 22, frame.heading, "start", style=" font-size='15'"), *_chart_axes(chart)]
     if chart.diagonal:
         (x0, y0), (x1, y1) = (chart.place(end, end) for end in chart.ends())
@@ -139,7 +139,7 @@ def _chart_svg(chart: _Chart, frame: _Frame) -> str:
 
 # %% ../../nbs/library/plots/charts.ipynb #35909a09
 def _chart_figure(chart: _Chart, frame: _Frame) -> go.Figure:
-    "The same chart in plotly."
+    """The same chart in plotly."""
     bottom = chart.bottom + 22
     size = chart.left + chart.width + chart.right, chart.top + chart.height + bottom
     figure = go.Figure(layout=_layout(frame, *size, chart.left, chart.right, chart.top, bottom))
@@ -192,7 +192,7 @@ def residual_line(
 
 # %% ../../nbs/library/plots/charts.ipynb #5999d604
 def _roles(circuit: Circuit | None, names: np.ndarray) -> dict[str, list[tuple[int, int]]]:
-    "The heads of each role in the order of the circuit, after those that have none."
+    """The heads of each role in the order of the circuit, after those that have none."""
     if circuit is None:
         return {"": list(np.ndindex(names.shape))}
     role_of = {where: circuit.role_of(*where) for where in np.ndindex(names.shape)}
@@ -201,7 +201,7 @@ def _roles(circuit: Circuit | None, names: np.ndarray) -> dict[str, list[tuple[i
 
 
 def _role_colours(circuit: Circuit) -> dict[str, str]:
-    "A colour for each role of a circuit."
+    """A colour for each role of a circuit."""
     return {role: PALETTE[i % len(PALETTE)] for i, role in enumerate(circuit.roles)}
 
 # %% ../../nbs/library/plots/charts.ipynb #2f4f88a2

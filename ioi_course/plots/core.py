@@ -28,7 +28,7 @@ from ..models import model_name
 
 # %% ../../nbs/library/plots/core.ipynb #6fe8c569
 def _array(values: Float[Tensor, "..."], axes: Sequence[str], name: str = "values") -> np.ndarray:
-    "The numbers in float64, or a ValueError that says what is wrong with them; `axes` names the axes they must have."
+    """The numbers in float64, or a ValueError that says what is wrong with them; `axes` names the axes they must have."""
     if isinstance(values, Tensor):
         values = values.detach().to("cpu", torch.float64).numpy()
     array = np.asarray(values, dtype=np.float64)
@@ -44,9 +44,9 @@ def _array(values: Float[Tensor, "..."], axes: Sequence[str], name: str = "value
         )
     return array
 
-
+# %% ../../nbs/library/plots/core.ipynb #2fdcac75
 def _labels(labels: Sequence[str], count: int, name: str, axis: str) -> list[str]:
-    "The labels as strings, or a ValueError if there is not one per `axis`."
+    """The labels as strings, or a ValueError if there is not one per `axis`."""
     if isinstance(labels, str) or len(labels) != count:
         got = f"the string {labels!r}" if isinstance(labels, str) else len(labels)
         raise ValueError(f"{name} must be a list with one string per {axis}: expected {count}, got {got}.")
@@ -54,13 +54,13 @@ def _labels(labels: Sequence[str], count: int, name: str, axis: str) -> list[str
 
 # %% ../../nbs/library/plots/core.ipynb #26836eb4
 def _round(array: np.ndarray) -> np.ndarray:
-    "Rounded to two decimals, or to three digits of the largest number if that is below one. Adding 0 turns −0 into 0."
+    """Rounded to two decimals, or to three digits of the largest number if that is below one. Adding 0 turns −0 into 0."""
     largest = np.abs(array).max()
     return np.round(array, 2 - int(np.floor(np.log10(largest))) if 0 < largest < 1 else 2) + 0.0
 
 
 def _number(value: float) -> str:
-    "A number for people: two decimals, or two significant digits if it is small, and a real minus sign."
+    """A number for people: two decimals, or two significant digits if it is small, and a real minus sign."""
     return (f"{value:.2g}" if abs(value) < 0.095 else f"{value:.2f}").replace("-", "−")
 
 
@@ -75,13 +75,13 @@ _GREY = "#7a7a7a"
 
 
 def _colour(level: float) -> str:
-    "The colour of a level from −1 to 1."
+    """The colour of a level from −1 to 1."""
     return sample_colorscale(list(SCALE), [(level + 1) / 2])[0].replace(" ", "")
 
 # %% ../../nbs/library/plots/core.ipynb #c8d4464a
 @dataclass(frozen=True)
 class _Frame:
-    "What was measured, in which unit, on which model."
+    """What was measured, in which unit, on which model."""
 
     kind: str
     title: str
@@ -107,22 +107,22 @@ class _Frame:
 
 # %% ../../nbs/library/plots/core.ipynb #19bbdcb3
 def _text(x: float, y: float, text: str, anchor: str = "middle", turn: int = 0, style: str = "") -> str:
-    "A text in an SVG picture."
+    """A text in an SVG picture."""
     turned = f" transform='rotate({turn} {x:g} {y:g})'" if turn else ""
     return f"<text x='{x:g}' y='{y:g}' text-anchor='{anchor}'{turned}{style}>{html.escape(text)}</text>"
 
 
 def _svg(width: float, height: float, parts: Sequence[str], alt: str) -> str:
-    "An SVG picture, with a text that stands for it where it cannot be seen."
+    """An SVG picture, with a text that stands for it where it cannot be seen."""
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:g}' height='{height:g}' "
         f"viewBox='0 0 {width:g} {height:g}' role='img' font-family='sans-serif' font-size='12' fill='{_GREY}'>"
         f"<title>{html.escape(alt)}</title>{''.join(parts)}</svg>"
     )
 
-
+# %% ../../nbs/library/plots/core.ipynb #59c536ed
 def _cells(values: np.ndarray, limit: float, x: float, y: float, width: float, height: float) -> str:
-    "A heatmap of cells of one size, in 33 shades from −limit to limit."
+    """A heatmap of cells of one size, in 33 shades from −limit to limit."""
     rows, columns = values.shape
     shade = np.rint(16 * values / (limit or 1)).astype(int)
     paths = [f"<path fill='{_colour(0)}' d='M0 0h{columns}v{rows}h-{columns}z'/>"]
@@ -134,12 +134,12 @@ def _cells(values: np.ndarray, limit: float, x: float, y: float, width: float, h
 
 # %% ../../nbs/library/plots/core.ipynb #4b31ce92
 def _plain(text: str) -> str:
-    "Text in which plotly sees no markup: <|endoftext|> is a token, not a tag."
+    """Text in which plotly sees no markup: <|endoftext|> is a token, not a tag."""
     return html.escape(text, quote=False)
 
 
 def _layout(frame: _Frame, width: float, height: float, left: float, right: float, top: float, bottom: float) -> dict:
-    "The layout of a plotly figure with these margins: the heading above it, the model below it."
+    """The layout of a plotly figure with these margins: the heading above it, the model below it."""
     faint = "rgba(127,127,127,0.3)"
     axis = dict(gridcolor=faint, zerolinecolor=_GREY, linecolor=_GREY, ticks="outside", tickcolor=_GREY)
     heading = dict(text=_plain(frame.heading), font_size=15, x=0, xref="paper", y=1, yanchor="top", pad_t=10)
@@ -157,9 +157,9 @@ _CIRCUITSVIS_CDN = f"https://unpkg.com/circuitsvis@{circuitsvis.__version__}/dis
 _PLOTLY_MIME = "application/vnd.plotly.v1+json"
 _CONFIG = {"displayModeBar": False, "responsive": True}
 
-
+# %% ../../nbs/library/plots/core.ipynb #02d2eef8
 def _html_table(table: pd.DataFrame) -> str:
-    "A table in HTML, without the closing tags that HTML lets one leave out."
+    """A table in HTML, without the closing tags that HTML lets one leave out."""
 
     def show(value) -> str:
         return _number(value) if isinstance(value, float) else html.escape(str(value))
@@ -173,7 +173,7 @@ def _html_table(table: pd.DataFrame) -> str:
 
 
 def _script(library: str, cdn: str, spec: dict) -> str:
-    "The data, as JSON that cannot end the element it stands in, and the script that draws them."
+    """The data, as JSON that cannot end the element it stands in, and the script that draws them."""
     data = {"library": library, "cdn": cdn, "spec": spec}
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     show = (files("ioi_course") / "data" / "plots" / "show.js").read_text(encoding="utf-8")

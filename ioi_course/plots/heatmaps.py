@@ -35,7 +35,7 @@ from ioi_course.plots.core import (
 # %% ../../nbs/library/plots/heatmaps.ipynb #14ebe37f
 @dataclass(frozen=True)
 class _Grid:
-    "Where the cells of heatmaps of one shape lie, in pixels."
+    """Where the cells of heatmaps of one shape lie, in pixels."""
 
     x_labels: list[str]
     y_labels: list[str]
@@ -60,13 +60,13 @@ class _Grid:
 
     @property
     def steps(self) -> tuple[int, int]:
-        "Every how many-th label there is room for, across and down."
+        """Every how many-th label there is room for, across and down."""
         across = 13 if self.turned else 7 * max(map(len, self.x_labels)) + 4
         return int(np.ceil(across / self.cell[0])), int(np.ceil(13 / self.cell[1]))
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #50206894
 def _axes(grid: _Grid, x: float, y: float, left: bool, below: bool) -> Iterator[str]:
-    "The labels of the heatmap with its corner at (x, y): to its left, and below it, where they are wanted."
+    """The labels of the heatmap with its corner at (x, y): to its left, and below it, where they are wanted."""
     (width, height), (across, down), (cell_x, cell_y) = grid.size, grid.steps, grid.cell
     if left:
         yield _text(x - grid.left + 14, y + height / 2, grid.y_title, turn=-90)
@@ -79,9 +79,9 @@ def _axes(grid: _Grid, x: float, y: float, left: bool, below: bool) -> Iterator[
             turned = (middle + 4, y + height + 6, label, "end", -90)
             yield _text(*turned) if grid.turned else _text(middle, y + height + 16, label)
 
-
+# %% ../../nbs/library/plots/heatmaps.ipynb #e5b23a0b
 def _heat_svg(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, limit: float, lowest: int = -1) -> str:
-    "Heatmaps in rows of `grid.columns`, with one colour bar from `lowest` × `limit` to `limit`."
+    """Heatmaps in rows of `grid.columns`, with one colour bar from `lowest` × `limit` to `limit`."""
     width, height = grid.size
     parts, n = [_text(grid.left, 22, frame.heading, "start", style=" font-size='15'")], len(panels)
     for i, (name, values) in enumerate(panels.items()):
@@ -99,7 +99,7 @@ def _heat_svg(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, limi
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #9c360e38
 def _heat_figure(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, limit: float, hover: str) -> go.Figure:
-    "The same heatmaps beside each other, in plotly."
+    """The same heatmaps beside each other, in plotly."""
     n, (width, height), (across, down) = len(panels), grid.size, grid.steps
     inside, titles = n * width + (n - 1) * 24, [_plain(name) for name in panels]
     figure = make_subplots(1, n, shared_yaxes=True, horizontal_spacing=24 / inside, subplot_titles=titles)
@@ -121,7 +121,7 @@ def _heat_figure(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, l
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #f5f3b7e0
 def _extremes(values: np.ndarray) -> list[str]:
-    "The largest and the smallest head, in words."
+    """The largest and the smallest head, in words."""
     where = {"max": values.argmax(), "min": values.argmin()}
     return [f"{k} {head_name(*np.unravel_index(i, values.shape))} {_number(values.flat[i])}" for k, i in where.items()]
 
@@ -191,11 +191,11 @@ def patch_heatmap(
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #ff6493f9
 def _short(token: str, most: int = 7) -> str:
-    "A token as it fits into a cell."
+    """A token as it fits into a cell."""
     token = token.strip() if token.strip() and token.strip().isprintable() else repr(token)[1:-1]
     return token if len(token) <= most else token[: most - 1] + "…"
 
-
+# %% ../../nbs/library/plots/heatmaps.ipynb #38eaf6f1
 def token_heatmap(
     probs: Float[Tensor, "place pos"],  # of the token in the cell
     written: Sequence[Sequence[str]],  # [place][pos]

@@ -18,14 +18,14 @@ from .heatmaps import _Grid, _heat_svg, token_labels
 
 # %% ../../nbs/library/plots/patterns.ipynb #5339ebfd
 def _check_patterns(patterns: np.ndarray, names: list[str], labels: list[str]) -> None:
-    "A ValueError if a row is not a probability distribution."
+    """A ValueError if a row is not a probability distribution."""
     wrong = np.argwhere((np.abs(patterns.sum(-1) - 1) > 0.01) | (patterns.min(-1) < -1e-6))
     if len(wrong):
         head, row = wrong[0]
         raise ValueError(
             f"patterns must be probabilities, but {names[head]} from {labels[row]!r} sums to "
             f"{patterns[head, row].sum():.3f}, with a smallest entry of {patterns[head, row].min():.3f}. "
-            "Pass the pattern (after the softmax), not the scores, and all of its source positions."
+            """Pass the pattern (after the softmax), not the scores, and all of its source positions."""
         )
 
 # %% ../../nbs/library/plots/patterns.ipynb #605b56ed
