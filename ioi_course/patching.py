@@ -139,7 +139,7 @@ def _need(job: _Job, engine: Engine, prompts: int, layers: int) -> float:
     kept = places * len(job.base) * d if job.metric else 0
     return item * (rows * (14 * d + 3 * heads * pos) + 8 * d * min(rows, 4096) + runs + kept)
 
-
+# %% ../nbs/library/patching.ipynb #8819604d
 def _plan(job: _Job, engine: Engine) -> tuple[int, int]:
     """How many prompts and how many layers to take at a time, so that the memory suffices."""
     n, budget = len(job.base), job.memory * 2**30
@@ -166,7 +166,7 @@ def _runs(engine: Engine, job: _Job, prompts: Int[Tensor, "prompt"]) -> tuple[Ru
         setattr(source, job.site, [value.transpose(1, 2) if swap else value for value in given])
     return base, source, ends
 
-
+# %% ../nbs/library/patching.ipynb #3c11adf6
 def _patched(
     engine: Engine, job: _Job, runs: tuple[Run, Run], prompts: Int[Tensor, "prompt"], layers: range, bar: tqdm
 ) -> Iterator[tuple[int, Int[Tensor, "some"], Float[Tensor, "layer patch some d_model"]]]:
@@ -235,7 +235,7 @@ def _setter(given: Tensor, index: tuple) -> Callable:
 
     return patch
 
-
+# %% ../nbs/library/patching.ipynb #b2e856d8
 def _logits(
     model, batches: list[IOIDataset], name: str = "", given: tuple = (), index: tuple = ()
 ) -> Float[Tensor, "batch vocab"]:
@@ -270,6 +270,29 @@ def _by_hooks(job: _Job, bar: tqdm) -> tuple[Tensor, Tensor, Tensor]:
             bar.update()
     return base, source, torch.stack(rows).view(len(job.names()), len(heads), job.places, -1)
 
+# %% ../nbs/library/patching.ipynb #188aad67
+_ARROW = {
+    "corrupted": "from the clean run into the corrupted one",
+    "clean": "from the corrupted run into the clean one",
+}
+
+# %% ../nbs/library/patching.ipynb #d487561d
+def _result(job: _Job, into: str, base: Tensor, source: Tensor, out: Tensor, what: str) -> Sweep:
+    """The outcome with the axes and labels that it has for this site."""
+    clean, corrupted = (source, base) if into == "corrupted" else (base, source)
+    axes = ("layer", "head", "pos") if job.heads and job.by_pos else ("layer", "head" if job.heads else "pos")
+    labels = {"layer": [f"L{i}" for i in range(len(out))], "head": [f"H{i}" for i in range(out.shape[1])]}
+    labels["pos"] = [label.strip() for label in token_labels(_tokens(job.clean))]
+    per_prompt = out.squeeze(1) if not job.heads else out if job.by_pos else out.squeeze(2)
+    chosen = tuple(labels[axis] for axis in axes)
+    return Sweep(per_prompt, clean, corrupted, axes, chosen, job.site, into, job.clean, model_name(job.model), what)
+
+# %% ../nbs/library/patching.ipynb #e30f1da3
+def _tokens(data: IOIDataset) -> list[str]:
+    """The tokens of the first prompt if S2 and END are where they are in all others; else no text, only positions."""
+    alike = all((data.pos[role] == data.pos[role][0]).all() for role in ("S2", "END"))
+    return data.str_tokens(0) if alike else [""] * data.tokens.shape[1]
+
 # %% ../nbs/library/patching.ipynb #03905e26
 def sweep(
     model,  # a TransformerBridge
@@ -298,26 +321,3 @@ def sweep(
     with torch.no_grad(), _bar(site, progress) as bar:
         base, source, out = _by_hooks(job, bar) if why else _by_engine(job, Engine(model), bar)
     return _result(job, into, base, source, out, f"{site} {_ARROW[into]}")
-
-# %% ../nbs/library/patching.ipynb #188aad67
-_ARROW = {
-    "corrupted": "from the clean run into the corrupted one",
-    "clean": "from the corrupted run into the clean one",
-}
-
-
-def _result(job: _Job, into: str, base: Tensor, source: Tensor, out: Tensor, what: str) -> Sweep:
-    """The outcome with the axes and labels that it has for this site."""
-    clean, corrupted = (source, base) if into == "corrupted" else (base, source)
-    axes = ("layer", "head", "pos") if job.heads and job.by_pos else ("layer", "head" if job.heads else "pos")
-    labels = {"layer": [f"L{i}" for i in range(len(out))], "head": [f"H{i}" for i in range(out.shape[1])]}
-    labels["pos"] = [label.strip() for label in token_labels(_tokens(job.clean))]
-    per_prompt = out.squeeze(1) if not job.heads else out if job.by_pos else out.squeeze(2)
-    chosen = tuple(labels[axis] for axis in axes)
-    return Sweep(per_prompt, clean, corrupted, axes, chosen, job.site, into, job.clean, model_name(job.model), what)
-
-
-def _tokens(data: IOIDataset) -> list[str]:
-    """The tokens of the first prompt if S2 and END are where they are in all others; else no text, only positions."""
-    alike = all((data.pos[role] == data.pos[role][0]).all() for role in ("S2", "END"))
-    return data.str_tokens(0) if alike else [""] * data.tokens.shape[1]
