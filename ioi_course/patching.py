@@ -139,7 +139,7 @@ def _need(job: _Job, engine: Engine, prompts: int, layers: int) -> float:
     kept = places * len(job.base) * d if job.metric else 0
     return item * (rows * (14 * d + 3 * heads * pos) + 8 * d * min(rows, 4096) + runs + kept)
 
-
+# %% ../nbs/library/patching.ipynb #8819604d
 def _plan(job: _Job, engine: Engine) -> tuple[int, int]:
     """How many prompts and how many layers to take at a time, so that the memory suffices."""
     n, budget = len(job.base), job.memory * 2**30
@@ -166,7 +166,7 @@ def _runs(engine: Engine, job: _Job, prompts: Int[Tensor, "prompt"]) -> tuple[Ru
         setattr(source, job.site, [value.transpose(1, 2) if swap else value for value in given])
     return base, source, ends
 
-
+# %% ../nbs/library/patching.ipynb #3c11adf6
 def _patched(
     engine: Engine, job: _Job, runs: tuple[Run, Run], prompts: Int[Tensor, "prompt"], layers: range, bar: tqdm
 ) -> Iterator[tuple[int, Int[Tensor, "some"], Float[Tensor, "layer patch some d_model"]]]:
@@ -235,7 +235,7 @@ def _setter(given: Tensor, index: tuple) -> Callable:
 
     return patch
 
-
+# %% ../nbs/library/patching.ipynb #b2e856d8
 def _logits(
     model, batches: list[IOIDataset], name: str = "", given: tuple = (), index: tuple = ()
 ) -> Float[Tensor, "batch vocab"]:

@@ -73,7 +73,7 @@ def _check_pair(model, base: IOIDataset, source: IOIDataset, memory: float) -> N
     if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0:
         raise ValueError(f"memory is {memory!r}; give the GB that it may take, such as 0.5.")
 
-
+# %% ../nbs/library/paths.ipynb #d582622b
 def _check_heads(model, heads: Sequence[Head], what: str) -> list[Head]:
     """The heads in order of layers, without repetition, or an error about one that cannot be."""
     layers, count = model.cfg.n_layers, model.cfg.n_heads
@@ -101,7 +101,7 @@ def _check_component(model, component: str | None) -> None:
     if component != "q" and shared != model.cfg.n_heads:
         raise ValueError(f"The heads of a layer share the keys and values of {shared}: only 'q' can be patched here.")
 
-
+# %% ../nbs/library/paths.ipynb #bb0e3e47
 def _check_ends(
     model, receivers: str | Sequence[Head], component: str | None, senders: Sequence[Head] | None
 ) -> tuple[list[Head], list[Head]]:
@@ -136,7 +136,7 @@ def _sent(
     change = window.rows((source.z[layer] - base.z[layer]).transpose(1, 2)).transpose(1, 2)
     return engine.blocks[layer].write(change)[_in_layer(heads, layer)]
 
-
+# %% ../nbs/library/paths.ipynb #98380602
 def _up_to(engine: Engine, layer: int) -> Engine:
     """The same without what comes after: the first `layer` layers."""
     short = copy(engine)
@@ -274,7 +274,7 @@ def _put(values: Tensor, heads: Sequence[int] | slice = slice(None)) -> Callable
 
     return hook
 
-
+# %% ../nbs/library/paths.ipynb #d3efb2a9
 def _names(job: _Job, site: str) -> list[str]:
     """The hook point of every layer, or a ValueError if the model has none."""
     names = [f"blocks.{layer}.{site}" for layer in range(job.model.cfg.n_layers)]

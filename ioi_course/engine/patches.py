@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEAD_SITES', 'Visit', 'Window', 'first_differences', 'windows_from', 'windows_at', 'stream_patch', 'head_z',
-           'head_patch', 'given_head', 'propagate']
+           'head_patch', 'propagate', 'given_head']
 
 # %% ../../nbs/library/engine/patches.ipynb #9b9b89d7
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ def first_differences(
     places = torch.arange(one.shape[1], device=one.device)
     return torch.where(one != other, places, one.shape[1]).amin(dim=1)
 
-
+# %% ../../nbs/library/engine/patches.ipynb #cbc0b530
 def windows_from(first: Int[Tensor, "batch"], end: Int[Tensor, "batch"]) -> list[Window]:
     """For patches at all positions: one window per first difference."""
     chosen = ((start, (first == start) & (first <= end)) for start in first.unique().tolist())
@@ -103,7 +103,7 @@ def head_z(
         return attend(values, k) @ v
     return (attend(q, values) if site == "k" else values) @ v
 
-
+# %% ../../nbs/library/engine/patches.ipynb #9e358d0e
 def head_patch(
     engine: Engine,
     base: Run,
@@ -173,7 +173,7 @@ def propagate(
         _mlp(block, [window for window in windows if window.x is not None])
     return [window.at_end(window.x)[:, :, 0] for window in windows]
 
-
+# %% ../../nbs/library/engine/patches.ipynb #eb06ed5b
 def _join(windows: Sequence[Window], visit: Visit, layer: int, stage: str, only_end: bool) -> None:
     for window in windows:
         new = visit(window, layer, stage)
@@ -190,7 +190,7 @@ def _mlp(block: Block, windows: Sequence[Window]) -> None:
         for window, some in zip(windows, rows.split([window.x.shape[:3].numel() for window in windows]), strict=True):
             window.x = some.view_as(window.x)
 
-
+# %% ../../nbs/library/engine/patches.ipynb #1eebc68b
 def _attention(block: Block, base: Run, window: Window, layer: int, only_end: bool) -> None:
     """One attention layer for all patches of a window; with `only_end` for queries at END: one row is left."""
     shape, stream = window.x.shape[:3], window.x
@@ -222,3 +222,23 @@ def _mix(k_base: Tensor, v_base: Tensor, window: Window, q: Tensor, k: Tensor, v
     before, within = pattern.split([window.start, k.shape[3]], dim=-1)
     z = (before.flatten(2, 3) @ v_base).unflatten(2, (patches, rows)) + within @ v
     return z.permute(2, 0, 3, 1, 4).flatten(3)
+
+# %% ../../nbs/library/engine/patches.ipynb #4c46d16f
+def given_head(
+    base: Run,
+    window: Window,
+    layer: int,
+    head: int,
+    site: str,  # "q", "k" or "v"
+    values: Float[Tensor, "patch prompt row d_head"],  # of the site at the window's rows, for each patch
+) -> Float[Tensor, "patch prompt row d_head"]:
+    """What one head's z changes by at the window's rows, if it takes these queries, keys or values as given."""
+    rows = slice(window.start, int(window.end.max()) + 1)
+    q, k, v, z = (getattr(base, name)[layer][window.prompts, head, : rows.stop] for name in ("q", "k", "v", "z"))
+    if site == "v":
+        return base.pattern[layer][window.prompts, head, rows, rows] @ (values - v[:, rows])
+    if site == "q":
+        return attend(values, k, rows.start) @ v - z[:, rows]
+    k = k.expand(len(values), *k.shape).clone()
+    k[:, :, rows] = values
+    return attend(q[:, rows], k, rows.start) @ v - z[:, rows]
