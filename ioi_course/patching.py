@@ -276,7 +276,7 @@ _ARROW = {
     "clean": "from the corrupted run into the clean one",
 }
 
-
+# %% ../nbs/library/patching.ipynb #d487561d
 def _result(job: _Job, into: str, base: Tensor, source: Tensor, out: Tensor, what: str) -> Sweep:
     """The outcome with the axes and labels that it has for this site."""
     clean, corrupted = (source, base) if into == "corrupted" else (base, source)
@@ -287,7 +287,7 @@ def _result(job: _Job, into: str, base: Tensor, source: Tensor, out: Tensor, wha
     chosen = tuple(labels[axis] for axis in axes)
     return Sweep(per_prompt, clean, corrupted, axes, chosen, job.site, into, job.clean, model_name(job.model), what)
 
-
+# %% ../nbs/library/patching.ipynb #e30f1da3
 def _tokens(data: IOIDataset) -> list[str]:
     """The tokens of the first prompt if S2 and END are where they are in all others; else no text, only positions."""
     alike = all((data.pos[role] == data.pos[role][0]).all() for role in ("S2", "END"))

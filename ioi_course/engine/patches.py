@@ -124,26 +124,6 @@ def head_patch(
     return window.rows(base.resid_mid[layer]) + engine.blocks[layer].write(change)
 
 # %% ../../nbs/library/engine/patches.ipynb #24358bca
-def given_head(
-    base: Run,
-    window: Window,
-    layer: int,
-    head: int,
-    site: str,  # "q", "k" or "v"
-    values: Float[Tensor, "patch prompt row d_head"],  # of the site at the window's rows, for each patch
-) -> Float[Tensor, "patch prompt row d_head"]:
-    """What one head's z changes by at the window's rows, if it takes these queries, keys or values as given."""
-    rows = slice(window.start, int(window.end.max()) + 1)
-    q, k, v, z = (getattr(base, name)[layer][window.prompts, head, : rows.stop] for name in ("q", "k", "v", "z"))
-    if site == "v":
-        return base.pattern[layer][window.prompts, head, rows, rows] @ (values - v[:, rows])
-    if site == "q":
-        return attend(values, k, rows.start) @ v - z[:, rows]
-    k = k.expand(len(values), *k.shape).clone()
-    k[:, :, rows] = values
-    return attend(q[:, rows], k, rows.start) @ v - z[:, rows]
-
-# %% ../../nbs/library/engine/patches.ipynb #7a01be15
 Visit = Callable[[Window, int, str], Tensor | None]
 
 

@@ -28,7 +28,7 @@ from ..models import model_name
 
 # %% ../../nbs/library/plots/core.ipynb #6fe8c569
 def _array(values: Float[Tensor, "..."], axes: Sequence[str], name: str = "values") -> np.ndarray:
-    """The numbers in float64, or a ValueError that says what is wrong with them; `axes` names the axes they must have."""
+    """The numbers in float64, or a ValueError that says what is wrong; `axes` names the axes that they must have."""
     if isinstance(values, Tensor):
         values = values.detach().to("cpu", torch.float64).numpy()
     array = np.asarray(values, dtype=np.float64)
@@ -54,7 +54,7 @@ def _labels(labels: Sequence[str], count: int, name: str, axis: str) -> list[str
 
 # %% ../../nbs/library/plots/core.ipynb #26836eb4
 def _round(array: np.ndarray) -> np.ndarray:
-    """Rounded to two decimals, or to three digits of the largest number if that is below one. Adding 0 turns −0 into 0."""
+    """Rounded to two decimals, or to three digits of the largest number if that is below one. + 0 turns −0 into 0."""
     largest = np.abs(array).max()
     return np.round(array, 2 - int(np.floor(np.log10(largest))) if 0 < largest < 1 else 2) + 0.0
 
