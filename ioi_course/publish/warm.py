@@ -128,6 +128,8 @@ def _become_kernel(channel: socket.socket) -> None:
         sys.path[:] = filter(None, sys.path)  # the current folder, which Jupyter's launcher takes away, too
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
         pandas.set_option("display.max_columns", 20)  # as where it is imported in a kernel
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
+            del sys.modules[name]  # imported anew, it finds this environment and this notebook
         watch = f"--IPKernelApp.parent_handle={os.getppid()}"  # when the warm process ends, kernels do too
         sys.argv = ["ipykernel", "-f", given["connection_file"], watch, *given["arguments"]]
         channel.sendall(f"{os.getpid()}\n".encode())
