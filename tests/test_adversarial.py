@@ -335,8 +335,8 @@ def test_hooks_are_off_after_an_error(model, data, monkeypatch):
             raise RuntimeError("stop")
         return original(*arguments)
 
-    before, original = hooks_on(model), adversarial._forward
-    monkeypatch.setattr(adversarial, "_forward", broken)
+    before, original = hooks_on(model), failures._forward
+    monkeypatch.setattr(failures, "_forward", broken)
     with pytest.raises(RuntimeError, match="stop"):
         observe(model, prompts, MOVERS, source=data, restore=INHIBITION)
     assert len(calls) == 2 and hooks_on(model) == before
@@ -408,7 +408,7 @@ def test_fresh_contexts_are_not_those_of_the_search(model, monkeypatch):
         return original(model, cells, contexts, memory)
 
     original = failures.cell_scores
-    monkeypatch.setattr(adversarial, "cell_scores", spy)
+    monkeypatch.setattr(failures, "cell_scores", spy)
     search_lowest(model, tries=2, contexts=2, width=1, keep=1, fresh=3, templates=TEMPLATES[:2], progress=False)
     assert all(contexts == seen[0] for contexts in seen[:-1]) and not set(seen[-1]) & set(seen[0])
 

@@ -9,7 +9,7 @@ import torch
 from memory import in_a_process, linux
 from transformer_lens import ActivationCache
 
-from ioi_course import patching
+from ioi_course import progress
 from ioi_course.attribution_patching import attribution_patch
 from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.bundled.vocabulary import build_tokenizer
@@ -454,7 +454,7 @@ def test_no_bar_on_a_short_sweep(small, pair, capsys):
 
 
 def test_a_bar_on_a_long_sweep_and_none_if_not_wanted(small, pair, capsys, monkeypatch):
-    monkeypatch.setattr(patching, "tqdm", _Impatient)
+    monkeypatch.setattr(progress, "tqdm", _Impatient)
     sweep(small, *pair, "resid_pre")
     shown = capsys.readouterr().err
     assert "resid_pre: 100%" in shown and "3/3" in shown
@@ -462,7 +462,7 @@ def test_a_bar_on_a_long_sweep_and_none_if_not_wanted(small, pair, capsys, monke
     assert capsys.readouterr() == ("", "")
 
 
-class _Impatient(patching.tqdm):
+class _Impatient(progress.tqdm):
     """A bar that waits for nothing."""
 
     def __init__(self, *args, **options):
