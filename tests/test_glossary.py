@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from ioi_course.patching import STREAM_SITES
 from ioi_course.project import find_root
 from ioi_course.prompts import IOIDataset
-from ioi_course.publish.pages import write_assets, write_text_pages
+from ioi_course.publish.pages import text_pages, write_assets, write_text_page
 from ioi_course.publish.run import chapter_name
 
 ROOT = find_root()
@@ -261,7 +261,7 @@ def test_counterfactuals_are_all_of_them(model):
 
 def test_offline_pages_keep_the_anchors(tmp_path):
     write_assets(ROOT, tmp_path)
-    assert [page.href for page in write_text_pages(ROOT, tmp_path)] == [
+    assert [write_text_page(path, tmp_path).href for path in text_pages(ROOT)] == [
         "glossary.html",
         "notation.html",
         "instructor_guide.html",

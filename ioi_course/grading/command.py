@@ -30,11 +30,11 @@ def grade(
     root: Root = None,
 ) -> None:
     """Grade notebooks, each in processes of its own without network; a second run grades only what changed."""
-    from ioi_course.assignments import find_assignment, read_assignment
-    from ioi_course.grade import default_jobs, grade_all
-    from ioi_course.grades import Grade
-    from ioi_course.server import GradingError, Limits
-    from ioi_course.submissions import find_submissions
+    from ioi_course.grading.assignments import find_assignment, read_assignment
+    from ioi_course.grading.grade import default_jobs, grade_all
+    from ioi_course.grading.grades import Grade
+    from ioi_course.grading.server import GradingError, Limits
+    from ioi_course.grading.submissions import find_submissions
 
     start, news = time.perf_counter(), []
     try:

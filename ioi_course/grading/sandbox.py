@@ -53,7 +53,7 @@ def readable() -> list[str]:
     """What Python and its libraries read: the interpreter, site-packages, this package and the system's libraries."""
     installed = [sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()]
     extra = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    own = os.path.dirname(__file__)
+    own = os.path.dirname(os.path.dirname(__file__))  # the package
     paths = (os.path.realpath(path) for path in [*SYSTEM, *installed, *extra, own])
     return sorted({path for path in paths if os.path.exists(path) and path != "/"})
 
