@@ -50,7 +50,7 @@ def markdown(nb) -> list[str]:
 
 
 def glossary_links(text: str) -> list[str]:
-    return re.findall(r"\]\((?:\.\./)?glossary\.qmd#([\w-]+)\)", text)
+    return re.findall(r"\]\((?:\.\./)*glossary\.qmd#([\w-]+)\)", text)
 
 
 def occurs(anchor: str, text: str) -> bool:
@@ -118,7 +118,7 @@ def test_chapter_is_linked_as_the_tool_does_it(name):
 def test_links_of_a_chapter(name):
     links = glossary_links("\n".join(markdown(LINKED[name])))
     assert set(links) <= set(ENTRIES)
-    assert max(Counter(links).values()) == 1, "a term is linked at its first use only"
+    assert max(Counter(links).values(), default=1) == 1, "a term is linked at its first use only"
     assert tool.link_terms(deepcopy(LINKED[name]), WORDS, "../" * name.count("/")) == LINKED[name]
     for before, after in zip(CHAPTERS[name].cells, LINKED[name].cells, strict=True):
         assert tool.LINK.sub(r"\1", before.source) == tool.LINK.sub(r"\1", after.source)
@@ -165,7 +165,8 @@ def rendered(texts: list[str]) -> Counter:
 def test_every_link_is_a_link_in_prose(name):
     """By the judgement of a Markdown parser: in code or a formula it would not be a link, in a heading it is seen."""
     texts = markdown(LINKED[name])
-    assert rendered(texts) == {"": len(glossary_links("\n".join(texts)))}
+    count = len(glossary_links("\n".join(texts)))
+    assert rendered(texts) == ({"": count} if count else {})
 
 
 NOT_LINKED = """# The residual stream
