@@ -105,6 +105,9 @@ def _is_ours(pid: int) -> bool:
 
 def _become_kernel(channel: socket.socket) -> None:
     """In the fork: take over what the client was started with, and run a kernel until its end."""
+    import random
+
+    import numpy
     import pandas
     import torch
     from ipykernel.kernelapp import IPKernelApp
@@ -130,6 +133,8 @@ def _become_kernel(channel: socket.socket) -> None:
         pandas.set_option("display.max_columns", 20)  # as where it is imported in a kernel
         for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
             del sys.modules[name]  # imported anew, it finds this environment and this notebook
+        for reseed in (random.seed, numpy.random.seed, torch.seed):
+            reseed()  # no two kernels draw the same by accident
         watch = f"--IPKernelApp.parent_handle={os.getppid()}"  # when the warm process ends, kernels do too
         sys.argv = ["ipykernel", "-f", given["connection_file"], watch, *given["arguments"]]
         channel.sendall(f"{os.getpid()}\n".encode())
