@@ -324,7 +324,7 @@ def _take_over(it: _Runner, layers: list[_Layer], kind: tuple[bool, int, int]) -
         layers[same].x = last[same].x
     return same
 
-
+# %% ../nbs/library/circuit.ipynb #9fe388ff
 def _by_engine(it: _Runner, sets: Sequence[Mapping[Head, str]], keep, bar) -> Float[Tensor, "set batch"]:
     """One base run, in which all is knocked out that the sets have in common, and from it what is left of each set."""
     engine, common = it.engine, set.intersection(*(set(places.items()) for places in sets))

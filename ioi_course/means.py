@@ -72,7 +72,7 @@ def _every_z(
             found = run(engine, batch.tokens.to(engine.embed[0].device))
         yield batch, [found.z[layer].transpose(1, 2) for layer in layers]
 
-
+# %% ../nbs/library/means.ipynb #63889cdf
 def _group_means(
     model, data: IOIDataset, reference: IOIDataset, layers: Sequence[int], memory: float
 ) -> tuple[Int[Tensor, "batch"], dict[int, Float[Tensor, "layout pos head d_head"]]]:
