@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 
 from .attribution import _by_head, _check_heads, _layers, held_direction
-from .batches import _batch_size, _check_names, _forward, at_end
+from .batches import _batch_size, _check_names, _forward, _given, at_end
 from .lens import answer_direction
 from .metrics import logit_diff, single_token
 from .models import model_name
@@ -132,7 +132,7 @@ def _source(job: _Job):
     reference = job.data.counterfactual("abc") if job.reference is None else job.reference
 
     def resampled(rows):
-        _, cache = _forward(job.model, reference[rows], list(names.values()))
+        cache = _given(job.model, reference[rows], list(names.values()))
         return {layer: cache[name] for layer, name in names.items()}
 
     return resampled

@@ -7,7 +7,9 @@ __all__ = ['cached_batches', 'at_end']
 
 # %% ../nbs/library/batches.ipynb #00ff41f9
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -53,23 +55,37 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 # %% ../nbs/library/batches.ipynb #ceb21b21
+_SIZES: WeakKeyDictionary = WeakKeyDictionary()  # model -> {(dtype, positions): what `_sizes` found}
+
+
+def _sizes(model, data: IOIDataset) -> tuple[dict[str, tuple[int, int]], int]:
+    """Of the longest prompt: each activation's storage and its bytes, and the bytes that the forward pass takes."""
+    longest = data[[int(data.lengths.argmax())]]
+    known, key = _SIZES.setdefault(model, {}), (model.W_E.dtype, longest.tokens.shape[1])
+    if key not in known:
+        with torch.no_grad():
+            logits, cache = model.run_with_cache(longest.tokens.to(model.cfg.device), use_cache=False)
+        blocks: dict[str, list[Tensor]] = {}
+        for name, value in cache.items():
+            if name.startswith("blocks."):
+                blocks.setdefault(name.split(".")[1], []).append(value)
+        storages = {name: value.untyped_storage() for name, value in cache.items()}
+        sizes = {name: (storage.data_ptr(), storage.nbytes()) for name, storage in storages.items()}
+        known[key] = sizes, 2 * logits[0, -1].nbytes + 2 * max(map(_bytes, blocks.values()))
+    return known[key]
+
+
 def _bytes_per_prompt(model, data: IOIDataset, names: list[str]) -> int:
     """The memory that a prompt takes in a batch, measured on one prompt of the greatest length.
 
     Twice what is kept, because the reader still holds one batch while the next is computed; and for the forward pass
     twice what its most expensive block computes. (Measured: 1.4 times on the synthetic model, 1.5 on GPT-2's shape.)
     """
-    longest = data[[int(data.lengths.argmax())]]
-    with torch.no_grad():
-        logits, cache = model.run_with_cache(longest.tokens.to(model.cfg.device), use_cache=False)
-    if missing := [name for name in names if name not in cache]:
+    sizes, passing = _sizes(model, data)
+    if missing := [name for name in names if name not in sizes]:
+        _SIZES.pop(model)  # it may be switched on by the next call
         raise ValueError(f"Nothing passes the hook point {missing[0]!r} in a forward pass, unless it is switched on.")
-    blocks: dict[str, list[Tensor]] = {}
-    for name, value in cache.items():
-        if name.startswith("blocks."):
-            blocks.setdefault(name.split(".")[1], []).append(value)
-    kept = _bytes([cache[name] for name in names]) + logits[0, -1].nbytes
-    return 2 * kept + 2 * max(map(_bytes, blocks.values()))
+    return 2 * sum(dict(sizes[name] for name in names).values()) + passing
 
 # %% ../nbs/library/batches.ipynb #a9e093c6
 def _batch_size(model, data: IOIDataset, names: list[str], memory: float) -> int:
@@ -96,6 +112,24 @@ def _forward(model, data: IOIDataset, names: list[str]) -> tuple[Float[Tensor, "
         tokens = data.tokens.to(model.cfg.device)
         logits, cache = model.run_with_cache(tokens, names_filter=names or (lambda name: False), use_cache=False)
     return logits[:, 0], ActivationCache({name: cache[name] for name in names}, model)
+
+# %% ../nbs/library/batches.ipynb #98031616
+class _Seen(Exception):
+    """All that was asked for has passed: the rest of the run is not needed."""
+
+
+def _given(model, data: IOIDataset, names: Sequence[str]) -> ActivationCache:
+    """The named activations of one batch, at all positions, from a run that ends with the last of them."""
+    found: dict[str, Tensor] = {}
+
+    def keep(value, hook):
+        found[hook.name] = value
+        if len(found) == len(set(names)):
+            raise _Seen
+
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in dict.fromkeys(names)]), suppress(_Seen):
+        model(data.tokens.to(model.cfg.device), use_cache=False)
+    return ActivationCache({name: found[name] for name in names}, model)
 
 # %% ../nbs/library/batches.ipynb #e6a52443
 def cached_batches(

@@ -26,7 +26,7 @@ from ioi_course.adversarial import (
     extra_position,
 )
 from .attribution import _check_heads
-from .batches import _check_tokens, _forward
+from .batches import _check_tokens, _forward, _given
 from .metrics import logit_diff
 from .models import model_name
 from .plots import head_name
@@ -74,7 +74,7 @@ def _outputs_from(model, data: IOIDataset, source: IOIDataset, heads: Sequence[t
     by_layer: dict[str, list[int]] = {}
     for layer, head in heads:
         by_layer.setdefault(f"blocks.{layer}.attn.hook_z", []).append(head)
-    _, cache = _forward(model, source, list(by_layer))
+    cache = _given(model, source, list(by_layer))
     rows, end, source_end = torch.arange(len(data)), data.pos["END"].cpu(), source.pos["END"].cpu()
 
     def put(z: Tensor, hook) -> Tensor:

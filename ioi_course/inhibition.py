@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from .batches import _batch_size, _check_tokens, _forward, cached_batches
+from .batches import _batch_size, _check_tokens, _forward, _given, cached_batches
 from .bundled.answer_key import CIRCUIT
 from .metrics import logit_diff
 from .models import model_name
@@ -241,7 +241,7 @@ def _measure(job: _Job, bar: tqdm) -> tuple[Tensor, ...]:
         kept, hold = _read(job, batch, logits, cache), _hold(cache, job.held)
         found = []
         for source in sources:
-            given = _forward(job.model, source, z)[1]
+            given = _given(job.model, source, z)
             for group in job.groups:
                 hooks = _take(given, "z", group, batch, source, job.at)
                 with job.model.hooks(fwd_hooks=[*hooks, *hold]):
@@ -329,7 +329,7 @@ def _path_runs(job: _Job, batch: IOIDataset, other: IOIDataset, names: list[str]
         return cache
 
     base = run([])
-    patch = _take(_forward(job.model, other, names)[1], "z", heads, batch, other, "END")
+    patch = _take(_given(job.model, other, _hook_points(heads, "z")), "z", heads, batch, other, "END")
     patched = run(patch)
     run([*patch, *_hold(base, through)])
     run(_hold(patched, through))

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformer_lens import ActivationCache
 from transformer_lens.utilities import get_act_name
 
-from .batches import _batch_size, _check_tokens, _forward
+from .batches import _batch_size, _check_tokens, _forward, _given
 from ioi_course.engine import (
     HEAD_SITES,
     Engine,
@@ -258,7 +258,7 @@ def _by_hooks(job: _Job, bar: tqdm) -> tuple[Tensor, Tensor, Tensor]:
     everything, rows = slice(None), []
     for name in job.names():
         if job.cache is None:
-            values = [_forward(job.model, batch, [name])[1][name] for batch in sources]
+            values = [_given(job.model, batch, [name])[name] for batch in sources]
         else:
             values = list(job.cache[name].split(size))
         axis = 1 if job.site == "pattern" else 2

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from .batches import _batch_size, _check_tokens, _forward
+from .batches import _batch_size, _check_tokens, _forward, _given
 from ioi_course.engine import (
     Engine,
     Run,
@@ -310,7 +310,7 @@ def _by_hooks(job: _Job, bar: tqdm) -> tuple[Float[Tensor, "batch"], Float[Tenso
     bar.total = len(job.base) * len(job.heads)
     for batch, other in zip(job.base.batches(size), job.source.batches(size), strict=True):
         logits, base = _forward(job.model, batch, frozen)
-        source, rows = _forward(job.model, other, frozen)[1], [logits]
+        source, rows = _given(job.model, other, frozen), [logits]
         for head in job.heads:
             rows.append(_hooked(job, batch, base, source, head))
             bar.update(len(batch))
