@@ -6,11 +6,13 @@
 __all__ = ['attribution_patch']
 
 # %% ../nbs/library/attribution_patching.ipynb #b5a35807
+from copy import copy, deepcopy
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .engine import Engine, run
+from .engine import Engine, engine_of, run
 from .patching import STREAM_SITES, _ARROW, _Job, _check, _result
 from .prompts import IOIDataset
 from .results import Sweep
@@ -41,9 +43,34 @@ def _gradient_batch(job: _Job, engine: Engine) -> int:
         raise ValueError(f"memory={job.memory} GB is too little for one prompt: gradients take {each / 2**30:.2g} GB.")
     return min(fit, len(job.base))
 
+# %% ../nbs/library/attribution_patching.ipynb #aa9fbfe0
+def _with_gradients(engine: Engine) -> Engine:
+    """The same with an embedding that gradients reach. Weights made in inference mode cannot be, and are copied."""
+    engine = deepcopy(engine) if engine.embed[0].is_inference() else copy(engine)
+    engine.embed = engine.embed[0].detach().requires_grad_(), engine.embed[1]
+    return engine
+
+
+def _estimates(job: _Job) -> tuple[Tensor, Tensor, Tensor]:
+    """Logit differences of both runs, and the estimate for every patch [layer, prompt, head, pos]."""
+    engine = _with_gradients(engine_of(job.model))
+    parts, device = [], engine.embed[0].device
+    for rows in torch.arange(len(job.clean)).split(_gradient_batch(job, engine)):
+        end, answers = job.base.pos["END"][rows].to(device), job.clean.answers[rows].to(device)
+        diff, old, grads = _gradients(engine, job.base.tokens[rows].to(device), end, answers, job.site)
+        with torch.no_grad():
+            other = run(engine, job.source.tokens[rows].to(device))
+            moved = engine.logit_diff(other.resid_pre[-1][torch.arange(len(rows)), end], answers)
+            changes = zip(old, getattr(other, job.site), grads, strict=False)  # resid_pre has one more than layers
+            change = torch.stack([((new - value) * grad).sum(dim=-1) for value, new, grad in changes])
+        change = change if job.heads else change[:, :, None]
+        change = change if job.by_pos else change.sum(dim=-1, keepdim=True)
+        parts.append((diff.cpu(), moved.cpu(), (diff[:, None, None] + change).cpu()))
+    return tuple(torch.cat(part, dim=1 if part[0].ndim == 4 else 0) for part in zip(*parts, strict=True))
+
 # %% ../nbs/library/attribution_patching.ipynb #52f4a464
 def attribution_patch(
-    model,  # a TransformerBridge of GPT-2's architecture
+    model,  # a TransformerBridge that the engine serves
     clean: IOIDataset,
     corrupted: IOIDataset,
     site: str,
@@ -60,21 +87,7 @@ def attribution_patch(
     base, source = (corrupted, clean) if into == "corrupted" else (clean, corrupted)
     job = _Job(model, clean, base, source, site, by_pos or site in STREAM_SITES, None, None, memory)
     _check(job, into)
-    engine = Engine(model)
-    engine.embed = engine.embed[0].detach().requires_grad_(), engine.embed[1]
-    parts, device = [], engine.embed[0].device
-    for rows in torch.arange(len(clean)).split(_gradient_batch(job, engine)):
-        end, answers = base.pos["END"][rows].to(device), clean.answers[rows].to(device)
-        diff, old, grads = _gradients(engine, base.tokens[rows].to(device), end, answers, site)
-        with torch.no_grad():
-            other = run(engine, source.tokens[rows].to(device))
-            moved = engine.logit_diff(other.resid_pre[-1][torch.arange(len(rows)), end], answers)
-            changes = zip(old, getattr(other, site), grads, strict=False)  # resid_pre has one more than layers
-            change = torch.stack([((new - value) * grad).sum(dim=-1) for value, new, grad in changes])
-        change = change if job.heads else change[:, :, None]
-        change = change if job.by_pos else change.sum(dim=-1, keepdim=True)
-        parts.append((diff.cpu(), moved.cpu(), (diff[:, None, None] + change).cpu()))
-    joined = (torch.cat(part, dim=1 if part[0].ndim == 4 else 0) for part in zip(*parts, strict=True))
-    base_diff, source_diff, out = joined
+    with torch.inference_mode(False):
+        base_diff, source_diff, out = _estimates(job)
     what = f"gradient's estimate of {site} {_ARROW[into]}"
     return _result(job, into, base_diff, source_diff, out.permute(0, 2, 3, 1), what)

@@ -9,6 +9,7 @@ __all__ = ['cached_batches', 'at_end']
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -122,12 +123,13 @@ def _given(model, data: IOIDataset, names: Sequence[str]) -> ActivationCache:
     """The named activations of one batch, at all positions, from a run that ends with the last of them."""
     found: dict[str, Tensor] = {}
 
-    def keep(value, hook):
-        found[hook.name] = value
+    def keep(name: str, value, hook):  # the name that was asked for: a hook point may have two
+        found[name] = value
         if len(found) == len(set(names)):
             raise _Seen
 
-    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in dict.fromkeys(names)]), suppress(_Seen):
+    hooks = [(name, partial(keep, name)) for name in dict.fromkeys(names)]
+    with torch.no_grad(), model.hooks(fwd_hooks=hooks), suppress(_Seen):
         model(data.tokens.to(model.cfg.device), use_cache=False)
     return ActivationCache({name: found[name] for name in names}, model)
 

@@ -149,10 +149,8 @@ def run_without(
 class _Layer:
     """One layer of a run in which heads put out their means, but some of them not everywhere."""
 
-    block: Block
     some: list[int]  # the heads that are computed somewhere; what follows is of these
-    qkv: tuple[Float[Tensor, "d_model qkv_head"], Float[Tensor, "qkv_head"]]
-    out: Float[Tensor, "head_d_head d_model"]
+    block: Block
     alive: Bool[Tensor, "batch pos head"]
     means: Float[Tensor, "batch pos head d_head"]
     rest: Float[Tensor, "batch pos d_model"]  # what attention adds if all heads put out their means
@@ -163,35 +161,37 @@ class _Layer:
     @classmethod
     def of(cls, block: Block, means: Tensor, rest: Tensor, alive: Bool[Tensor, "batch pos head"]):
         some = alive.flatten(0, 1).any(dim=0).nonzero().flatten().tolist()
-        if len(some) == block.n_heads:
-            return cls(block, some, block.qkv, block.out[0], alive, means, rest)
-        qkv = tuple(part.unflatten(-1, (3, block.n_heads, -1))[..., some, :].flatten(-3) for part in block.qkv)
-        out = block.out[0].unflatten(0, (block.n_heads, -1))[some].flatten(0, 1)
-        return cls(block, some, qkv, out, alive[..., some], means[:, :, some], rest)
+        if len(some) == block.n_heads == block.n_kv:  # all, and none shares a key
+            return cls(some, block, alive, means, rest)
+        own = block.of_heads(some) if some else block
+        return cls(some, own, alive[..., some], means[:, :, some], rest)
 
     def same_heads(self, other: "_Layer") -> bool:
         """Whether the same heads are alive at the same places, so that a stream goes through both alike."""
         return self.some == other.some and torch.equal(self.alive, other.alive)
 
-    def heads(self, x: Float[Tensor, "*rows d_model"]) -> tuple[Float[Tensor, "*rows head d_head"], ...]:
-        """Queries, keys and values."""
-        rows = torch.addmm(self.qkv[1], self.block.norm(x, "ln1").flatten(0, -2), self.qkv[0])
-        return rows.view(*x.shape[:-1], 3, len(self.some), -1).unbind(dim=-3)
+    def heads(
+        self, x: Float[Tensor, "*rows d_model"], at: Int[Tensor, "*rows"]
+    ) -> list[Float[Tensor, "*rows head d_head"]]:
+        """Queries, keys and values at these positions."""
+        return self.block.heads(self.block.norm(x, "ln1"), at)
 
     def after(self, x: Tensor, z: Tensor, alive: Tensor, means: Tensor, rest: Tensor) -> Tensor:
         """The stream after attention and MLP, for z where a head is alive."""
         if self.some:
-            rest = rest + ((z - means) * alive[..., None]).flatten(-2) @ self.out
-        x = x + rest
-        return x + self.block.mlp(x.flatten(0, -2)).view_as(x)
+            rest = rest + ((z - means) * alive[..., None]).flatten(-2) @ self.block.out[0]
+        after = x + rest
+        read = x if self.block.parallel else after
+        return after + self.block.mlp(read.flatten(0, -2)).view_as(x)
 
 # %% ../nbs/library/circuit.ipynb #dc40fa2b
 def _base_run(layers: Sequence[_Layer], x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
     """The stream at the end; each layer keeps what runs that differ from this one will need."""
+    at = torch.arange(x.shape[1], device=x.device)
     for layer in layers:
         layer.x, z = x, None
         if layer.some:
-            q, layer.k, layer.v = (part.transpose(1, 2) for part in layer.heads(x))
+            q, layer.k, layer.v = (part.transpose(1, 2) for part in layer.heads(x, at))
             z = (attend(q, layer.k) @ layer.v).transpose(1, 2)
         x = layer.after(x, z, layer.alive, layer.means, layer.rest)
     return x
@@ -243,7 +243,7 @@ def _vary(
             x = new if x is None else torch.cat([x, new])
         if x is None:
             continue
-        z = rows.attention(*layer.heads(x), layer) if layer.some else None
+        z = rows.attention(*layer.heads(x, rows.at), layer) if layer.some else None
         alive = rows.of_values(layer.alive).repeat(len(x), 1, 1, 1)
         for i, places in enumerate(sets[: len(x)]):
             for head in [head for at, head in places if at == n and head in layer.some]:
@@ -339,7 +339,7 @@ def _by_engine(it: _Runner, sets: Sequence[Mapping[Head, str]], keep, bar) -> Fl
         same = _take_over(it, layers, (keep is None, int(prompts[0]), len(prompts)))
         tokens, answers = it.data.tokens[prompts].to(device), it.data.answers[prompts].to(device)
         pos = {role: at[prompts].to(device) for role, at in it.data.pos.items()}
-        x = layers[same].x if same else engine.embed[0][tokens] + engine.embed[1][: tokens.shape[1]]
+        x = layers[same].x if same else engine.start(tokens)
         x = _base_run(layers[same:], x)
         rows = torch.arange(len(prompts), device=device)
         found[:, prompts] = engine.logit_diff(x[rows, pos["END"]], answers).to(found)

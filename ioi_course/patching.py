@@ -25,6 +25,7 @@ from ioi_course.engine import (
     Engine,
     Run,
     Window,
+    engine_of,
     first_differences,
     head_patch,
     propagate,
@@ -92,6 +93,9 @@ def _check(job: _Job, into: str) -> None:
     for data in (job.base, job.source):
         _check_tokens(job.model, data)
     check_aligned(*((job.source, job.base) if into == "corrupted" else (job.base, job.source)))
+    missing = [name for name in job.names() if name not in job.model.hook_dict]
+    if missing:
+        raise ValueError(f"This model has no site {job.site!r} (no hook point {missing[0]!r}). Choose another site.")
     same = (job.base.tokens == job.source.tokens).all(dim=1)
     if same.any():
         i = int(same.nonzero()[0])
@@ -162,6 +166,8 @@ def _runs(engine: Engine, job: _Job, prompts: Int[Tensor, "prompt"]) -> tuple[Ru
     ends = torch.stack([each.resid_pre[-1][rows, data.pos["END"][prompts]] for each, data in runs])
     if job.cache is not None:
         given = [job.cache[name][prompts.to(job.cache[name].device)].to(ends) for name in job.names()]
+        if engine.turn and job.site in ("q", "k"):  # a cache has them before they are turned
+            given = [engine.turn(value, torch.arange(value.shape[1], device=value.device)) for value in given]
         swap = job.site in ("z", "q", "k", "v")
         setattr(source, job.site, [value.transpose(1, 2) if swap else value for value in given])
     return base, source, ends
@@ -202,7 +208,8 @@ def _by_engine(job: _Job, engine: Engine, bar: tqdm) -> tuple[Tensor, Tensor, Te
         return x if job.metric else engine.logit_diff(x, answers[which])[..., None].cpu()
 
     order = first_differences(job.base.tokens, job.source.tokens).argsort(stable=True).cpu()
-    shape = engine.n_layers, engine.n_heads if job.heads else 1, job.places
+    heads = engine.n_kv if job.site in ("k", "v") else engine.n_heads
+    shape = engine.n_layers, heads if job.heads else 1, job.places
     out, unpatched = None, None
     groups = [range(i, min(i + some, engine.n_layers)) for i in range(0, engine.n_layers, some)]
     bar.total = -(-batch // size) * len(groups) * engine.n_layers
@@ -249,9 +256,6 @@ def _logits(
 # %% ../nbs/library/patching.ipynb #5fe9bda9
 def _by_hooks(job: _Job, bar: tqdm) -> tuple[Tensor, Tensor, Tensor]:
     """As `_by_engine`, for every model: one run of the model per patch."""
-    missing = [name for name in job.names() if name not in job.model.hook_dict]
-    if missing:
-        raise ValueError(f"This model has no site {job.site!r} (no hook point {missing[0]!r}). Choose another site.")
     size = _batch_size(job.model, job.base, job.names()[:1], job.memory)
     bases, sources = list(job.base.batches(size)), list(job.source.batches(size))
     base, source = (job.read(_logits(job.model, batches)) for batches in (bases, sources))
@@ -281,13 +285,19 @@ def _result(job: _Job, into: str, base: Tensor, source: Tensor, out: Tensor, wha
     """The outcome with the axes and labels that it has for this site."""
     clean, corrupted = (source, base) if into == "corrupted" else (base, source)
     axes = ("layer", "head", "pos") if job.heads and job.by_pos else ("layer", "head" if job.heads else "pos")
-    labels = {"layer": [f"L{i}" for i in range(len(out))], "head": [f"H{i}" for i in range(out.shape[1])]}
+    labels = {"layer": [f"L{i}" for i in range(len(out))], "head": _head_labels(out.shape[1], job.model.cfg.n_heads)}
     labels["pos"] = [label.strip() for label in token_labels(_tokens(job.clean))]
     per_prompt = out.squeeze(1) if not job.heads else out if job.by_pos else out.squeeze(2)
     chosen = tuple(labels[axis] for axis in axes)
     return Sweep(per_prompt, clean, corrupted, axes, chosen, job.site, into, job.clean, model_name(job.model), what)
 
 # %% ../nbs/library/patching.ipynb #e30f1da3
+def _head_labels(found: int, n_heads: int) -> list[str]:
+    """A label for each head, or for each group of neighbours that shares a key and a value: H0-2."""
+    each = n_heads // found
+    return [f"H{i}" if each == 1 else f"H{i * each}-{(i + 1) * each - 1}" for i in range(found)]
+
+
 def _tokens(data: IOIDataset) -> list[str]:
     """The tokens of the first prompt if S2 and END are where they are in all others; else no text, only positions."""
     alike = all((data.pos[role] == data.pos[role][0]).all() for role in ("S2", "END"))
@@ -309,8 +319,10 @@ def sweep(
 ) -> Sweep:
     """Patch one activation after another, and measure what each patch changes.
 
-    For the pattern of a head the position is that of the query. A model that the engine does not serve is run once per
-    patch, with a warning. ValueError if the datasets do not align, and for anything else that cannot be done.
+    For the pattern of a head the position is that of the query. Where a group of heads shares a key and a value, sites
+    "k" and "v" are patched for the group, and the labels name its heads ("H0-2"). A model that the engine does not
+    serve is run once per patch, with a warning. ValueError if the datasets do not align, and for anything else that
+    cannot be done.
     """
     base, source = (corrupted, clean) if into == "corrupted" else (clean, corrupted)
     job = _Job(model, clean, base, source, site, by_pos or site in STREAM_SITES, metric, cache, memory)
@@ -319,5 +331,5 @@ def sweep(
     if why:
         warnings.warn(f"The fast engine does not serve this model ({why}): it is run once per patch.", stacklevel=2)
     with torch.no_grad(), _bar(site, progress) as bar:
-        base, source, out = _by_hooks(job, bar) if why else _by_engine(job, Engine(model), bar)
+        base, source, out = _by_hooks(job, bar) if why else _by_engine(job, engine_of(model), bar)
     return _result(job, into, base, source, out, f"{site} {_ARROW[into]}")

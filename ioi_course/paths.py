@@ -22,11 +22,13 @@ from ioi_course.engine import (
     Engine,
     Run,
     Window,
+    engine_of,
     first_differences,
     given_head,
     head_patch,
     propagate,
     run,
+    spread,
     unsupported,
     windows_from,
 )
@@ -98,8 +100,11 @@ def _check_component(model, component: str | None) -> None:
         hint = f"did you mean {near!r}? Give" if component and near in _PARTS else "give"
         raise ValueError(f"component is {component!r}; {hint} 'q', 'k' or 'v', the receivers' input that is patched.")
     shared = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
-    if component != "q" and shared != model.cfg.n_heads:
-        raise ValueError(f"The heads of a layer share the keys and values of {shared}: only 'q' can be patched here.")
+    if component != "q" and shared != model.cfg.n_heads and unsupported(model):
+        raise ValueError(
+            f"The heads of a layer share the keys and values of {shared}; a hook can only change them for all. So only "
+            "'q' can be patched, because the engine does not serve this model."
+        )
 
 # %% ../nbs/library/paths.ipynb #bb0e3e47
 def _check_ends(
@@ -174,11 +179,12 @@ def _received(
     window = replace(window, x=None, given={})
     for layer, x in streams.items():
         block = engine.blocks[layer]
-        (new,) = block.heads(block.norm(x, "ln1").flatten(0, 2), job.component)
+        (new,) = block.heads(block.norm(x, "ln1"), window.places(), job.component)
         own = window.rows(getattr(base, job.component)[layer].transpose(1, 2))
         for head in _in_layer(job.receivers, layer):
-            values = own[None, :, :, head].repeat(patches, 1, 1, 1)
-            values[: len(x)] = new[:, head].view(*x.shape[:3], -1)
+            shared = head * own.shape[2] // engine.n_heads  # a key or value that other heads keep as it is
+            values = own[None, :, :, shared].repeat(patches, 1, 1, 1)
+            values[: len(x)] = new[..., shared, :]
             window.given.setdefault(layer, []).append((job.component, head, values))
     first = min(streams)
     new = window.given.pop(first)  # up to here all is as in the base run, but for these heads
@@ -209,8 +215,8 @@ def _patched(
         if stage != "mid" or not _in_layer(heads, layer):
             return None
         block, x = engine.blocks[layer], base.resid_pre[layer] + sent
-        (new,) = block.heads(block.norm(x, "ln1").flatten(0, 1), job.component)
-        values = new.unflatten(0, x.shape[:2]).transpose(1, 2)
+        (new,) = block.heads(block.norm(x, "ln1"), everything.places()[0], job.component)
+        values = spread(new, engine.n_heads).transpose(1, 2)
         return head_patch(engine, base, values, job.component, window, layer)[_in_layer(heads, layer)]
 
     return propagate(engine, base, [replace(window)], visit)[0]
@@ -242,7 +248,7 @@ def _plan(job: _Job, engine: Engine) -> tuple[int, int]:
 # %% ../nbs/library/paths.ipynb #7b5fecac
 def _by_engine(job: _Job, bar: tqdm) -> tuple[Float[Tensor, "batch"], Float[Tensor, "patch batch"]]:
     """The logit differences of the base, and of every patch."""
-    engine = Engine(job.model)
+    engine = engine_of(job.model)
     (size, some), device = _plan(job, engine), engine.embed[0].device
     first = first_differences(job.base.tokens, job.source.tokens)
     chunks, heads = first.argsort(stable=True).split(size), job.heads

@@ -256,8 +256,8 @@ def test_another_architecture_is_unsupported():
     from types import SimpleNamespace
 
     for config, why in (
-        (dict(architecture="LlamaForCausalLM", act_fn="silu"), "architecture"),
-        (dict(architecture="GPT2LMHeadModel", act_fn="relu"), "relu"),
+        (dict(architecture="PhiForCausalLM", act_fn="silu"), "architecture"),
+        (dict(architecture="GPT2LMHeadModel", act_fn="relu2"), "relu2"),
     ):
         model = SimpleNamespace(cfg=SimpleNamespace(**config), hook_dict={})
         assert why in unsupported(model)

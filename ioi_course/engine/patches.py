@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .forward import Block, Engine, Run, attend
+from .forward import Block, Engine, Run, attend, spread
 
 # %% ../../nbs/library/engine/patches.ipynb #1b7d4a75
 @dataclass
@@ -26,6 +26,7 @@ class Window:
     end: Int[Tensor, "prompt"]  # END of each prompt
     only_end: bool = False  # END is the only row; for runs in which attention is frozen
     x: Float[Tensor, "patch prompt row d_model"] | None = None
+    before: Tensor | None = None  # the streams before this layer's attention: what the MLP reads in some models
     # queries, keys or values that a layer takes as given: layer -> (q, k or v; head; [patch, prompt, row, d_head])
     given: dict[int, list[tuple[str, int, Tensor]]] = field(default_factory=dict)
 
@@ -34,6 +35,12 @@ class Window:
         if self.only_end:
             return values[self.prompts, self.end][:, None]
         return values[self.prompts, self.start : int(self.end.max()) + 1]
+
+    def places(self) -> Int[Tensor, "prompt row"]:
+        """The position of each row."""
+        if self.only_end:
+            return self.end[:, None]
+        return torch.arange(self.start, int(self.end.max()) + 1, device=self.end.device).expand(len(self.end), -1)
 
     def at_end(self, x: Float[Tensor, "patch prompt row d"]) -> Float[Tensor, "patch prompt 1 d"]:
         """The rows at END; what has one row already is returned as it is."""
@@ -98,7 +105,8 @@ def head_z(
     if site == "z":
         return values
     if site == "v":
-        return pattern @ values
+        return pattern @ spread(values, q.shape[1], dim=1)
+    v = spread(v, q.shape[1], dim=1)
     if site == "q":
         return attend(values, k) @ v
     return (attend(q, values) if site == "k" else values) @ v
@@ -113,15 +121,21 @@ def head_patch(
     layer: int,
     one: bool = False,  # patch at the window's first position only
 ) -> Float[Tensor, "head prompt row d_model"]:
-    """For each head of a layer, the stream after the layer's attention with that head's site taken from elsewhere."""
+    """For each head of a layer, the stream after the layer's attention with that head's site taken from elsewhere.
+
+    Keys and values that a group of heads shares are patched for the group. Given as copies, one for each head, they are
+    patched for that head alone.
+    """
     own, values = getattr(base, site)[layer][window.prompts], values[window.prompts]
     if one:
-        mixed = own.clone()
+        mixed = spread(own, values.shape[1], dim=1).clone()
         mixed[:, :, window.start] = values[:, :, window.start]
         values = mixed
     change = head_z(base, layer, site, values, window.prompts) - base.z[layer][window.prompts]
-    change = change[:, :, window.start : int(window.end.max()) + 1]
-    return window.rows(base.resid_mid[layer]) + engine.blocks[layer].write(change)
+    written = engine.blocks[layer].write(change[:, :, window.start : int(window.end.max()) + 1])
+    if values.shape[1] < engine.n_heads:
+        written = written.unflatten(0, (values.shape[1], -1)).sum(dim=1)
+    return window.rows(base.resid_mid[layer]) + written
 
 # %% ../../nbs/library/engine/patches.ipynb #24358bca
 Visit = Callable[[Window, int, str], Tensor | None]
@@ -145,12 +159,13 @@ def propagate(
         if block is None:
             break
         for window in windows:
+            window.before = window.x if block.parallel else None
             if window.x is not None and frozen:
                 window.x = window.x + window.rows(base.attn_out[layer])
             elif window.x is not None:
                 _attention(block, base, window, layer, only_end=layer == last)
         _join(windows, visit, layer, "mid", only_end=layer == last and not frozen)
-        _mlp(block, [window for window in windows if window.x is not None])
+        _mlp(block, base.resid_pre[layer], [window for window in windows if window.x is not None])
     return [window.at_end(window.x)[:, :, 0] for window in windows]
 
 # %% ../../nbs/library/engine/patches.ipynb #eb06ed5b
@@ -162,46 +177,65 @@ def _join(windows: Sequence[Window], visit: Visit, layer: int, stage: str, only_
             window.x = new if window.x is None else torch.cat([window.x, new])
 
 # %% ../../nbs/library/engine/patches.ipynb #f4b140f0
-def _mlp(block: Block, windows: Sequence[Window]) -> None:
+def _reads(block: Block, before: Float[Tensor, "batch pos d_model"], window: Window) -> Tensor:
+    """What the MLP reads: the streams, or, where it is beside attention, those before it (of patches that began since
+    then: the unpatched run's)."""
+    if not block.parallel:
+        return window.x
+    own = window.rows(before)[None]
+    began = len(window.x) - (0 if window.before is None else len(window.before))
+    parts = [] if window.before is None else [window.before]
+    parts = [part if part.shape[2] == window.x.shape[2] else window.at_end(part) for part in [*parts, own]]
+    return torch.cat([*parts[:-1], parts[-1].expand(began, -1, -1, -1)])
+
+
+def _mlp(block: Block, before: Float[Tensor, "batch pos d_model"], windows: Sequence[Window]) -> None:
     """One MLP for all rows of all windows."""
     if windows:
-        rows = torch.cat([window.x.flatten(0, 2) for window in windows])
-        rows = rows + block.mlp(rows)
-        for window, some in zip(windows, rows.split([window.x.shape[:3].numel() for window in windows]), strict=True):
-            window.x = some.view_as(window.x)
+        added = block.mlp(torch.cat([_reads(block, before, window).flatten(0, 2) for window in windows]))
+        for window, some in zip(windows, added.split([window.x.shape[:3].numel() for window in windows]), strict=True):
+            window.x = window.x + some.view_as(window.x)
 
 # %% ../../nbs/library/engine/patches.ipynb #1eebc68b
 def _attention(block: Block, base: Run, window: Window, layer: int, only_end: bool) -> None:
     """One attention layer for all patches of a window; with `only_end` for queries at END: one row is left."""
-    shape, stream = window.x.shape[:3], window.x
+    shape, stream, at = window.x.shape[:3], window.x, window.places()
     x = block.norm(stream, "ln1")
     place = torch.arange(shape[2], device=x.device)
     if only_end:
         stream = window.at_end(stream)
-        (q,) = block.heads(window.at_end(x).flatten(0, 2), "q")
-        k, v = block.heads(x.flatten(0, 2), "kv")
-        future = (place > (window.end - window.start)[:, None])[:, None, None, None]
+        (q,) = block.heads(window.at_end(x), window.end[:, None], "q")
+        k, v = block.heads(x, at, "kv")
+        future = (place > (window.end - window.start)[:, None])[:, None, None, None, None]
     else:
-        q, k, v = block.heads(x.flatten(0, 2))
+        q, k, v = block.heads(x, at)
         future = place > place[:, None]
-    parts = {"q": q.unflatten(0, stream.shape[:3]), "k": k.unflatten(0, shape), "v": v.unflatten(0, shape)}
-    for name, head, values in window.given.get(layer, ()):
+    given = window.given.get(layer, ())
+    if any(name != "q" for name, _, _ in given):  # a head's own copy
+        k, v = spread(k, block.n_heads).clone(), spread(v, block.n_heads).clone()
+    parts = {"q": q, "k": k, "v": v}
+    for name, head, values in given:
         parts[name][:, :, :, head] = window.at_end(values) if name == "q" and only_end else values
     z = _mix(base.k[layer], base.v[layer], window, *parts.values(), future)
     window.x = stream + torch.addmm(block.out[1], z.flatten(0, 2), block.out[0]).view_as(stream)
 
 # %% ../../nbs/library/engine/patches.ipynb #308afe18
 def _mix(k_base: Tensor, v_base: Tensor, window: Window, q: Tensor, k: Tensor, v: Tensor, future: Tensor) -> Tensor:
-    """z [patch, prompt, row, d_model] of a window. Keys before it are shared by the patches of a prompt, not copied."""
-    patches, rows = q.shape[0], q.shape[2]
-    k_base, v_base = (part[window.prompts, :, : window.start] for part in (k_base, v_base))
-    q, k, v = (part.permute(1, 3, 0, 2, 4) for part in (q * q.shape[-1] ** -0.5, k, v))  # prompt head patch row d_head
-    before = (q.flatten(2, 3) @ k_base.transpose(-1, -2)).unflatten(2, (patches, rows))
-    within = (q @ k.transpose(-1, -2)).masked_fill(future, -torch.inf)
+    """z [patch, prompt, row, d_model] of a window. Keys before it are shared by the patches of a prompt, not copied.
+
+    Nor are keys copied for the heads of a group: their queries stand one after the other, as rows do.
+    """
+    patches, rows, groups = q.shape[0], q.shape[2], k.shape[3]
+    k_base, v_base = (spread(part[window.prompts, :, : window.start], groups, dim=1) for part in (k_base, v_base))
+    q = (q * q.shape[-1] ** -0.5).unflatten(3, (groups, -1)).permute(1, 3, 0, 4, 2, 5)  # prompt group patch head row d
+    k, v = (part.permute(1, 3, 0, 2, 4) for part in (k, v))  # prompt group patch row d_head
+    cut = patches, q.shape[3], rows
+    before = (q.flatten(2, 4) @ k_base.transpose(-1, -2)).unflatten(2, cut)
+    within = (q.flatten(3, 4) @ k.transpose(-1, -2)).unflatten(3, cut[1:]).masked_fill(future, -torch.inf)
     pattern = torch.cat([before, within], dim=-1).softmax(dim=-1)
     before, within = pattern.split([window.start, k.shape[3]], dim=-1)
-    z = (before.flatten(2, 3) @ v_base).unflatten(2, (patches, rows)) + within @ v
-    return z.permute(2, 0, 3, 1, 4).flatten(3)
+    z = (before.flatten(2, 4) @ v_base).unflatten(2, cut) + (within.flatten(3, 4) @ v).unflatten(3, cut[1:])
+    return z.permute(2, 0, 4, 1, 3, 5).flatten(3)
 
 # %% ../../nbs/library/engine/patches.ipynb #4c46d16f
 def given_head(
@@ -209,16 +243,22 @@ def given_head(
     window: Window,
     layer: int,
     head: int,
-    site: str,  # "q", "k" or "v"
+    site: str,  # "q", "k" or "v"; keys and values are those of this head alone, also where a group shares them
     values: Float[Tensor, "patch prompt row d_head"],  # of the site at the window's rows, for each patch
 ) -> Float[Tensor, "patch prompt row d_head"]:
     """What one head's z changes by at the window's rows, if it takes these queries, keys or values as given."""
-    rows = slice(window.start, int(window.end.max()) + 1)
-    q, k, v, z = (getattr(base, name)[layer][window.prompts, head, : rows.stop] for name in ("q", "k", "v", "z"))
+    rows, heads = slice(window.start, int(window.end.max()) + 1), base.z[layer].shape[1]
+    q, k, v, z = (getattr(base, name)[layer] for name in ("q", "k", "v", "z"))
+    q, k, v, z = (part[window.prompts, head * part.shape[1] // heads, : rows.stop] for part in (q, k, v, z))
     if site == "v":
         return base.pattern[layer][window.prompts, head, rows, rows] @ (values - v[:, rows])
     if site == "q":
-        return attend(values, k, rows.start) @ v - z[:, rows]
+        return _weights(values, k, rows.start) @ v - z[:, rows]
     k = k.expand(len(values), *k.shape).clone()
     k[:, :, rows] = values
-    return attend(q[:, rows], k, rows.start) @ v - z[:, rows]
+    return _weights(q[:, rows], k, rows.start) @ v - z[:, rows]
+
+
+def _weights(q: Tensor, k: Tensor, start: int) -> Tensor:
+    """The pattern of one head, for patches and prompts."""
+    return attend(q.unsqueeze(-3), k.unsqueeze(-3), start).squeeze(-3)
