@@ -8,16 +8,18 @@ __all__ = ['PROCESSING', 'wrap_model', 'Loaded', 'model_name', 'is_synthetic', '
 # %% ../nbs/library/bridge.ipynb #094cf3a4
 import contextlib
 import html
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.weight_processing import ProcessWeights
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .checkpoints import _loading
+from .checkpoints import ModelError, _loading
 
 # %% ../nbs/library/bridge.ipynb #6e0ba1ca
 PROCESSING = (
@@ -43,10 +45,15 @@ def _one_thread() -> Iterator[None]:
 def _process(bridge: TransformerBridge, wanted: Collection[str]) -> tuple[str, ...]:
     """Process the weights of a bridge in place; returns the names of the steps that were taken.
 
-    The last step is undefined with rotary positions and the like, and left out for models that have them.
+    A step that would change the model's answers, or has nothing to do in it, is left out.
     """
-    possible = PROCESSING if bridge.cfg.positional_embedding_type == "standard" else PROCESSING[:-1]
-    steps = tuple(step for step in possible if step in wanted)
+    attn = bridge.blocks[0].attn
+    possible = {
+        "center_writing_weights": not bridge.ln_final.uses_rms_norm,
+        "fold_value_biases": attn.b_V is not None,
+        "refactor_factored_attn_matrices": bridge.cfg.positional_embedding_type == "standard",
+    }
+    steps = tuple(step for step in PROCESSING if step in wanted and possible.get(step, True))
     if bridge.cfg.dtype == torch.float64 and bridge.cfg.architecture == "GPT2LMHeadModel":
         _process_in_float64(bridge, steps)
         bridge.enable_compatibility_mode(disable_warnings=True, no_processing=True)
@@ -64,6 +71,37 @@ def _process_in_float64(bridge: TransformerBridge, steps: Collection[str]) -> No
         weights = function(weights, cfg=bridge.cfg, adapter=bridge.adapter)
     ProcessWeights.distribute_weights_to_components(weights, bridge.real_components)
 
+# %% ../nbs/library/bridge.ipynb #57d59dcc
+_ROUNDING = {torch.float64: 0.01, torch.float32: 0.01}  # of logits, relative to their spread; other dtypes: .3
+
+
+def _answers(model: Callable) -> Float[Tensor, "pos vocab"]:
+    """The log-probabilities of what follows twelve tokens, drawn from the vocabulary with a seed of their own."""
+    size, most = (model.cfg.d_vocab, model.cfg.n_ctx) if hasattr(model, "cfg") else _size(model.config)
+    tokens = torch.randint(size, (1, min(12, most)), generator=torch.Generator().manual_seed(0))
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        found = model(tokens.to(next(model.parameters()).device), use_cache=False)
+    model.train(training)
+    return getattr(found, "logits", found)[0].float().log_softmax(dim=-1).cpu()
+
+
+def _size(config) -> tuple[int, int]:
+    """Tokens and positions of a transformers model."""
+    return config.vocab_size, getattr(config, "max_position_embeddings", None) or 12
+
+
+def _compare(name: str, expected: Tensor, found: Tensor, dtype: torch.dtype) -> None:
+    """Raise `ModelError` if the bridge answers otherwise than the model that it was made from."""
+    off = (found - expected).abs().max().item()
+    if not off <= _ROUNDING.get(dtype, 0.3) * expected.std().item():
+        raise ModelError(
+            f"The model {name!r} cannot be loaded: what TransformerLens makes of it gives log-probabilities that "
+            f"differ by up to {off:.2g} from those of the model itself. Its configuration has something that "
+            "TransformerLens does not know, such as scale_attn_weights=False. Choose another model."
+        )
+
 # %% ../nbs/library/bridge.ipynb #38e651e9
 def wrap_model(
     hf_model: PreTrainedModel,  # on its device, in its dtype; its weights are processed in place
@@ -75,13 +113,14 @@ def wrap_model(
     """A transformers model as a TransformerBridge: weights processed, in eval mode, gradients off."""
     tokenizer.add_bos_token = tokenizer.bos_token is not None  # TransformerLens would load it a second time for this
     tokenizer.init_kwargs.setdefault("name_or_path", "")
-    n_params = hf_model.num_parameters()
+    n_params, expected = hf_model.num_parameters(), _answers(hf_model)
     with _one_thread(), _loading(f"The model {name!r}", "Choose a model and options that TransformerLens supports."):
         bridge = TransformerBridge.boot_transformers(
             name, hf_model=hf_model, tokenizer=tokenizer, device=hf_model.device, dtype=hf_model.dtype
         )
         steps = _process(bridge, processing)
     bridge.eval().requires_grad_(False)
+    _compare(name, expected, _answers(bridge), hf_model.dtype)
     bridge.loaded = Loaded(name, what, n_params, steps)
     return bridge
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -56,8 +57,14 @@ def doctor() -> None:
     raise typer.Exit(1 if any(f.ok is False for f in findings) else 0)
 
 
-def models() -> None:
+models = typer.Typer(help="List the models, or get one: ioi-course models get smollm2.")
+
+
+@models.callback(invoke_without_command=True)
+def list_them(context: typer.Context) -> None:
     """List the models with their size, where they come from, and whether they are at hand."""
+    if context.invoked_subcommand:
+        return
     from ioi_course.models import list_models
 
     frame = list_models()
@@ -74,8 +81,22 @@ def models() -> None:
     )
 
 
-for command in (run, lab, doctor, models, docs, circuit_page, circuit, train, wiki, grade):
+@models.command()
+def get(
+    name: Annotated[str, typer.Argument(help="A model's name, such as smollm2 or gpt2-small.")],
+) -> None:
+    """Fetch a model, so that it loads without a network from then on."""
+    from ioi_course.models import ModelError, describe, load_model
+
+    try:
+        typer.echo(repr(describe(load_model(name, "cpu"))))
+    except ModelError as error:
+        raise stop(error) from error
+
+
+for command in (run, lab, doctor, docs, circuit_page, circuit, train, wiki, grade):
     app.command()(command)
+app.add_typer(models, name="models")
 
 
 if __name__ == "__main__":

