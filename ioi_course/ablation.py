@@ -16,7 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from .attribution import _by_head, _check_heads, _layers, held_direction
+from ioi_course.attribution import (
+    _by_head,
+    _check_heads,
+    _layers,
+    _rounding,
+    held_direction,
+)
 from .batches import _batch_size, _check_names, _forward, _given, at_end
 from .lens import answer_direction
 from .metrics import logit_diff, single_token
@@ -26,6 +32,8 @@ from .means import _check_reference, _group_means, abc_reference
 from .repair import _WORDS, _Largest
 from .roles import Head
 from .templates import NAMES
+from .engine import spread
+from .lens import final_bias
 
 # %% ../nbs/library/ablation.ipynb #42d5798c
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,7 +89,7 @@ def _read(model, batch: IOIDataset, logits: Float[Tensor, "batch vocab"], cache:
 def _bias(model, batch: IOIDataset) -> Float[Tensor, "batch"]:
     """What the biases of the final LayerNorm and of the unembedding add to each logit difference."""
     io, s = model.b_U[batch.answers.to(model.b_U.device)].unbind(dim=1)
-    return (answer_direction(model, batch) @ model.ln_final.b + io - s).cpu()
+    return (answer_direction(model, batch) @ final_bias(model) + io - s).cpu()
 
 # %% ../nbs/library/ablation.ipynb #6d667e43
 class _Job(NamedTuple):
@@ -198,11 +206,11 @@ def _unique(heads: Sequence[Head]) -> tuple[Head, ...]:
     return tuple(dict.fromkeys(tuple(head) if isinstance(head, list) else head for head in heads))
 
 
-def _check_sum(result: Ablation) -> None:
+def _check_sum(result: Ablation, allowed: float) -> None:
     """Raise unless the naive prediction and the steps of the repair add up to what was measured."""
     steps = result.by_output.sum(dim=(1, 2)) + result.mlp_effect.sum(dim=1) + result.scale_effect
     off = (result.before + steps - result.after).abs().max().item()
-    if not off < 1e-3 * max(result.direct_before.abs().sum(dim=(1, 2)).max().item(), 1):
+    if not off < allowed * max(result.direct_before.abs().sum(dim=(1, 2)).max().item(), 1):
         raise RuntimeError(
             f"What changed misses the change of the logit difference by {off:.3g}: this model does more between its "
             "layers and its logits than a final LayerNorm and an unembedding. Direct effects cannot be trusted on it."
@@ -238,7 +246,7 @@ def ablate(
     pairs = [part for both in zip(before, after, strict=True) for part in both]
     result = Ablation(*pairs, _bias(model, data), dict(zip(kept, zip(*of_names, strict=True), strict=True)), heads, how,
                       at, frozen, model_name(model))  # fmt: skip
-    _check_sum(result)
+    _check_sum(result, _rounding(model))
     return result
 
 # %% ../nbs/library/ablation.ipynb #71fb65f9
@@ -269,9 +277,10 @@ def said_scores(
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, names_filter=["blocks.0.hook_resid_post"])
         name, (layer, head) = cache["blocks.0.hook_resid_post"][:, -1], writer
-        written = model.blocks[layer].ln1(name) @ model.W_V[layer, head] @ model.W_O[layer, head]
+        W_V, W_K = (spread(weight, model.cfg.n_heads, dim=1) for weight in (model.W_V, model.W_K))
+        written = model.blocks[layer].ln1(name) @ W_V[layer, head] @ model.W_O[layer, head]
         for later in range(layer + 1, model.cfg.n_layers):
             query, key = (model.blocks[later].ln1(x) for x in (written, name))
-            scores = (query @ model.W_Q[later]) @ (key @ model.W_K[later]).mT
+            scores = (query @ model.W_Q[later]) @ (key @ W_K[later]).mT
             found[later] = torch.stack(list(map(_apart, scores))).cpu()
     return found

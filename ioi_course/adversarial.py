@@ -25,6 +25,7 @@ from .prompts import IOIDataset
 from .shown import Shown
 from .statistics import bootstrap, wilson
 from .templates import DISTRACTOR
+from .prompts import in_text
 
 # %% ../nbs/library/adversarial.ipynb #e3d9cabc
 WHERE = {  # where the distractor goes: the text, the slot that it stands at, and whether before or after it
@@ -64,7 +65,7 @@ def distract(
     _check_choice("where", where, tuple(WHERE))
     if any(record.third or record.extra for record in data):
         raise ValueError("These prompts are a counterfactual already (abc, extra_io or extra_s); give plain ones.")
-    rng, records = random.Random(seed), []
+    rng, records = random.Random(int(seed)), []
     for record in data:
         fresh = [name for name in data.names if name not in record.names]
         if not fresh:
@@ -79,7 +80,7 @@ def extra_position(
     data: IOIDataset,  # prompts with one distractor: of `distract`, or the counterfactuals extra_io and extra_s
 ) -> Int[Tensor, "batch"]:
     """The position of the distractor's name: the one token that is a name and has none of the roles."""
-    names = torch.tensor(sorted({data.tokenizer.encode(f" {n}", add_special_tokens=False)[0] for n in data.names}))
+    names = torch.tensor(sorted({ids[0] for ids in in_text(data.tokenizer, data.names)}))
     answers = data.answers.cpu()
     tokens, places = data.tokens.cpu(), torch.arange(data.tokens.shape[1])
     known = torch.isin(tokens, names) | (tokens[:, :, None] == answers[:, None, :]).any(dim=-1)

@@ -19,6 +19,7 @@ from .models import model_name
 from .plots import head_name
 from .prompts import IOIDataset
 from .shown import Shown
+from .engine import spread
 
 # %% ../nbs/library/attention.ipynb #58edb873
 QUERIES = ("END", "S2", "S1+1")
@@ -129,7 +130,8 @@ def attention_to_roles(
     with torch.no_grad():
         for batch, _, cache in cached_batches(model, data, sum(names, []), memory):
             patterns = [cache[pattern] for pattern, _ in names]
-            lengths = [value_lengths(cache[v], model.W_O[layer]) for layer, (_, v) in enumerate(names)]
+            values = [spread(cache[v], model.cfg.n_heads) for _, v in names]
+            lengths = [value_lengths(v, W_O) for v, W_O in zip(values, model.W_O, strict=True)]
             moved = [pattern * length[:, :, None] for pattern, length in zip(patterns, lengths, strict=True)]
             plain.append(torch.stack([by_roles(pattern.cpu(), batch) for pattern in patterns], dim=1))
             weighted.append(torch.stack([by_roles(each.cpu(), batch) for each in moved], dim=1))

@@ -6,6 +6,7 @@
 __all__ = ['held_direction', 'Attribution', 'direct_attribution', 'recovery', 'source_attribution']
 
 # %% ../nbs/library/attribution.ipynb #432e93b8
+from numbers import Integral
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,8 +19,8 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 
 from .batches import at_end, cached_batches
-from .lens import answer_direction
-from .metrics import logit_diff
+from .lens import answer_direction, centred, final_bias
+from .metrics import logit_diff, wide
 from .models import model_name
 from ioi_course.plots import (
     Plot,
@@ -43,15 +44,12 @@ def held_direction(
 
     The dot product of a vector in the stream with it is the vector's direct contribution to the logit difference.
     """
-    if model.ln_final.uses_rms_norm:
-        raise ValueError("This model ends in an RMSNorm; a held scale is implemented for LayerNorm.")
     if tuple(scale.shape) != (len(data), 1):
         raise ValueError(
             f"scale must be [batch, 1] = [{len(data)}, 1]: `ln_final.hook_scale` at END; its shape is "
             f"{list(scale.shape)}."
         )
-    direction = answer_direction(model, data) * model.ln_final.w
-    return (direction - direction.mean(dim=-1, keepdim=True)) / scale
+    return centred(model, answer_direction(model, data) * model.ln_final.w) / scale
 
 # %% ../nbs/library/attribution.ipynb #cc291de6
 class _Largest(Shown):
@@ -106,7 +104,7 @@ class Attribution(_Largest):
         circuit: Circuit | None = None,  # adds each head's class in it
     ) -> pd.DataFrame:
         """The `k` contributions farthest from zero, the farthest first: mean, standard error, class."""
-        if not isinstance(k, int) or k < 1:
+        if not isinstance(k, Integral) or k < 1:
             raise ValueError(f"k is {k!r}; give the number of rows, at least 1.")
         if circuit is not None and self.axes != ("layer", "head"):
             raise ValueError(f"A circuit has classes of heads; these are contributions by {' and '.join(self.axes)}.")
@@ -139,16 +137,22 @@ def _layers(model, name: str) -> list[str]:
     return [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers)]
 
 # %% ../nbs/library/attribution.ipynb #6b6a414d
+def _output_biases(model) -> Float[Tensor, "layer d_model"]:
+    """The bias of each attention layer's output; zeros where there is none."""
+    none = torch.zeros_like(model.ln_final.w)
+    return wide(torch.stack([none if block.attn.b_O is None else block.attn.b_O for block in model.blocks]))
+
+
 def _by_part(model, batch: IOIDataset, cache: ActivationCache, direction: Tensor) -> Float[Tensor, "batch part"]:
     """Embeddings; of each layer its heads together, the bias of their output, and the MLP; the bias of the end."""
     streams = {name: value for name, value in cache.items() if name != _SCALE}
     wrote = {name: (at_end(batch, value) * direction).sum(dim=-1) for name, value in streams.items()}
     parts = [wrote[name] for name in ("hook_embed", "hook_pos_embed") if name in wrote]
-    for layer, b_O in enumerate(model.b_O @ direction.T):
+    for layer, b_O in enumerate(_output_biases(model) @ direction.T):
         attn_out = wrote[f"blocks.{layer}.hook_attn_out"]
         parts += [attn_out - b_O, b_O, wrote[f"blocks.{layer}.hook_mlp_out"]]
     io, s = model.b_U[batch.answers.to(model.b_U.device)].unbind(dim=1)
-    bias = answer_direction(model, batch) @ model.ln_final.b + io - s
+    bias = answer_direction(model, batch) @ final_bias(model) + io - s
     return torch.stack([*parts, bias], dim=1)
 
 # %% ../nbs/library/attribution.ipynb #dea4ccf1
@@ -156,7 +160,7 @@ def _by_head(model, batch: IOIDataset, cache: ActivationCache, direction: Tensor
     """Of each head what it computed at END, through its W_O."""
     heads = []
     for name, W_O in zip(_layers(model, "attn.hook_z"), model.W_O, strict=True):
-        read = torch.einsum("hdm,bm->bhd", W_O, direction)
+        read = torch.einsum("hdm,bm->bhd", wide(W_O), direction)
         heads.append((at_end(batch, cache[name]) * read).sum(dim=-1))
     return torch.stack(heads, dim=1)
 
@@ -165,7 +169,7 @@ def _by_neuron(
     model, batch: IOIDataset, cache: ActivationCache, direction: Tensor
 ) -> Float[Tensor, "batch layer neuron"]:
     """Of each neuron its activation at END, times its row of W_out."""
-    read = torch.einsum("lnm,bm->bln", model.W_out, direction)
+    read = torch.einsum("lnm,bm->bln", wide(model.W_out), direction)
     return read * torch.stack([at_end(batch, cache[name]) for name in _layers(model, "mlp.hook_post")], dim=1)
 
 # %% ../nbs/library/attribution.ipynb #c79d3516
@@ -221,8 +225,9 @@ def direct_attribution(
 ) -> Attribution:
     """What each part of the model writes directly into the logit difference at END, in logits.
 
-    The final LayerNorm's scale is held at each prompt's own. "part": embeddings, each layer's heads, its bias b_O, its
-    MLP, and the bias at the end. Raises RuntimeError if these parts do not add up to what the model computed.
+    The scale of the final LayerNorm or RMSNorm is held at each prompt's own. "part": embeddings, each layer's heads,
+    its bias b_O, its MLP, and the bias at the end. Raises RuntimeError if these parts do not add up to what the model
+    computed.
     """
     if by not in _KINDS:
         raise ValueError(f"by is {by!r}; give one of {', '.join(map(repr, _KINDS))}.")
@@ -232,14 +237,19 @@ def direct_attribution(
             direction = held_direction(model, batch, at_end(batch, cache[_SCALE]))
             values.append(kind.read(model, batch, cache, direction).cpu())
             if by == "part":
-                _check_sum(values[-1], logit_diff(logits, batch, per_prompt=True).cpu())
+                _check_sum(values[-1], logit_diff(logits, batch, per_prompt=True).cpu(), _rounding(model))
     return Attribution(torch.cat(values), kind.axes, kind.labels(model), model_name(model))
 
 # %% ../nbs/library/attribution.ipynb #49791b21
-def _check_sum(parts: Float[Tensor, "batch part"], diff: Float[Tensor, "batch"]) -> None:
-    """Raise unless the parts add up to the model's own logit difference, to 1e-3 of their size."""
+def _rounding(model) -> float:
+    """How far a sum of parts may miss the model's own number, in shares of the parts' size."""
+    return max(1e-3, 8 * torch.finfo(model.W_U.dtype).eps)
+
+
+def _check_sum(parts: Float[Tensor, "batch part"], diff: Float[Tensor, "batch"], allowed: float) -> None:
+    """Raise unless the parts add up to the model's own logit difference, but for rounding."""
     off, size = (parts.sum(dim=1) - diff).abs().max().item(), parts.abs().sum(dim=1).max().item()
-    if not off < 1e-3 * max(size, 1):
+    if not off < allowed * max(size, 1):
         raise RuntimeError(
             f"The parts miss the logit difference by {off:.3g}: this model does more between its layers and its logits "
             "than a final LayerNorm and an unembedding. Direct attribution cannot be trusted on it."
@@ -257,7 +267,7 @@ def recovery(
             f"scores must be [layer, head] = [{circuit.n_layers}, {circuit.n_heads}]; the shape is "
             f"{list(scores.shape)}."
         )
-    if not isinstance(k, int) or not 1 <= k <= scores.numel():
+    if not isinstance(k, Integral) or not 1 <= k <= scores.numel():
         raise ValueError(f"k is {k!r}; give a number of heads from 1 to {scores.numel()}.")
     order = scores.flatten().abs().argsort(descending=True, stable=True)[:k].tolist()
     found = [circuit.role_of(*divmod(i, circuit.n_heads)) for i in order]
@@ -280,9 +290,10 @@ def _by_source(
     model, batch: IOIDataset, cache: ActivationCache, direction: Tensor, layer: int, head: int
 ) -> Float[Tensor, "batch pos"]:
     """One head's contribution by source position."""
-    pattern, v = (cache[f"blocks.{layer}.attn.hook_{what}"] for what in ("pattern", "v"))
+    pattern, v = (wide(cache[f"blocks.{layer}.attn.hook_{what}"]) for what in ("pattern", "v"))
     attention = pattern[torch.arange(len(batch)), head, batch.pos["END"].to(pattern.device)]
-    return attention * torch.einsum("bsd,dm,bm->bs", v[:, :, head], model.W_O[layer, head], direction)
+    v = v[:, :, head * v.shape[2] // model.cfg.n_heads]  # which a group of heads may share
+    return attention * torch.einsum("bsd,dm,bm->bs", v, wide(model.W_O[layer, head]), direction)
 
 # %% ../nbs/library/attribution.ipynb #b3edffeb
 def _roles(data: IOIDataset) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 
 from .prompts import IOIDataset
+from .metrics import wide
 
 # %% ../nbs/library/batches.ipynb #f5152919
 def _check_tokens(model, data: IOIDataset) -> None:
@@ -112,7 +113,7 @@ def _forward(model, data: IOIDataset, names: list[str]) -> tuple[Float[Tensor, "
     with torch.no_grad(), model.hooks(fwd_hooks=[("unembed.hook_in", keep_end)]):
         tokens = data.tokens.to(model.cfg.device)
         logits, cache = model.run_with_cache(tokens, names_filter=names or (lambda name: False), use_cache=False)
-    return logits[:, 0], ActivationCache({name: cache[name] for name in names}, model)
+    return wide(logits[:, 0]), ActivationCache({name: cache[name] for name in names}, model)
 
 # %% ../nbs/library/batches.ipynb #98031616
 class _Seen(Exception):
@@ -151,5 +152,5 @@ def cached_batches(
 
 # %% ../nbs/library/batches.ipynb #cb325123
 def at_end(batch: IOIDataset, value: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch d"]:
-    """The part of an activation at each prompt's END."""
-    return value[torch.arange(len(batch)), batch.pos["END"].to(value.device)]
+    """The part of an activation at each prompt's END, in float32 at least."""
+    return wide(value[torch.arange(len(batch)), batch.pos["END"].to(value.device)])

@@ -6,6 +6,7 @@
 __all__ = ['nodes', 'part_of', 'run_circuit', 'run_without', 'knock_out']
 
 # %% ../nbs/library/circuit.ipynb #0ddca374
+from numbers import Integral, Real
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ def part_of(
 
 
 def _said(head) -> str:
-    return head_name(*head) if len(head) == 2 and all(isinstance(i, int) and i >= 0 for i in head) else repr(head)
+    return head_name(*head) if len(head) == 2 and all(isinstance(i, Integral) and i >= 0 for i in head) else repr(head)
 
 # %% ../nbs/library/circuit.ipynb #97d389aa
 def _check_nodes(model, places: Mapping[Head, str], what: str) -> dict[Head, str]:
@@ -274,7 +275,7 @@ class _Runner:
     """Prompts and their means, ready for many knock-outs."""
 
     def __init__(self, model, data: IOIDataset, means: Means, memory: float):
-        if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0:
+        if isinstance(memory, bool) or not isinstance(memory, Real) or not memory > 0:
             raise ValueError(f"memory is {memory!r}; give the GB that it may take, such as 0.5.")
         self.model, self.data, self.means, self.memory, self.engine = model, data, means, memory, None
         if why := unsupported(model):

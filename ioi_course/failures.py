@@ -232,7 +232,7 @@ def search_lowest(
     names = single_token_names(model) if names is None else tuple(names)
     counts = {"tries": tries, "contexts": contexts, "width": width, "rounds": rounds, "keep": keep, "fresh": fresh}
     _check_search(model, names, templates, counts)
-    rng = random.Random(seed)
+    rng = random.Random(int(seed))
     rest = sample_prompts(contexts + fresh, seed=rng.randrange(2**31), names=names, templates=templates)
     cells = [(*rng.sample(names, 2), rng.choice(templates)) for _ in range(tries)]
     with _bar("search", 2 + 3 * rounds, progress) as bar:

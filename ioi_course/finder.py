@@ -6,6 +6,7 @@
 __all__ = ['Found', 'evaluate', 'find_circuit']
 
 # %% ../nbs/library/finder.ipynb #07084927
+from numbers import Integral
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +40,7 @@ from ioi_course.finder_rules import (
     robust_z,
 )
 from .shown import Shown
+from .engine import unsupported
 
 # %% ../nbs/library/finder.ipynb #6c46655b
 def _flat(values: Float[Tensor, "layer head"]) -> list[float]:
@@ -283,11 +285,11 @@ _STEPS = {  # in words: what is done
 def _check(model, data: IOIDataset, path_prompts: int) -> None:
     _check_tokens(model, data)
     data[:1].counterfactual("abc")  # its error, if these prompts have none
-    if isinstance(path_prompts, bool) or not isinstance(path_prompts, int) or path_prompts < 1:
+    if isinstance(path_prompts, bool) or not isinstance(path_prompts, Integral) or path_prompts < 1:
         raise ValueError(f"path_prompts is {path_prompts!r}; give the number of prompts to patch paths on, at least 1.")
     shared = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
-    if shared != model.cfg.n_heads:
-        raise ValueError("The heads of a layer share keys and values in this model: paths to them cannot be patched.")
+    if shared != model.cfg.n_heads and (why := unsupported(model)):
+        raise ValueError(f"Heads share keys and values here, so only the engine can patch paths to them, but {why}.")
 
 
 def _unable(base: float, accuracy: float) -> str:

@@ -7,6 +7,7 @@ __all__ = ['KINDS', 'RepeatedTokens', 'repeated_tokens', 'pattern_scores', 'Head
            'head_wiki', 'save_wiki', 'load_wiki']
 
 # %% ../nbs/library/heads.ipynb #a184fa1a
+from numbers import Integral
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -21,6 +22,7 @@ from .bundled.answer_key import CIRCUIT
 from .models import is_gpt2_small, is_synthetic, model_name
 from .plots import head_name
 from .shown import Shown
+from .engine import spread
 
 # %% ../nbs/library/heads.ipynb #c047b562
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +45,7 @@ class RepeatedTokens:
 def _check_counts(**counts: tuple[int, int]) -> None:
     """Raise ValueError for a count that is not an integer, or below its least value."""
     for name, (value, least) in counts.items():
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name} is {value!r}; give an integer, at least {least}.")
 
 # %% ../nbs/library/heads.ipynb #0b671b4a
@@ -71,7 +73,7 @@ def repeated_tokens(
     allowed = torch.tensor(sorted(set(range(low, size)) - set(model.tokenizer.all_special_ids)))
     if len(allowed) < (n if distinct else 1):
         raise ValueError(f"{n} tokens wanted, but only {len(allowed)} lie in {low} to {size}: widen low and high.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     if distinct:
         drawn = torch.stack([torch.randperm(len(allowed), generator=generator)[:n] for _ in range(batch)])
     else:
@@ -198,13 +200,17 @@ def composition_scores(
     """How well each later head's weights read what each earlier head writes; 0 where the first is not earlier.
 
     ||W_OV M|| / (||W_OV|| ||M||) in Frobenius norms, from 0 to 1, where M is W_QK for "Q", its transpose for "K" and
-    the later head's W_OV for "V" (Elhage et al. 2021). Matrices in no relation give 1 / sqrt(d_model).
+    the later head's W_OV for "V" (Elhage et al. 2021). Matrices in no relation give 1 / sqrt(d_model). Keys and values
+    that a group of heads shares count for each of its heads. Rotary positions stand between W_Q and W_K and are left
+    out: where a model has them, the scores for "Q" and "K" are those at distance 0.
     """
-    factors = {"Q": (model.W_Q, model.W_K), "K": (model.W_K, model.W_Q), "V": (model.W_V, model.W_O.mT)}
+    W_Q, W_O = model.W_Q, model.W_O
+    W_K, W_V = (spread(weight, W_Q.shape[1], dim=1) for weight in (model.W_K, model.W_V))
+    factors = {"Q": (W_Q, W_K), "K": (W_K, W_Q), "V": (W_V, W_O.mT)}
     if kind not in factors:
         raise ValueError(f"kind is {kind!r}; give 'Q', 'K' or 'V'.")
     read, rest = factors[kind]  # M = read @ rest.T
-    writes = _triangle(model.W_V) @ model.W_O
+    writes = _triangle(W_V) @ W_O
     reads = read @ _triangle(rest).mT
     layers, heads = writes.shape[:2]
     scores = torch.zeros(layers, heads, layers, heads, dtype=torch.float64)

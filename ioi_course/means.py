@@ -6,6 +6,7 @@
 __all__ = ['abc_reference', 'Means', 'reference_means']
 
 # %% ../nbs/library/means.ipynb #397e8459
+from numbers import Integral
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -29,7 +30,7 @@ def abc_reference(
     least: int = 10,  # prompts for each template and order
 ) -> IOIDataset:
     """ABC counterfactuals of the prompts, drawn again until every template and order in them has `least` or more."""
-    if not isinstance(least, int) or isinstance(least, bool) or least < 1:
+    if not isinstance(least, Integral) or isinstance(least, bool) or least < 1:
         raise ValueError(f"least is {least!r}; give the number of prompts for each template and order, at least 1.")
     layouts, records, rows, seed = _layouts(data), [], list(range(len(data))), 0
     sizes = Counter(layouts)

@@ -22,6 +22,7 @@ from pkgutil import resolve_name
 import huggingface_hub
 import pandas as pd
 import torch
+from huggingface_hub.file_download import repo_folder_name
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -178,12 +179,21 @@ def in_cache(
 def _cached_folder(name: str) -> Path | None:
     """The folder in the hub's cache that holds a model, if no file is missing."""
     for repo in MODELS[name].repos if name in MODELS else (name,):
-        with contextlib.suppress(ModelError, huggingface_hub.errors.HFValidationError):
+        with contextlib.suppress(huggingface_hub.errors.HFValidationError):
             config = huggingface_hub.try_to_load_from_cache(repo, "config.json")
-            if isinstance(config, str):
-                _check_files(Path(config).parent, advice="")
-                return Path(config).parent
+            for folder in [Path(config).parent] if isinstance(config, str) else _loose_snapshots(repo):
+                with contextlib.suppress(ModelError):
+                    _check_files(folder, advice="")
+                    return folder
     return None
+
+
+def _loose_snapshots(repo: str) -> list[Path]:
+    """Snapshots in a cache that was copied without `refs/main`, which says which of them counts; the newest first."""
+    place = Path(huggingface_hub.constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+    if (place / "refs" / "main").exists():
+        return []
+    return sorted((place / "snapshots").glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
 
 # %% ../nbs/library/models.ipynb #0d6c98c7
 def list_models() -> pd.DataFrame:

@@ -7,6 +7,7 @@ __all__ = ['EMBEDDINGS', 'name_directions', 'NameProjection', 'name_projection',
            'CopyScores', 'copy_scores']
 
 # %% ../nbs/library/movers.ipynb #e388dbbd
+from numbers import Integral
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,9 +24,17 @@ from .plots import PALETTE, Plot, head_heatmap, head_name
 from .plots.charts import _Chart, _Series, _chart_figure, _chart_svg
 from .plots.core import _Frame, _round
 from .progress import _bar
-from .prompts import IOIDataset, _check_names, single_token_names
+from ioi_course.prompts import (
+    IOIDataset,
+    _check_names,
+    in_text,
+    single_token_names,
+)
 from .roles import Circuit
 from .shown import Shown
+from .engine import spread
+from .lens import centred
+from .metrics import wide
 
 # %% ../nbs/library/movers.ipynb #b23150b4
 def name_directions(
@@ -37,19 +46,17 @@ def name_directions(
 
     The dot product of a head's output at END with it is what the head adds to that name's logit.
     """
-    if model.ln_final.uses_rms_norm:
-        raise ValueError("This model ends in an RMSNorm; a held scale is implemented for LayerNorm.")
     if tokens.ndim != 2 or tuple(scale.shape) != (len(tokens), 1):
         raise ValueError(
             f"tokens must be [batch, name] and scale [batch, 1] for the same prompts; the shapes are "
             f"{list(tokens.shape)} and {list(scale.shape)}."
         )
-    columns = model.W_U[:, tokens.to(model.W_U.device)].permute(1, 2, 0) * model.ln_final.w
-    return (columns - columns.mean(dim=-1, keepdim=True)) / scale[:, None]
+    columns = wide(model.W_U[:, tokens.to(model.W_U.device)].permute(1, 2, 0)) * model.ln_final.w
+    return centred(model, columns) / scale[:, None]
 
 # %% ../nbs/library/movers.ipynb #9cc60b9a
 def _check_k(k: int) -> None:
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k is {k!r}; give a number of at least 1.")
 
 
@@ -142,9 +149,9 @@ def name_projection(
             holds = (batch.tokens[:, None] == batch.answers[..., None]).to(directions)
             looks, adds = [], []
             for (pattern, z), W_O in zip(names, model.W_O, strict=True):
-                row = cache[pattern][torch.arange(len(batch)), :, batch.pos["END"].to(directions.device)]
+                row = wide(cache[pattern])[torch.arange(len(batch)), :, batch.pos["END"].to(directions.device)]
                 looks.append(torch.einsum("bhs,bns->bhn", row, holds))
-                read = torch.einsum("hdm,bnm->bhdn", W_O, directions)
+                read = torch.einsum("hdm,bnm->bhdn", wide(W_O), directions)
                 adds.append(torch.einsum("bhd,bhdn->bhn", at_end(batch, cache[z]), read))
             attention.append(torch.stack(looks, dim=1).cpu())
             projection.append(torch.stack(adds, dim=1).cpu())
@@ -175,8 +182,7 @@ class OwnRanks:
 # %% ../nbs/library/movers.ipynb #04a63803
 def _read_out(model, W_O: Float[Tensor, "d_head d_model"]) -> Float[Tensor, "d_head vocab"]:
     """What each dimension of a head's z adds to the logits, but for the final scale."""
-    centred = W_O if model.ln_final.uses_rms_norm else W_O - W_O.mean(dim=-1, keepdim=True)
-    return centred * model.ln_final.w @ model.W_U
+    return centred(model, wide(W_O)) * model.ln_final.w @ wide(model.W_U)
 
 
 def _ranks(v: Float[Tensor, "state d_head"], out: Float[Tensor, "d_head vocab"], tokens: Int[Tensor, "state"]):
@@ -194,8 +200,6 @@ def _ranks(v: Float[Tensor, "state d_head"], out: Float[Tensor, "d_head vocab"],
 def _check_states(model, states: Tensor, tokens: Tensor) -> tuple[Float[Tensor, "layer state d_model"], Tensor]:
     """The states of every layer, and their tokens, on the model's device; ValueError if they do not fit."""
     layers, width = model.cfg.n_layers, model.cfg.d_model
-    if model.W_V.shape[1] != model.cfg.n_heads:
-        raise ValueError("In this model several heads share their values; reading OV head by head does not serve it.")
     if states.ndim == 2:
         states = states.expand(layers, *states.shape)
     if states.ndim != 3 or states.shape[0] != layers or states.shape[2] != width or tokens.shape != states.shape[1:2]:
@@ -225,10 +229,11 @@ def own_ranks(
     if heads is not None:
         _check_heads(model, heads)
     every = model.cfg.n_layers, model.cfg.n_heads
-    found, W_V, W_O, nothing = [], model.W_V, model.W_O, torch.zeros_like(states[0])
+    W_V, W_O = wide(spread(model.W_V, model.cfg.n_heads, dim=1)), model.W_O
+    found, nothing = [], torch.zeros_like(states[0])
     with torch.no_grad(), _bar("heads", progress) as bar:
         norms = [block.ln1 for block in model.blocks]
-        reads = [norm(x[None])[0] - norm(nothing[None])[0] for norm, x in zip(norms, states, strict=True)]
+        reads = [wide(norm(x[None])[0]) - wide(norm(nothing[None])[0]) for norm, x in zip(norms, states, strict=True)]
         chosen = list(np.ndindex(every)) if heads is None else list(heads)
         bar.total = len(chosen)
         for layer, head in chosen:
@@ -323,7 +328,7 @@ def copy_scores(
     names = single_token_names(model) if names is None else _check_names(model.tokenizer, names)
     if not names:
         raise ValueError("No name of NAMES is one token for this model; give names that are.")
-    tokens = torch.tensor([model.tokenizer.encode(f" {name}", add_special_tokens=False)[0] for name in names])
+    tokens = torch.tensor([ids[0] for ids in in_text(model, names)])
     tokens = tokens.to(model.W_E.device)
     states = torch.cat([extended_embedding(model, tokens), model.W_E[tokens]])
     both = own_ranks(model, states, tokens.repeat(2), progress=progress)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import product
+from numbers import Real
 
 import torch
 from jaxtyping import Float, Int
@@ -106,7 +107,7 @@ def _check(job: _Job, into: str) -> None:
     if job.metric is not None and not callable(job.metric):
         given = type(job.metric).__name__
         raise TypeError(f"metric must be a function of the logits at END [batch, vocab], not {given}.")
-    if isinstance(job.memory, bool) or not isinstance(job.memory, int | float) or not job.memory > 0:
+    if isinstance(job.memory, bool) or not isinstance(job.memory, Real) or not job.memory > 0:
         raise ValueError(f"memory is {job.memory!r}; give the GB that a sweep may take, such as 0.5.")
     if job.cache is not None:
         _check_cache(job)

@@ -6,6 +6,7 @@
 __all__ = ['path_patch', 'direct_paths']
 
 # %% ../nbs/library/paths.ipynb #b2831296
+from numbers import Real
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -72,7 +73,7 @@ def _check_pair(model, base: IOIDataset, source: IOIDataset, memory: float) -> N
             f"base and source are the same in {int(same.sum())} of {len(same)} prompts, first in prompt {i} "
             f"({base.prompts[i]!r}): a path between them carries nothing. Give a counterfactual, such as 'abc'."
         )
-    if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0:
+    if isinstance(memory, bool) or not isinstance(memory, Real) or not memory > 0:
         raise ValueError(f"memory is {memory!r}; give the GB that it may take, such as 0.5.")
 
 # %% ../nbs/library/paths.ipynb #d582622b

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/library/repair.ipynb #4974ae2c
+from numbers import Integral
 from collections.abc import Sequence
 from itertools import product
 
@@ -153,7 +154,7 @@ class _Tabled(_Repair):
         circuit: Circuit | None = None,  # adds each head's class in it
     ) -> pd.DataFrame:
         """The `k` heads whose mean direct effect changes most: before, after, and the change by its two causes."""
-        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k is {k!r}; give the number of rows, at least 1.")
         _check_circuit(self, circuit)
         parts = self.direct_before, self.direct_after, self.change, self.by_output, self.by_scale

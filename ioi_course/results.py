@@ -6,6 +6,7 @@
 __all__ = ['Sweep', 'Paths']
 
 # %% ../nbs/library/results.ipynb #b6c25436
+from numbers import Integral
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -120,7 +121,7 @@ class Sweep(_Largest):
         circuit: Circuit | None = None,  # adds each head's class in it
     ) -> pd.DataFrame:
         """The `k` patches that change most: value and error on the scale (if there is one), change in logits."""
-        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k is {k!r}; give the number of rows, at least 1.")
         if circuit is not None and self.axes[:2] != ("layer", "head"):
             raise ValueError(f"A circuit has classes of heads; these are patches by {' and '.join(self.axes)}.")
@@ -244,7 +245,7 @@ class Paths(_Relative):
 
 # %% ../nbs/library/results.ipynb #5c09d090
 def _check_count(k: int, most: int | None) -> None:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1 or (most is not None and k > most):
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1 or (most is not None and k > most):
         raise ValueError(f"k is {k!r}; give a number of heads, at least 1" + (f" and at most {most}." if most else "."))
 
 # %% ../nbs/library/results.ipynb #1d47c03d

@@ -114,7 +114,7 @@ def _moved(record: IOIPrompt, rng: random.Random) -> IOIPrompt:
 # %% ../nbs/library/signals.ipynb #9a1686d3
 def _elsewhere(data: IOIDataset, source: IOIDataset, seed: int) -> IOIDataset:
     """The source's words in templates where S1 is neither at a position nor at a distance of `data`'s two names."""
-    rng, records, left = random.Random(seed), list(source.records), list(range(len(data)))
+    rng, records, left = random.Random(int(seed)), list(source.records), list(range(len(data)))
     for _ in range(100):
         for i in left:
             records[i] = _moved(source[i], rng)

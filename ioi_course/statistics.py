@@ -6,6 +6,7 @@
 __all__ = ['wilson', 'bootstrap', 'rank_correlation', 'auc']
 
 # %% ../nbs/library/statistics.ipynb #ae56f02c
+from numbers import Integral
 import math
 
 import numpy as np
@@ -21,7 +22,7 @@ def wilson(
     z: float = 1.96,  # 95 %
 ) -> tuple[float, float]:
     """The interval for a rate that a count leaves open (Wilson 1927). Never empty: 0 of 100 is not "never"."""
-    if not (isinstance(count, int) and isinstance(n, int) and 0 <= count <= n and n > 0):
+    if not (isinstance(count, Integral) and isinstance(n, Integral) and 0 <= count <= n and n > 0):
         raise ValueError(f"{count!r} of {n!r}: give whole numbers, with 0 <= count <= n and n at least 1.")
     if not z > 0:
         raise ValueError(f"z is {z!r}; give a number above 0, such as 1.96 for 95 %.")
@@ -47,9 +48,9 @@ def bootstrap(
     if not values or any(value.ndim != 1 or len(value) != len(values[0]) for value in values) or len(values[0]) < 2:
         shapes = [list(value.shape) for value in values]
         raise ValueError(f"Give values of the same prompts, [batch] with two or more; the shapes are {shapes}.")
-    if not (0 < level < 1 and isinstance(draws, int) and draws > 1):
+    if not (0 < level < 1 and isinstance(draws, Integral) and draws > 1):
         raise ValueError(f"level is {level!r} and draws {draws!r}; give a level in (0, 1), and two draws or more.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     chosen = torch.randint(len(values[0]), (draws, len(values[0])), generator=generator)
     found = np.array([float(statistic(*(value[rows] for value in values))) for rows in chosen])
     if np.isnan(found).mean() > 0.5:

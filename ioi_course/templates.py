@@ -6,6 +6,7 @@
 __all__ = ['NAMES', 'PLACES', 'OBJECTS', 'TEMPLATES', 'DISTRACTOR', 'DEMO_PROMPTS', 'IOIPrompt', 'sample_prompts']
 
 # %% ../nbs/library/templates.ipynb #e4c2edf1
+from numbers import Integral
 import random
 import re
 from collections.abc import Sequence
@@ -59,6 +60,8 @@ def _pieces(template: str) -> tuple[str, ...]:
         problem = "beside [A], [B] and [S] it may have [PLACE] and [OBJECT], once each, and no other slot"
     elif any(slot in "ABS" and not before.endswith(" ") for before, slot in zip(pieces[::2], slots, strict=False)):
         problem = "[A], [B] and [S] need a space before them, because ' Mary' and 'Mary' are different tokens"
+    elif template != template.rstrip():
+        problem = "it ends in white space, which becomes a token of its own at END; end it with a word"
     if problem:
         raise ValueError(f"The template {template!r} cannot be used: {problem}. See prompts.TEMPLATES for examples.")
     return pieces
@@ -175,15 +178,15 @@ def sample_prompts(
     templates: Sequence[str] = TEMPLATES,
 ) -> list[IOIPrompt]:
     """`n` different IOI prompts from one generator, which leaves Python's and torch's own generators alone."""
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"n is {n!r}; give the number of prompts, at least 1.")
-    if not isinstance(seed, int):
+    if not isinstance(seed, Integral):
         raise TypeError(f"seed is {seed!r}; give an integer, so that the prompts can be made again.")
     if order not in ("ABBA", "BABA", "both"):
         raise ValueError(f"order is {order!r}; give 'ABBA', 'BABA' or 'both'.")
     words = [_words("names", names, 3), _words("places", places), _words("objects", objects)]
     words.append(_words("templates", templates))
-    rng = random.Random(seed)
+    rng = random.Random(int(seed))
     if order != "both":
         return _sample(rng, n, order, *words)
     prompts = [None] * n

@@ -23,6 +23,8 @@ from .movers import name_directions
 from .plots import head_name
 from .prompts import ROLES, IOIDataset, check_aligned
 from .shown import Shown
+from .engine import spread
+from .metrics import wide
 
 # %% ../nbs/library/transplant.ipynb #0a17f3c6
 def stranger_prompts(
@@ -90,41 +92,58 @@ def _site(layer: int, what: str) -> str:
 def _written(
     model, batch: IOIDataset, cache: ActivationCache, values: dict[str, Tensor], heads: Sequence[tuple[int, int]]
 ) -> Float[Tensor, "batch head d_model"]:
-    """What heads write at END with the cached patterns and these values."""
+    """What heads write at END with the cached patterns and these values, one for each head."""
     rows, W_O, outputs = torch.arange(len(batch)), model.W_O, []
     for layer, head in heads:
         pattern = cache[_site(layer, "pattern")]
         row = pattern[rows, head, batch.pos["END"].to(pattern.device)]
         z = torch.einsum("bs,bsd->bd", row, values[_site(layer, "v")][:, :, head])
-        outputs.append(z @ W_O[layer, head])
+        outputs.append(wide(z @ W_O[layer, head]))
     return torch.stack(outputs, dim=1)
 
 # %% ../nbs/library/transplant.ipynb #2a19d8bf
 def _exchange(
-    batch: IOIDataset, own: ActivationCache, other: ActivationCache, heads: Sequence[tuple[int, int]], role: str
+    batch: IOIDataset, own: dict[str, Tensor], other: dict[str, Tensor], heads: Sequence[tuple[int, int]], role: str
 ) -> dict[str, Tensor]:
     """The values of the heads' layers, with those of the heads themselves taken from another run at one role."""
-    values = {_site(layer, "v"): own[_site(layer, "v")].clone() for layer, _ in heads}
+    values = {name: value.clone() for name, value in own.items()}
     for layer, head in heads:
         name = _site(layer, "v")
         at = torch.arange(len(batch)), batch.pos[role].to(values[name].device), head
         values[name][at] = other[name][at]
     return values
 
+
+def _own_values(model, cache: ActivationCache, heads: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    """The values of the heads' layers, with a copy for each head of a group that shares them."""
+    names = {_site(layer, "v") for layer, _ in heads}
+    return {name: spread(cache[name], model.cfg.n_heads) for name in names}
+
 # %% ../nbs/library/transplant.ipynb #369723fa
 def _probs_with(
-    model, batch: IOIDataset, other: ActivationCache, heads: Sequence[tuple[int, int]], role: str
+    model, batch: IOIDataset, other: dict[str, Tensor], heads: Sequence[tuple[int, int]], role: str
 ) -> Float[Tensor, "batch vocab"]:
-    """Probabilities at END of a run in which these heads have another run's values at one role."""
+    """Probabilities at END of a run in which these heads have another run's values at one role.
 
-    def exchange(value: Tensor, hook) -> Tensor:
-        rows, pos = torch.arange(len(batch)), batch.pos[role].to(value.device)
-        for layer, head in heads:
-            if hook.name == _site(layer, "v"):
-                value[rows, pos, head] = other[hook.name][rows, pos, head]
-        return value
+    The exchange is made in z, which is linear in the values: attention to the role, times how its value changes. So it
+    is this head's alone, also where a group of heads shares a value.
+    """
+    rows, seen = torch.arange(len(batch)), {}
 
-    with model.hooks(fwd_hooks=[(name, exchange) for name in {_site(layer, "v") for layer, _ in heads}]):
+    def see(value: Tensor, hook) -> None:
+        seen[hook.name] = value
+
+    def exchange(z: Tensor, hook) -> Tensor:
+        layer, pos = hook.layer(), batch.pos[role].to(z.device)
+        value, pattern = spread(seen[_site(layer, "v")], model.cfg.n_heads), seen[_site(layer, "pattern")]
+        for head in [head for at, head in heads if at == layer]:
+            change = other[_site(layer, "v")][rows, pos, head] - value[rows, pos, head]
+            z[:, :, head] += pattern[rows, head, :, pos][:, :, None] * change[:, None]
+        return z
+
+    layers = sorted({layer for layer, _ in heads})
+    looking = [(_site(layer, what), see) for layer in layers for what in ("v", "pattern")]
+    with model.hooks(fwd_hooks=[*looking, *((_site(layer, "z"), exchange) for layer in layers)]):
         return _forward(model, batch, [])[0].softmax(dim=-1)
 
 # %% ../nbs/library/transplant.ipynb #97555c86
@@ -150,8 +169,9 @@ def transplant(
         for (batch, logits, cache), (given, _, other) in zip(*pairs, strict=True):
             tokens = torch.cat([batch.answers, given.answers[:, :1]], dim=1)
             directions = name_directions(model, tokens, at_end(batch, cache["ln_final.hook_scale"]))
-            swapped = _exchange(batch, cache, other, heads, role)
-            outputs = torch.stack([_written(model, batch, cache, values, heads) for values in (cache, swapped)])
+            own, other = (_own_values(model, found, heads) for found in (cache, other))
+            swapped = _exchange(batch, own, other, heads, role)
+            outputs = torch.stack([_written(model, batch, cache, values, heads) for values in (own, swapped)])
             written.append(torch.einsum("wbhm,bnm->wbhn", outputs, directions).cpu())
             both = torch.stack([logits.softmax(dim=-1), _probs_with(model, batch, other, heads, role)])
             probs.append(both.gather(2, tokens.to(both.device).expand(2, -1, -1)).cpu())

@@ -7,6 +7,7 @@ __all__ = ['Faithfulness', 'faithfulness', 'Completeness', 'completeness', 'clas
            'completeness_plot', 'Minimality', 'minimality_sets', 'minimality', 'on_trial']
 
 # %% ../nbs/library/trial.ipynb #c3cdf2ce
+from numbers import Integral
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -174,9 +175,9 @@ def random_sets(
     seed: int = 0,
 ) -> dict[str, tuple[Head, ...]]:
     """Random sets K: each head of the circuit is in with probability 1/2."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n is {n!r}; give the number of sets, at least 1.")
-    rng = random.Random(seed)
+    rng = random.Random(int(seed))
     return {f"random {i}": tuple(head for head in circuit.heads if rng.random() < 0.5) for i in range(n)}
 
 # %% ../nbs/library/trial.ipynb #c10f0bc0
@@ -199,7 +200,7 @@ def greedy_sets(
     K that it has met on its way: `completeness(..., sets=greedy_sets(...))`.
     """
     for what, value in {"restarts": restarts, "steps": steps, "candidates": candidates}.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{what} is {value!r}; give a number, at least 1.")
     keep, means = _check_circuit(model, circuit), _check_means(model, data, means)
     steps, best, runner = min(steps, len(keep)), {}, _Runner(model, data, means, memory)

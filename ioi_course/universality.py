@@ -6,6 +6,7 @@
 __all__ = ['Wiki', 'wiki']
 
 # %% ../nbs/library/universality.ipynb #b6c5e0d0
+from numbers import Integral
 import contextlib
 import os
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ def wiki(
     """
     if where not in ("serial", "processes") and "://" not in str(where):
         raise ValueError(f"where is {where!r}; give 'serial', 'processes', or an address like 'tcp://127.0.0.1:8786'.")
-    if jobs is not None and (not isinstance(jobs, int) or jobs < 1 or where != "processes"):
+    if jobs is not None and (not isinstance(jobs, Integral) or jobs < 1 or where != "processes"):
         raise ValueError(f"jobs is {jobs!r} with where={where!r}; it is a number of processes, at least 1.")
     settings = _Settings(n, batch, seed, prompts)
     names, failed = _resolve(models)

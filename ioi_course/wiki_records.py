@@ -6,6 +6,7 @@
 __all__ = ['attempt']
 
 # %% ../nbs/library/wiki_records.ipynb #44625692
+from numbers import Integral
 import contextlib
 import gc
 import hashlib
@@ -41,7 +42,7 @@ class _Settings:
     def __post_init__(self):
         for name, least in {"n": 2, "batch": 1, "seed": 0, "prompts": 1}.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} is {value!r}; give an integer, at least {least}.")
 
 # %% ../nbs/library/wiki_records.ipynb #d7b35b56

@@ -8,6 +8,7 @@ __all__ = ['STATE', 'LOG', 'TINY', 'new_model', 'Training', 'start', 'loss_of', 
            'write_model']
 
 # %% ../../nbs/library/bundled/training.ipynb #efd0674f
+from numbers import Integral
 import contextlib
 import copy
 import json
@@ -116,7 +117,7 @@ def held_out_prompts(
     templates: bool = True,  # templates not seen in training; otherwise those that were
 ) -> IOIDataset:
     """Prompts of the task that no training sentence contains in this combination."""
-    if not isinstance(n, int) or n < 2 or n % 2:
+    if not isinstance(n, Integral) or n < 2 or n % 2:
         raise ValueError(f"n is {n!r}; give an even number, at least 2, so that both orders are there equally often.")
     some = HELD_OUT_TEMPLATES if templates else TRAIN_TEMPLATES
     drawn = sample_prompts(30 * n, seed, templates=some)
@@ -214,7 +215,7 @@ def train(
     The state is saved every `recipe.save_every` steps. The same recipe gives the same losses, interrupted or not: bit
     by bit on one machine, as it runs on one thread. Raises `TrainingError` if it cannot save or go on.
     """
-    if until is not None and (not isinstance(until, int) or until < 1):
+    if until is not None and (not isinstance(until, Integral) or until < 1):
         raise ValueError(f"until is {until!r}; give the step to stop after, at least 1.")
     folder = Path(folder)
     last = recipe.steps if until is None else min(until, recipe.steps)

@@ -7,6 +7,7 @@ __all__ = ['STORIES', 'HELD_OUT_TEMPLATES', 'TRAIN_TEMPLATES', 'LONGEST', 'IGNOR
            'story_text', 'Lesson', 'Recipe', 'sentences', 'repeats', 'training_batch']
 
 # %% ../../nbs/library/bundled/training_data.ipynb #3d4a029e
+from numbers import Integral
 import math
 import random
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def _check_recipe(recipe) -> None:
     """Raise ValueError if a run could not follow it."""
     counts = {"batch": recipe.batch, "warmup": recipe.warmup, "save_every": recipe.save_every}
     for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
+        if not isinstance(count, Integral) or count < 1:
             raise ValueError(f"{name} is {count!r}; give a whole number, at least 1.")
     ends = [lesson.until for lesson in recipe.lessons]
     if not ends or ends[0] < 1 or ends != sorted(set(ends)):
