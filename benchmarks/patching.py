@@ -1,13 +1,16 @@
-"""How fast the patching engine is, beside TransformerLens' sweeps, on GPT-2 small's shape: `make bench`.
+"""How fast the patching engine is: beside TransformerLens' sweeps on GPT-2 small's shape, and on SmolLM2: `make bench`.
 
-Random weights, 16 pairs of 15 tokens that differ at one position, float32, 2 threads. Both sides compute the same
-numbers in the same process, one after the other; `max_diff` is their largest difference in logits. The floor is the
-time that the head sweep's multiply-adds take at the rate measured for one product of that size.
+Random weights in GPT-2 small's shape, and SmolLM2-135M's own weights; 16 pairs of 15 tokens that differ at one
+position, float32, 2 threads. Both sides compute the same numbers in the same process, one after the other; `max_diff`
+is their largest difference in logits. The floor is the time that the head sweep's multiply-adds take at the rate
+measured for one product of that size. On SmolLM2 the reference is a loop over runs with hooks, timed on every ninth
+patch (the table says of how many), and the time is scaled.
 """
 
 import argparse
 import json
 import platform
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,7 +27,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.metrics import logit_diff
-from ioi_course.models import wrap_model
+from ioi_course.models import ModelError, load_model, wrap_model
 from ioi_course.patching import sweep
 from ioi_course.paths import direct_paths, path_patch
 from ioi_course.prompts import IOIDataset
@@ -45,15 +48,19 @@ class Row:
 
 
 def build():
-    """The model, and the clean and corrupted prompts."""
+    """A model with random weights in GPT-2 small's shape."""
     torch.manual_seed(0)
     hf_model = GPT2LMHeadModel(GPT2Config()).eval()
-    model = wrap_model(hf_model, build_tokenizer(), "random weights in GPT-2 small's shape")
+    return wrap_model(hf_model, build_tokenizer(), "random weights in GPT-2 small's shape")
+
+
+def pairs(model):
+    """The clean and the corrupted prompts."""
     demo = IOIDataset.demo(model)
     clean = IOIDataset.from_prompts(model, [*demo, *demo.counterfactual("random_names")])
     corrupted = clean.counterfactual("swap_subject")
     assert clean.tokens.shape == (16, 15) and ((clean.tokens != corrupted.tokens).sum(dim=1) == 1).all()
-    return model, clean, corrupted
+    return clean, corrupted
 
 
 def timed(work: Callable, repeats: int = 1):
@@ -166,22 +173,70 @@ def measure(model, clean, corrupted) -> dict[str, Row]:
     return rows
 
 
+def looped(model, clean, corrupted, site: str, places: list[tuple]) -> torch.Tensor:
+    """The mean logit difference of the corrupted prompts with a part of an activation from the clean ones, per run."""
+    names = sorted({f"blocks.{layer}.{site}" for layer, *_ in places})
+    _, cache = model.run_with_cache(clean.tokens, names_filter=names)
+
+    def patched(layer, index):
+        def put(value, hook):
+            value[index] = cache[name][index]
+            return value
+
+        name = f"blocks.{layer}.{site}"
+        return logit_diff(model.run_with_hooks(corrupted.tokens, fwd_hooks=[(name, put)]), clean)
+
+    return torch.stack([patched(*place) for place in places])
+
+
+def measure_smollm2(model, clean, corrupted) -> dict[str, Row]:
+    """The three sweeps of which everything else is made, on a real model."""
+    n_layers, n_heads, n_pos, quick = model.cfg.n_layers, model.cfg.n_heads, clean.tokens.shape[1], {"progress": False}
+    everything = slice(None)
+    heads = list(product(range(n_layers), range(n_heads)))[::9]
+    spots = list(product(range(n_layers), range(n_pos)))[::9]
+    by_head = [(layer, (everything, everything, head)) for layer, head in heads]
+    by_pos = [(layer, (everything, pos)) for layer, pos in spots]
+    return {
+        "head_sweep": row(
+            lambda: mean(sweep(model, clean, corrupted, "z", **quick)),
+            lambda: looped(model, clean, corrupted, "attn.hook_z", by_head),
+            len(heads),
+            lambda values: values.flatten()[::9],
+        ),
+        "resid_pre": row(
+            lambda: mean(sweep(model, clean, corrupted, "resid_pre", **quick)),
+            lambda: looped(model, clean, corrupted, "hook_resid_pre", by_pos),
+            len(spots),
+            lambda values: values.flatten()[::9],
+        ),
+        "path_to_logits": row(
+            lambda: mean(path_patch(model, corrupted, clean, "logits", **quick)),
+            lambda: by_hooks(model, clean, corrupted, heads),
+            len(heads),
+            lambda values: values.flatten()[::9],
+        ),
+    }
+
+
 def head_sweep_floor(model, clean, corrupted) -> tuple[float, float]:
     """Seconds for the multiply-adds of the head sweep at the best measured rate, and that rate in 1e9 per second.
 
-    From a patch on, per row: 8 d² in its own layer's MLP, 12 d² in each later layer. In the last layer the rows before
-    END need keys and values only, 2 d². Attention between rows, LayerNorm and gelu are not counted.
+    From a patch on, per row: its own layer's MLP, and all of each later layer. In the last layer the rows before END
+    need keys and values only. Attention between rows, normalisation and the MLP's function are not counted.
     """
-    d, layers, heads = model.cfg.d_model, model.cfg.n_layers, model.cfg.n_heads
+    cfg, layers = model.cfg, model.cfg.n_layers
+    d, heads, kv = cfg.d_model, cfg.n_heads * cfg.d_head, model.W_K.shape[1] * cfg.d_head
+    mlp = (2 if model.blocks[0].mlp.W_gate is None else 3) * d * cfg.d_mlp
     first = int((clean.tokens != corrupted.tokens).int().argmax(dim=1)[0])
-    ends = len(clean) * heads
+    ends = len(clean) * cfg.n_heads
     rows = ends * (clean.tokens.shape[1] - first)
-    products = 0
+    whole, products = d * heads + 2 * d * kv + heads * d + mlp, 0
     for layer in range(layers):
         if layer == layers - 1:
-            products += ends * 8 * d * d
+            products += ends * mlp
         else:
-            products += rows * (8 + 12 * (layers - 2 - layer) + 2) * d * d + ends * 10 * d * d
+            products += rows * (mlp + whole * (layers - 2 - layer) + 2 * d * kv) + ends * (whole - 2 * d * kv)
     a, b = torch.randn(rows, d), torch.randn(d, 4 * d)
     a @ b
     _, seconds = timed(lambda: [a @ b for _ in range(20)], repeats=5)
@@ -189,16 +244,9 @@ def head_sweep_floor(model, clean, corrupted) -> tuple[float, float]:
     return products / rate, rate / 1e9
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("build/bench.json"))
-    out = parser.parse_args().out
-    torch.set_grad_enabled(False)
-    torch.set_num_threads(2)
-    model, clean, corrupted = build()
-    floor, rate = head_sweep_floor(model, clean, corrupted)
-    rows = measure(model, clean, corrupted)
-    table = Table(title="Patching on GPT-2 small's shape, 16 pairs of 15 tokens, 2 threads")
+def shown(title: str, rows: dict[str, Row], floor: tuple[float, float]) -> dict:
+    """Print one model's table; its numbers for the file."""
+    table = Table(title=f"{title}, 16 pairs of 15 tokens, 2 threads")
     for column in ("sweep", "patches", "reference, s", "ours, s", "ratio", "largest difference"):
         table.add_column(column, justify="left" if column == "sweep" else "right")
     for name, one in rows.items():
@@ -206,15 +254,39 @@ def main() -> None:
         cells = (f"{one.reference_s:.1f}{scaled}", f"{one.ours_s:.2f}", f"{one.ratio:.1f}", f"{one.max_diff:.1e}")
         table.add_row(name, str(one.patches), *cells)
     Console(width=100).print(table)
-    times = rows["head_sweep"].ours_s / floor
+    seconds, rate = floor
+    times, peak = rows["head_sweep"].ours_s / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     speed = f"{rate:.0f} billion multiply-adds per second"
-    print(f"head_sweep: the floor is {floor:.2f} s at {speed}; ours is {times:.2f} times that")
+    print(f"head_sweep: the floor is {seconds:.2f} s at {speed}; ours is {times:.2f} times that")
+    print(f"The process took {peak:.1f} GB at most so far, weights included")
     result = {name: asdict(one) for name, one in rows.items()}
-    result["floor"] = {"head_sweep_s": floor, "rate_1e9": rate, "times_floor": times}
-    result["machine"] = {"processor": platform.machine(), "threads": 2, "torch": torch.__version__}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"Written to {out}")
+    return result | {"floor": {"head_sweep_s": seconds, "rate_1e9": rate, "times_floor": times}, "peak_gb": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("build/bench.json"))
+    parser.add_argument("--only", choices=("gpt2", "smollm2"), help="one of the two models")
+    given = parser.parse_args()
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(2)
+    result = {"machine": {"processor": platform.machine(), "threads": 2, "torch": torch.__version__}}
+    if given.only != "gpt2":
+        try:
+            model = load_model("smollm2")
+            prompts = pairs(model)
+            rows = measure_smollm2(model, *prompts)
+            result["smollm2"] = shown("Patching on SmolLM2-135M", rows, head_sweep_floor(model, *prompts))
+        except ModelError as error:
+            print(f"SmolLM2 was not measured: {error}")
+    if given.only != "smollm2":
+        model = build()
+        prompts = pairs(model)
+        rows = measure(model, *prompts)
+        result |= shown("Patching on GPT-2 small's shape", rows, head_sweep_floor(model, *prompts))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"Written to {given.out}")
 
 
 if __name__ == "__main__":
