@@ -477,6 +477,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'ioi_course/engine/families.py'),
                                             'ioi_course.engine.families.layer_parts': ( 'library/engine/families.html#layer_parts',
                                                                                         'ioi_course/engine/families.py'),
+                                            'ioi_course.engine.families.longest': ( 'library/engine/families.html#longest',
+                                                                                    'ioi_course/engine/families.py'),
                                             'ioi_course.engine.families.rotary_of': ( 'library/engine/families.html#rotary_of',
                                                                                       'ioi_course/engine/families.py'),
                                             'ioi_course.engine.families.unfit': ( 'library/engine/families.html#unfit',

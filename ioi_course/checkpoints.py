@@ -96,7 +96,8 @@ def _loading(what: str, advice: str) -> Iterator[None]:
         with _quiet():
             yield
     except Exception as error:
-        raise ModelError(f"{what} cannot be loaded: {str(error).strip().rstrip('.')}. {advice}") from error
+        why = str(error).strip().rstrip(".") or type(error).__name__
+        raise ModelError(f"{what} cannot be loaded: {why}. {advice}") from error
 
 # %% ../nbs/library/checkpoints.ipynb #9bd1790a
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")  # one of these is enough

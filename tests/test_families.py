@@ -121,6 +121,55 @@ def test_an_architecture_outside_the_families_is_refused_by_name():
         engine_of(random_of("phi"))
 
 
+CONFIGURATIONS = [
+    ("gpt2", {"activation_function": "gelu"}),
+    ("gpt2", {"activation_function": "relu"}),
+    ("gpt2", {"n_inner": 100}),
+    ("gpt2", {"layer_norm_epsilon": 0.1}),
+    ("llama", {"attention_bias": True}),
+    ("llama", {"mlp_bias": True}),
+    ("llama", {"head_dim": 16}),
+    ("llama", {"hidden_act": "gelu"}),
+    ("llama", {"rms_norm_eps": 0.1}),
+    ("llama", {"num_key_value_heads": 1}),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
+    ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4,
+                                   "original_max_position_embeddings": 16}}),
+    ("mistral", {"sliding_window": 300, "max_position_embeddings": 400}),
+    ("neox", {"use_parallel_residual": False}),
+    ("neox", {"rotary_pct": 1.0}),
+    ("neox", {"hidden_act": "gelu_new"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family, config", CONFIGURATIONS, ids=str)
+def test_switches_of_a_configuration_are_served_right(family, config, slowly):
+    model = wrap_model(hf_model_of(family, **config), build_tokenizer(), "with switches")
+    assert unsupported(model) == ""
+    data = random_data(model, 3, seed=1)
+
+    def measure():
+        return sweep(model, data, data.counterfactual("swap_subject"), "z", progress=False).per_prompt
+
+    torch.testing.assert_close(measure(), slowly(measure).double(), **CLOSE)
+
+
+@pytest.mark.parametrize("window", [4, 14, 20])
+def test_attention_that_looks_back_a_few_positions_only_is_refused(window):
+    """A window longer than the run that is compared, and shorter than a prompt, was wrong by a logit, silently."""
+    model = wrap_model(hf_model_of("mistral", sliding_window=window), build_tokenizer(), "short-sighted")
+    assert f"looks back {window} positions only" in unsupported(model)
+
+
+def test_a_text_beyond_the_window_is_refused():
+    config = {"sliding_window": 300, "max_position_embeddings": 400}
+    engine = engine_of(wrap_model(hf_model_of("mistral", **config), build_tokenizer(), "windowed"))
+    tokens = torch.randint(1306, (1, 301))
+    assert len(run(engine, tokens[:, :300]).z) == 3
+    with pytest.raises(ValueError, match="301 positions, and the engine computes 300 at most for this"):
+        run(engine, tokens)
+
+
 # --- sweeps ---
 
 

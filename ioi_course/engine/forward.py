@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .families import Rotary, layer_parts, rotary_of, unfit
+from ioi_course.engine.families import (
+    Rotary,
+    layer_parts,
+    longest,
+    rotary_of,
+    unfit,
+)
 
 # %% ../../nbs/library/engine/forward.ipynb #6e06e446
 @dataclass
@@ -196,7 +202,7 @@ class Engine:
         if why := unfit(model) or _hooks(model):
             raise Unsupported(why)
         self.n_layers, self.n_heads, self.d_model = model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_model
-        self.turn = rotary_of(model)
+        self.turn, self.longest = rotary_of(model), longest(model)
         self.blocks = [Block(**layer_parts(block, model.cfg), turn=self.turn) for block in model.blocks]
         self.n_kv = self.blocks[0].n_kv
         self.embed = model.W_E, None if self.turn else model.W_pos
@@ -219,6 +225,8 @@ class Engine:
         self, tokens: Int[Tensor, "batch pos"], first: int = 0
     ) -> Float[Tensor, "batch pos d_model"]:
         """The stream before the first layer, for tokens whose first is at this position."""
+        if (last := first + tokens.shape[1]) > self.longest:
+            raise ValueError(f"{last} positions, and the engine computes {self.longest} at most for this model.")
         embed, learned = self.embed
         return embed[tokens] if learned is None else embed[tokens] + learned[first : first + tokens.shape[1]]
 
