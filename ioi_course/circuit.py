@@ -282,8 +282,10 @@ class _Runner:
             warnings.warn(f"The fast engine does not serve this model ({why}): it is run once per set.", stacklevel=3)
             return
         self.engine = engine_of(model)
-        key, kept = [mean._version for mean in means], means.kept
-        if kept.get("engine") is not self.engine or kept["data"] is not data or kept["versions"] != key:
+        counted = not any(mean.is_inference() for mean in means)  # the changes of inference tensors are not
+        key, kept = [mean._version for mean in means] if counted else None, means.kept
+        same = kept.get("engine") is self.engine and kept["data"] is data and kept["versions"] == key
+        if not same or not counted:
             with torch.no_grad():
                 on_device = [mean.to(self.engine.embed[0]) for mean in means]
                 parts = zip(on_device, self.engine.blocks, strict=True)

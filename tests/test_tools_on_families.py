@@ -12,6 +12,7 @@ from ioi_course.ablation import ablate, said_scores
 from ioi_course.adversarial import WHERE, WHO, distract
 from ioi_course.attention import attention_to_roles
 from ioi_course.attribution import direct_attribution, source_attribution
+from ioi_course.attribution_patching import attribution_patch
 from ioi_course.checks.core import random_data, random_of
 from ioi_course.failures import observe
 from ioi_course.heads import composition_scores, head_scores
@@ -19,6 +20,8 @@ from ioi_course.inhibition import attention_path, patch_heads
 from ioi_course.lens import residual_lens, stream_places, vocabulary_lens
 from ioi_course.metrics import logit_diff
 from ioi_course.movers import copy_scores, name_projection
+from ioi_course.patching import sweep
+from ioi_course.paths import path_patch
 from ioi_course.prompts import IOIDataset
 from ioi_course.roles import Circuit
 from ioi_course.signals import split_signals
@@ -77,6 +80,30 @@ def test_sharing_keys_and_values_changes_nothing(family, tool):
     found, expected = TOOLS[tool](shared, data), TOOLS[tool](own, data)
     assert found.nan_to_num().abs().max() > 0
     torch.testing.assert_close(found, expected, **CLOSE, equal_nan=True)
+
+
+# --- inference mode ---
+
+
+@pytest.mark.parametrize("tool", [*TOOLS, "sweep", "paths"])
+def test_inference_mode_changes_nothing(tool):
+    more = {
+        "sweep": lambda m, d: sweep(m, d, d.counterfactual("abc"), "q", progress=False).per_prompt,
+        "paths": lambda m, d: path_patch(m, d, d.counterfactual("abc"), LATE, "k", progress=False).per_prompt,
+    }
+    measure, model = (TOOLS | more)[tool], random_of("llama", seed=5)
+    data = random_data(model, 3, seed=2)
+    with torch.inference_mode():
+        within = measure(model, random_data(model, 3, seed=2))
+    torch.testing.assert_close(within, measure(model, data), **CLOSE, equal_nan=True)
+
+
+def test_an_engine_that_was_made_in_inference_mode_gives_gradients():
+    model = random_of("llama", seed=6)
+    data = random_data(model, 3)
+    with torch.inference_mode():
+        sweep(model, data, data.counterfactual("abc"), "z", progress=False)
+    assert torch.isfinite(attribution_patch(model, data, data.counterfactual("abc"), "z").per_prompt).all()
 
 
 # --- sums ---

@@ -266,7 +266,8 @@ def _engine(model) -> Engine | str:
     known, made = _ENGINES.get(model, (None, None))
     if made is None or known != mark or not counted:
         try:
-            made = Engine(model)
+            with torch.inference_mode(False):  # it may be asked for gradients later
+                made = Engine(model)
         except Unsupported as error:
             made = error.why
         _ENGINES[model] = mark, made

@@ -39,6 +39,9 @@ def run(
     ),
     timeout: Annotated[int, typer.Option(min=1, help="Seconds that one cell may take.")] = 600,
     save: Annotated[bool, typer.Option("--save", help="Also store the outputs in nbs/ (for maintainers).")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Also keep the chapters' claims with the package (for maintainers).")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Chapters at a time; as many as cores and memory allow if not given.")
     ] = None,
@@ -46,6 +49,7 @@ def run(
 ) -> None:
     """Execute chapters, each in a fresh kernel; write HTML pages, an index and report.json."""
     from ioi_course.models import ModelError, resolve_model
+    from ioi_course.publish.collect import record_claims
     from ioi_course.publish.runner import CourseRun
 
     root = root_of(root)
@@ -66,6 +70,8 @@ def run(
         stopped = True
     finally:
         index = course_run.finish(_circuit_page(course_run.out))
+    if record and not stopped and not course_run.failures:
+        record_claims(root, course_run.model, course_run.claims)
     _tell(course_run, index, f"Took {time.perf_counter() - start:.0f} s, {jobs} at a time.")
     if stopped:
         told = "Stopped. What was done until then is in the pages and in report.json."

@@ -23,6 +23,7 @@ from ioi_course.publish.run import (
     write_report,
 )
 from ioi_course.publish.mend import read_notebook
+from ioi_course.publish.collect import claims_of, write_claims
 from ioi_course.publish.pages import Page, page_of, text_pages, write_assets, write_page, write_text_page
 from ioi_course.publish.warm import warm_kernels
 from ioi_course.publish.welcome import Outcome, Sheet, bare_page, entries, write_index, write_report_page
@@ -43,6 +44,7 @@ class CourseRun:
         self.root, self.out, self.model, self.timeout, self.save = root, out, model, timeout, save
         self.paths = {chapter_name(path, root): path for path in paths}
         self.outcomes: dict[str, Outcome] = {}
+        self.claims: dict[str, dict] = {}  # key: what an executed chapter claims
         self.problems: list[str] = []
         self._stop = threading.Event()
         course = {chapter_name(path, root): path for path in [*chapters(root), *paths]}
@@ -105,6 +107,7 @@ class CourseRun:
         self, name: str, nb: NotebookNode | None, verdict: Verdict, failure: Failure | None
     ) -> Outcome:
         """Write a chapter's page and the report up to it; what goes wrong is this chapter's failure."""
+        self.claims |= claims_of(nb) if nb else {}
         problem = self._write_page(name, nb, failure) if nb else failure.reason
         if problem:
             self._stand_in(name, problem)
@@ -152,6 +155,7 @@ class CourseRun:
 
     def _report(self) -> None:
         self._try("report.json", lambda: write_report(self.verdicts, self.out / "report.json"))
+        self._try("claims.json", lambda: write_claims(self.out / "claims.json", self.model, self.claims))
 
     def finish(self, extra: Page | None = None) -> Path:
         """Write report.json, report.html and index.html from what was done; the last one's path."""
