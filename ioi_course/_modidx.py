@@ -479,6 +479,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ioi_course.claims.ClaimTable': ('library/claims.html#claimtable', 'ioi_course/claims.py'),
                                    'ioi_course.claims.ClaimTable._caption': ( 'library/claims.html#claimtable._caption',
                                                                               'ioi_course/claims.py'),
+                                   'ioi_course.claims.ClaimTable._repr_html_': ( 'library/claims.html#claimtable._repr_html_',
+                                                                                 'ioi_course/claims.py'),
                                    'ioi_course.claims.ClaimTable._rounded': ( 'library/claims.html#claimtable._rounded',
                                                                               'ioi_course/claims.py'),
                                    'ioi_course.claims.ClaimTable.records': ( 'library/claims.html#claimtable.records',

@@ -181,6 +181,10 @@ class ClaimTable(Shown):
     def _rounded(self) -> pd.DataFrame:
         return self.table()
 
+    def _repr_html_(self) -> str:
+        left = '<td style="text-align: left; vertical-align: top">'  # these are sentences
+        return super()._repr_html_().replace("<td>", left)
+
 
 def _cell(record: dict | None) -> str:
     return "" if record is None else f"{'✓' if record['holds'] else '✗'} {record['text']}"

@@ -29,9 +29,10 @@ def claims_file(model: str, claims: dict[str, dict]) -> dict:
     return about | {"claims": {key: claims[key] for key in sorted(claims, key=_order)}}
 
 
-def _order(key: str) -> tuple[int, str]:
+def _order(key: str) -> int:
+    """By chapter; within one, as the chapter makes them."""
     chapter = key.partition(".")[0]
-    return (int(chapter) if chapter.isdigit() else 99, key)
+    return int(chapter) if chapter.isdigit() else 99
 
 
 def write_claims(path: Path, model: str, claims: dict[str, dict]) -> Path:
