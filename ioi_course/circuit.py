@@ -24,6 +24,7 @@ from .progress import _bar
 from .prompts import ROLES, IOIDataset
 from .means import Means, reference_means
 from .roles import Circuit, Head
+from .engine import of_heads
 
 # %% ../nbs/library/circuit.ipynb #1af6c550
 def nodes(
@@ -164,7 +165,7 @@ class _Layer:
         some = alive.flatten(0, 1).any(dim=0).nonzero().flatten().tolist()
         if len(some) == block.n_heads == block.n_kv:  # all, and none shares a key
             return cls(some, block, alive, means, rest)
-        own = block.of_heads(some) if some else block
+        own = of_heads(block, some) if some else block
         return cls(some, own, alive[..., some], means[:, :, some], rest)
 
     def same_heads(self, other: "_Layer") -> bool:

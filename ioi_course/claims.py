@@ -37,7 +37,7 @@ def _plain(value) -> float | str:
     number = float(value)
     return float(f"{number:.4g}") if math.isfinite(number) else str(number)
 
-
+# %% ../nbs/library/claims.ipynb #b97e445c
 @dataclass(frozen=True, repr=False)
 class Claim:
     """A sentence with this model's numbers, and whether it holds."""
@@ -92,6 +92,31 @@ def _check_recorded(claim: Claim) -> None:
             f"  recorded: {known['text']}\n  now:      {claim.text}"
         )
 
+# %% ../nbs/library/claims.ipynb #b12cc60d
+_NOT_FINITE = {"nan", "inf", "-inf"}
+
+
+def _plainly(values: Mapping) -> dict[str, float | str]:
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _filled(sentence: str, values: Mapping) -> str:
+    """The sentence with the values in their places; a ValueError if it has other places."""
+    places = {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
+    if places != set(values):
+        given = f"values are given for {sorted(values)}"
+        raise ValueError(f"The sentence has places for {sorted(places)}, and {given}.")
+    numbers = {name: value if isinstance(value, str) else float(value) for name, value in values.items()}
+    return sentence.format(**numbers)
+
+
+def _published(key: str) -> str:
+    if not key:
+        return ""
+    figure = published(key)
+    pairs = (f"{label} {text}".strip() for label, text in zip(figure.labels, figure.texts(), strict=True))
+    return f"{', '.join(pairs)} ({figure.source})"
+
 # %% ../nbs/library/claims.ipynb #0473dae9
 @dataclass
 class Claims:
@@ -113,19 +138,10 @@ class Claims:
         **values,  # numbers or texts, by the names of their places
     ) -> Claim:
         """Make a claim and show it. It never stops a reader; in tests (IOI_COURSE_STRICT=1) a changed one raises."""
-        places = {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
-        if places != set(values):
-            given = f"values are given for {sorted(values)}"
-            raise ValueError(f"The sentence has places for {sorted(places)}, and {given}.")
-        full = f"{self.chapter}.{key}"
-        plain = {name: _plain(value) for name, value in values.items()}
-        finite = all(value == value for value in plain.values() if isinstance(value, float))
-        finite = finite and not any(value in ("nan", "inf", "-inf") for value in plain.values())
-        numbers = {name: value if isinstance(value, str) else float(value) for name, value in values.items()}
-        claim = Claim(
-            full, sentence.format(**numbers), bool(holds) and finite, model_name(self.model),
-            self.how if how is None else how, plain, _published(reference),
-        )  # fmt: skip
+        full, text, plain = f"{self.chapter}.{key}", _filled(sentence, values), _plainly(values)
+        true = bool(holds) and not _NOT_FINITE & set(plain.values())
+        how = self.how if how is None else how
+        claim = Claim(full, text, true, model_name(self.model), how, plain, _published(reference))
         if full in self.made and self.made[full].record() != claim.record():
             raise ValueError(f"The claim {full!r} was made before, and said something else: {self.made[full].text}")
         self.made[full] = claim
@@ -136,14 +152,6 @@ class Claims:
     def table(self) -> "ClaimTable":
         """The chapter's claims on this model and on those that were recorded."""
         return ClaimTable(self.chapter, {model_name(self.model): {k: c.record() for k, c in self.made.items()}})
-
-
-def _published(key: str) -> str:
-    if not key:
-        return ""
-    figure = published(key)
-    pairs = (f"{label} {text}".strip() for label, text in zip(figure.labels, figure.texts(), strict=True))
-    return f"{', '.join(pairs)} ({figure.source})"
 
 # %% ../nbs/library/claims.ipynb #fea63faf
 PUBLISHED_AS = "gpt2-small (published)"
@@ -185,6 +193,6 @@ class ClaimTable(Shown):
         left = '<td style="text-align: left; vertical-align: top">'  # these are sentences
         return super()._repr_html_().replace("<td>", left)
 
-
+# %% ../nbs/library/claims.ipynb #08d60aa4
 def _cell(record: dict | None) -> str:
     return "" if record is None else f"{'✓' if record['holds'] else '✗'} {record['text']}"

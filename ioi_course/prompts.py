@@ -215,7 +215,7 @@ def _pool(source) -> tuple[str, ...]:
         )
     return found
 
-
+# %% ../nbs/library/prompts.ipynb #aea17758
 class IOIDataset(_Listed):
     """Prompts of the task as text, tokens, answers and role positions. The same seed gives the same prompts.
 

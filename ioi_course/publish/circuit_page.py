@@ -16,7 +16,7 @@ from torch import Tensor
 from ioi_course.ablation import Ablation, _Job, _bias, _check_sum, _measure
 from ioi_course.means import reference_means
 from ioi_course.attention import KEYS, QUERIES, attention_to_roles
-from ioi_course.attribution import direct_attribution
+from ioi_course.attribution import _rounding, direct_attribution
 from ioi_course.bundled.answer_key import known_circuit
 from ioi_course.circuit import _check_circuit
 from ioi_course.roles import Head
@@ -171,7 +171,7 @@ def _ablations(model, data: IOIDataset, circuit: Circuit) -> dict[Head, Ablation
             (before, _), (after, _) = _measure(job, everything, {head[0]: means[head[0]]}, [])
             pairs = [part for both in zip(before, after, strict=True) for part in both]
             results[head] = Ablation(*pairs, bias, {}, (head,), "mean", at, (), model_name(model))
-            _check_sum(results[head])
+            _check_sum(results[head], _rounding(model))
     return results
 
 
