@@ -556,8 +556,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'ioi_course/engine/forward.py'),
                                            'ioi_course.engine.forward._norm': ( 'library/engine/forward.html#_norm',
                                                                                 'ioi_course/engine/forward.py'),
-                                           'ioi_course.engine.forward._wide': ( 'library/engine/forward.html#_wide',
-                                                                                'ioi_course/engine/forward.py'),
                                            'ioi_course.engine.forward.attend': ( 'library/engine/forward.html#attend',
                                                                                  'ioi_course/engine/forward.py'),
                                            'ioi_course.engine.forward.engine_of': ( 'library/engine/forward.html#engine_of',

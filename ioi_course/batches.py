@@ -57,13 +57,15 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 # %% ../nbs/library/batches.ipynb #ceb21b21
-_SIZES: WeakKeyDictionary = WeakKeyDictionary()  # model -> {(dtype, positions): what `_sizes` found}
+_SWITCHES = ("use_attn_result", "use_attn_in", "use_split_qkv_input", "use_hook_mlp_in")  # of hook points
+_SIZES: WeakKeyDictionary = WeakKeyDictionary()  # model -> {(dtype, positions, switches): what `_sizes` found}
 
 
 def _sizes(model, data: IOIDataset) -> tuple[dict[str, tuple[int, int]], int]:
     """Of the longest prompt: each activation's storage and its bytes, and the bytes that the forward pass takes."""
     longest = data[[int(data.lengths.argmax())]]
-    known, key = _SIZES.setdefault(model, {}), (model.W_E.dtype, longest.tokens.shape[1])
+    switches = tuple(getattr(model.cfg, name, None) for name in _SWITCHES)
+    known, key = _SIZES.setdefault(model, {}), (model.W_E.dtype, longest.tokens.shape[1], switches)
     if key not in known:
         with torch.no_grad():
             logits, cache = model.run_with_cache(longest.tokens.to(model.cfg.device), use_cache=False)
@@ -85,7 +87,6 @@ def _bytes_per_prompt(model, data: IOIDataset, names: list[str]) -> int:
     """
     sizes, passing = _sizes(model, data)
     if missing := [name for name in names if name not in sizes]:
-        _SIZES.pop(model)  # it may be switched on by the next call
         raise ValueError(f"Nothing passes the hook point {missing[0]!r} in a forward pass, unless it is switched on.")
     return 2 * sum(dict(sizes[name] for name in names).values()) + passing
 

@@ -11,7 +11,6 @@ import pytest
 
 from ioi_course import claims
 from ioi_course.claims import MIME, ClaimChanged, Claims, ClaimTable, recorded
-from ioi_course.models import load_model
 from ioi_course.publish.collect import claims_of, record_claims
 from ioi_course.publish.run import execute
 
@@ -125,7 +124,6 @@ def test_a_run_writes_its_claims(tmp_path):
     """`ioi-course run` leaves build/course/claims.json beside its report."""
     from ioi_course.publish.runner import CourseRun
 
-    assert load_model("synthetic")
     (tmp_path / "nbs").mkdir()
     cells = ["from ioi_course.claims import Claims", "from ioi_course.models import load_model",
              "claim = Claims(load_model('tiny'), '1', how='its shape')",

@@ -1,7 +1,5 @@
 """Inputs that users really have: few bits, other tokenizers, padding nobody embeds, NumPy's numbers, texts too long."""
 
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -172,9 +170,9 @@ def test_numpy_numbers_are_numbers():
     assert ablate(model, data, [(np.int64(2), one)], "zero").after.shape == (8,)
     assert source_attribution(model, data, [(np.int64(2), one)]).values.shape[1] == 1
     bootstrap(torch.mean, torch.randn(9), draws=np.int64(20), seed=np.int64(1))
-    for wrong in (True, 2.0, "2", np.float64(2)):
-        with pytest.raises((ValueError, TypeError)):
-            direct_attribution(model, data, by="head").top(wrong if wrong is not True else 0)
+    for wrong in (0, np.int64(0), 2.0, "2", np.float64(2)):
+        with pytest.raises(ValueError, match="give the number of rows"):
+            direct_attribution(model, data, by="head").top(wrong)
 
 
 # --- a cache that was copied without refs/main ---
@@ -203,5 +201,4 @@ def test_a_snapshot_without_refs_is_found(tmp_path, monkeypatch):
 def test_a_model_that_transformer_lens_gets_wrong_is_refused():
     with pytest.raises(ValueError, match="log-probabilities that differ by up to"):
         random_of("gpt2", scale_attn_weights=False)
-    random.seed(0)
     assert random_of("gpt2", scale_attn_by_inverse_layer_idx=True).loaded.processing

@@ -180,6 +180,6 @@ def test_it_is_a_language_model_that_does_the_task(smollm2_model):
 
 
 def test_it_loads_in_seconds(smollm2_model):
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: another worker may be busy
     load_model("smollm2")
-    assert time.perf_counter() - start < 12  # 2.2 s on two idle cores; here another worker may be busy
+    assert time.process_time() - start < 4

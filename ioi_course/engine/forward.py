@@ -22,6 +22,7 @@ from ioi_course.engine.families import (
     rotary_of,
     unfit,
 )
+from ..metrics import wide
 
 # %% ../../nbs/library/engine/forward.ipynb #6e06e446
 @dataclass
@@ -103,11 +104,6 @@ def of_heads(block: Block, some: Sequence[int]) -> Block:
 def _norm(x: Tensor, weights: tuple[Tensor, Tensor | None], eps: float, rms: bool) -> Tensor:
     """LayerNorm, or RMSNorm, over the last axis."""
     return F.rms_norm(x, x.shape[-1:], weights[0], eps) if rms else F.layer_norm(x, x.shape[-1:], *weights, eps)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In float32 at least: what is read out is the difference of large numbers."""
-    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def spread(
@@ -196,8 +192,8 @@ class _Ends:
         """logit(IO) - logit(S) of each prompt."""
         weight, bias = self.unembed
         io, s = answers.unbind(dim=1)
-        read = (_wide(weight[:, io]) - _wide(weight[:, s])).T
-        return (_wide(self.norm(resid)) * read).sum(dim=-1) + _wide(bias[io]) - _wide(bias[s])
+        read = (wide(weight[:, io]) - wide(weight[:, s])).T
+        return (wide(self.norm(resid)) * read).sum(dim=-1) + wide(bias[io]) - wide(bias[s])
 
 # %% ../../nbs/library/engine/forward.ipynb #6dd09dad
 def _compare(engine: "_Ends", model) -> None:
