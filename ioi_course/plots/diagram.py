@@ -109,7 +109,7 @@ def _along(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> tuple
 
 
 def _edge(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> tuple[str, str]:
-    """An arrow and its word: along a row; down within a position; to a later one, down and into the side; or round a box."""
+    """An arrow and its word: along a row; down within a position; into the side of a later one; or round a box."""
     x0, y0, x1, y1 = source.x + _BOX / 2, source.y + source.height, target.x + _BOX / 2, target.y - 3
     end = target.y - (source.place == target.place)
     blocked = any(box.x == source.x and source.y < box.y <= end for box in boxes)
