@@ -592,13 +592,19 @@ def test_no_arrow_runs_behind_a_box(browser, data, tmp_path, which):
 
 
 @pytest.mark.parametrize("which", DRAWINGS)
-def test_no_arrow_of_the_plot_runs_behind_a_box(browser, tmp_path, which):
+def test_no_arrow_of_the_plot_runs_behind_a_box_and_words_keep_apart(browser, tmp_path, which):
     """The same of `circuit_diagram`, the picture in the chapters."""
     picture = tmp_path / "circuit.svg"
     picture.write_text(circuit_diagram(DRAWINGS[which]).svg, encoding="utf-8")
     browser.open(picture)
     crossed = browser.evaluate(f"({CROSSINGS})('path[marker-end]', 'rect[fill=\"#fff\"]')")
     assert crossed == [0] * len({edge[:2] for edge in DRAWINGS[which].edges})
+    rects = "[...document.querySelectorAll('text')].map(e => e.getBoundingClientRect())"
+    edges = browser.evaluate(rects + ".map(r => [r.left, r.top, r.right, r.bottom])")
+    assert min(min(rect[:2]) for rect in edges) >= 0
+    assert max(rect[2] for rect in edges) <= browser.evaluate("document.documentElement.getBoundingClientRect().right")
+    for a, b in itertools.combinations(edges, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] + 1 or b[3] <= a[1] + 1, "one word covers another"
 
 
 def test_demo_prompts_are_left_out_where_their_names_are_not_tokens(model, monkeypatch):

@@ -199,10 +199,8 @@ def _classes(circuit: Circuit) -> dict[str, dict]:
 
 def _joined(edges: Sequence[tuple[str, str]]) -> list[str]:
     """The other ends of edges, each with the inputs that they change: "S-inhibition (keys, values)"."""
-    inputs: dict[str, list[str]] = {}
-    for other, via in edges:
-        inputs.setdefault(other, []).extend(filter(None, [_INPUTS[via]]))
-    return [f"{other} ({', '.join(words)})" if words else other for other, words in inputs.items()]
+    words = {end: ", ".join(_INPUTS[via] for other, via in edges if other == end) for end, _ in edges}
+    return [f"{other} ({inputs})" if inputs else other for other, inputs in words.items()]
 
 
 # Where the diagram's parts stand, in rem
@@ -262,7 +260,7 @@ def _between(source: _Box, target: _Box, boxes: Sequence[_Box]) -> list[_Box]:
 
 
 def _along(source: _Box, target: _Box, boxes: Sequence[_Box]) -> tuple[str, float, float, str] | None:
-    """As `_arrow`, for a line along a row of boxes: below it from one of them, above it from elsewhere; else None."""
+    """As `_arrow`, along a row of boxes: below it from one of them, above it from elsewhere; else None."""
     row = [box for box in boxes if (box.at, box.y) == (target.at, target.y)]
     if source in row:
         x0, x1, line = source.x + 1.4, target.x + WIDTH - 3.2, max(box.y + box.height for box in row) + 1.4
@@ -281,8 +279,8 @@ def _along(source: _Box, target: _Box, boxes: Sequence[_Box]) -> tuple[str, floa
 def _arrow(source: _Box, target: _Box, shift: float, boxes: Sequence[_Box]) -> tuple[str, float, float, str]:
     """A path, and where its word stands: the place of the text and its anchor.
 
-    Within a position from bottom to top, past all boxes of the row; to another one down and into the side. If a box is
-    in the way, out of the side and into the top. If boxes stand side by side, along their row.
+    Within a position from bottom to top, past all boxes of the row; to another one down and into the side, or along a
+    row of boxes. If a box is in the way, out of the side and into the top.
     """
     if along := _along(source, target, boxes):
         return along
@@ -303,10 +301,7 @@ def _arrow(source: _Box, target: _Box, shift: float, boxes: Sequence[_Box]) -> t
 
 
 def _arrows(circuit: Circuit, boxes: Mapping[str, _Box], goal: _Box | None) -> Iterator[dict]:
-    """The edges as arrows; those that come to one box from above end side by side, those round a box on the right.
-
-    A word is given once where it stands for several arrows, and all inputs that join two classes are in one word.
-    """
+    """The edges as arrows, side by side where they come to one box from above; each word once, with all its inputs."""
     every, shown = list(boxes.values()), set()
     for sender, receiver, _ in circuit.edges:
         source, target = boxes[sender], goal if receiver == "logits" else boxes[receiver]
@@ -316,9 +311,9 @@ def _arrows(circuit: Circuit, boxes: Mapping[str, _Box], goal: _Box | None) -> I
         shift = 2 * (above.index(source) - (len(above) - 1) / 2) if source in above else 0
         path, x, y, anchor = _arrow(source, target, shift, every)
         word = ", ".join(_INPUTS[edge.via] for edge in circuit.edges if edge[:2] == (sender, receiver))
-        word = "" if (word, x, y) in shown else word
+        fresh = "" if (word, x, y) in shown else word
         shown.add((word, x, y))
-        yield {"from": sender, "to": receiver, "path": path, "word": word, "x": x, "y": y, "anchor": anchor}
+        yield {"from": sender, "to": receiver, "path": path, "word": fresh, "x": x, "y": y, "anchor": anchor}
 
 
 def _diagram(circuit: Circuit) -> dict:
