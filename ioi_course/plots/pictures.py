@@ -38,7 +38,7 @@ class Moved(NamedTuple):
 _TOKENS = (("When", ""), ("Mary", "IO"), ("and", ""), ("John", "S1"), ("went", "S1+1"), ("to the shops,", ""),
            ("John", "S2"), ("gave the bag", ""), ("to", "END"))  # fmt: skip
 
-# %% ../../nbs/library/plots/pictures.ipynb #6879c7d1
+# %% ../../nbs/library/plots/pictures.ipynb #0fed10f0
 def _records(found: Iterable[Sequence] | None, places: Sequence[str], layers: int) -> list[Moved]:
     """The records, or a ValueError that says which of them cannot be drawn and why."""
     records = [Moved(*record) for record in found or ()]
@@ -54,25 +54,27 @@ def _records(found: Iterable[Sequence] | None, places: Sequence[str], layers: in
     return records
 
 
-def _spread(wanted: Sequence[float], low: float, high: float, gap: float) -> list[float]:
-    """The heights nearest to the wanted ones, in their order, that keep a gap between them."""
-    order, y = sorted(range(len(wanted)), key=lambda i: wanted[i]), {}
-    free = low
-    for i in order:
-        y[i] = max(wanted[i], free)
-        free = y[i] + gap
-    top = high
-    for i in reversed(order):
-        y[i] = min(y[i], top)
-        top = y[i] - gap
-    return [y[i] for i in range(len(wanted))]
+def _spread(wanted: Sequence[float], spans: Sequence[tuple[float, float]], low: float, high: float) -> list[float]:
+    """The heights nearest to the wanted ones, in their order, at which arrows over the same ground keep a gap."""
+    order, y, gap = sorted(range(len(wanted)), key=lambda i: wanted[i]), list(wanted), 22
 
-# %% ../../nbs/library/plots/pictures.ipynb #2c6816c8
+    def meet(i: int, j: int) -> bool:
+        return spans[i][0] < spans[j][1] and spans[j][0] < spans[i][1]
+
+    for n, i in enumerate(order):
+        y[i] = max([wanted[i], low, *(y[j] + gap for j in order[:n] if meet(i, j))])
+    for n, i in reversed(list(enumerate(order))):
+        y[i] = min([y[i], high, *(y[j] - gap for j in order[n + 1 :] if meet(i, j))])
+    return y
+
+# %% ../../nbs/library/plots/pictures.ipynb #799e8246
 def _move(record: Moved, number: int, y: float, x: Mapping[str, float], rows: tuple[float, float], lane: int) -> str:
     """The band of a record's layers beside its target's line, its number, and the arrow that comes or goes."""
     out = record.target == "logits"
     colour, at = (_ORANGE, x[record.source] + 8) if out else (_BLUE, x[record.target] - 8 - 7 * lane)
     band = f"<rect x='{at - 3:g}' y='{rows[0]:g}' width='6' height='{rows[1] - rows[0]:g}' rx='3' fill='{colour}'/>"
+    if not rows[0] <= y <= rows[1]:  # moved away from its band: a thin line keeps the two together
+        band += _line(at, rows[y > rows[1]], at, y, colour=colour)
     if out:
         return band + _line(at, y, at + 16, y, colour=colour) + _badge(at + 20, y, str(number), colour)
     if record.source == record.target:
@@ -111,7 +113,7 @@ def _stream_alt(records: Sequence[Moved], missing: Sequence[Moved], open_: Seque
         alt += f" Looked for and not found: {'; '.join(f'{m.source} to {m.target}: {m.label}' for m in missing)}."
     return alt + (f" Still open: {', '.join(open_)}." if open_ else "")
 
-# %% ../../nbs/library/plots/pictures.ipynb #17095080
+# %% ../../nbs/library/plots/pictures.ipynb #d7070328
 def stream(
     found: Iterable[Sequence] | None = None,  # (source, target, label, layers): what was measured so far
     *,
@@ -125,12 +127,13 @@ def stream(
     names = [role for _, role in places]
     every = _records(found, names, layers)
     drawn, missing = [r for r in every if r.span], [r for r in every if not r.span]
-    row, top, width = max(min(22, 300 / layers), 24 * (len(drawn) + 1) / layers), 58, 400
+    row, top, width = max(min(22, 420 / layers), 24 * (len(drawn) + 1) / layers), 58, 400
     end, step = top + row * layers, (width - 68) / len(names)
     x = {role: 50 + step * (i + 0.5) for i, role in enumerate(names)}
     touched = {r.source for r in drawn} | {r.target for r in drawn}
     wanted = [top + row * (sum(r.span) + 1) / 2 for r in drawn]
-    heights = _spread(wanted, top + 11, end - 11, 22)
+    spans = [(x[r.source] - 40 * (r.source == r.target), x.get(r.target, width)) for r in drawn]
+    heights = _spread(wanted, spans, top + 11, end - 11)
     axis = [_text(34, top + row * (i + 0.5) + 4, str(i), "end") for i in range(0, layers, int(16 / row) + 1)]
     goal = f"<rect x='{x[names[-1]] - 34:g}' y='{end + 22:g}' width='68' height='26' rx='5' {_LINE}/>"
     goal += _text(x[names[-1]], end + 40, "logits" if "logits" in touched else "logits ?")
