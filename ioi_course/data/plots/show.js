@@ -32,13 +32,14 @@
       if (lines.length && longer.length <= most) lines[lines.length - 1] = longer; else lines.push(word);
     }
     title.text = lines.join("<br>");
+    if (lines.length > 1) title.pad = { ...title.pad, t: 16 };
     const legend = layout.showlegend && room < 600;
     const rows = legend ? 26 * data.length : 0;
     const more = 18 * (lines.length - before);
     if (legend) margin.r = 30;
     const result = { ...layout, margin: { ...margin, t: margin.t + more, b: margin.b + rows }, title,
       height: layout.height + more + rows };
-    if (legend) result.legend = { orientation: "v", xref: "container", x: 0, xanchor: "left", yref: "container", y: 0,
+    if (legend) result.legend = { orientation: "v", xref: "paper", x: 0, xanchor: "left", yref: "container", y: 0,
       yanchor: "bottom" };
     const less = (width - layout.margin.l - layout.margin.r) / Math.max(room - margin.l - margin.r, 50);
     for (const [name, axis] of Object.entries(less > 1 ? layout : {})) {
