@@ -38,7 +38,7 @@ class Moved(NamedTuple):
 _TOKENS = (("When", ""), ("Mary", "IO"), ("and", ""), ("John", "S1"), ("went", "S1+1"), ("to the shops,", ""),
            ("John", "S2"), ("gave the bag", ""), ("to", "END"))  # fmt: skip
 
-# %% ../../nbs/library/plots/pictures.ipynb #6879c7d1
+# %% ../../nbs/library/plots/pictures.ipynb #0fed10f0
 def _records(found: Iterable[Sequence] | None, places: Sequence[str], layers: int) -> list[Moved]:
     """The records, or a ValueError that says which of them cannot be drawn and why."""
     records = [Moved(*record) for record in found or ()]
@@ -54,31 +54,33 @@ def _records(found: Iterable[Sequence] | None, places: Sequence[str], layers: in
     return records
 
 
-def _spread(wanted: Sequence[float], low: float, high: float, gap: float) -> list[float]:
-    """The heights nearest to the wanted ones, in their order, that keep a gap between them."""
-    order, y = sorted(range(len(wanted)), key=lambda i: wanted[i]), {}
-    free = low
-    for i in order:
-        y[i] = max(wanted[i], free)
-        free = y[i] + gap
-    top = high
-    for i in reversed(order):
-        y[i] = min(y[i], top)
-        top = y[i] - gap
-    return [y[i] for i in range(len(wanted))]
+def _spread(wanted: Sequence[float], spans: Sequence[tuple[float, float]], low: float, high: float) -> list[float]:
+    """The heights nearest to the wanted ones, in their order, at which arrows over the same ground keep a gap."""
+    order, y, gap = sorted(range(len(wanted)), key=lambda i: wanted[i]), list(wanted), 22
 
-# %% ../../nbs/library/plots/pictures.ipynb #d60b4f92
+    def meet(i: int, j: int) -> bool:
+        return spans[i][0] < spans[j][1] and spans[j][0] < spans[i][1]
+
+    for n, i in enumerate(order):
+        y[i] = max([wanted[i], low, *(y[j] + gap for j in order[:n] if meet(i, j))])
+    for n, i in reversed(list(enumerate(order))):
+        y[i] = min([y[i], high, *(y[j] - gap for j in order[n + 1 :] if meet(i, j))])
+    return y
+
+# %% ../../nbs/library/plots/pictures.ipynb #799e8246
 def _move(record: Moved, number: int, y: float, x: Mapping[str, float], rows: tuple[float, float], lane: int) -> str:
     """The band of a record's layers beside its target's line, its number, and the arrow that comes or goes."""
     out = record.target == "logits"
     colour, at = (_ORANGE, x[record.source] + 8) if out else (_BLUE, x[record.target] - 8 - 7 * lane)
     band = f"<rect x='{at - 3:g}' y='{rows[0]:g}' width='6' height='{rows[1] - rows[0]:g}' rx='3' fill='{colour}'/>"
+    if not rows[0] <= y <= rows[1]:  # moved away from its band: a thin line keeps the two together
+        band += _line(at, rows[y > rows[1]], at, y, colour=colour)
     if out:
         return band + _line(at, y, at + 16, y, colour=colour) + _badge(at + 20, y, str(number), colour)
     if record.source == record.target:
         return band + _badge(at - 12, y, str(number))
     dot = f"<circle cx='{x[record.source]:g}' cy='{y:g}' r='4' fill='{colour}'/>"
-    return f"{dot}{_arrow(x[record.source], y, at - 4, y, colour)}{band}{_badge(at - 18, y, str(number))}"
+    return f"{dot}{_arrow(x[record.source], y, at - 4, y, colour)}{band}{_badge(at - 22, y, str(number))}"
 
 
 def _lanes(records: Sequence[Moved]) -> list[int]:
@@ -90,7 +92,7 @@ def _lanes(records: Sequence[Moved]) -> list[int]:
         lanes.append(next(lane for lane in range(len(records)) if lane not in near))
     return lanes
 
-# %% ../../nbs/library/plots/pictures.ipynb #9d481b28
+# %% ../../nbs/library/plots/pictures.ipynb #1248faf7
 def _columns(places: Sequence[tuple[str, str]], touched: set[str], x: Mapping[str, float], top: float, end: float):
     """The lines of the positions, named above; dashed and with a question mark where nothing is known."""
     for word, role in places:
@@ -98,10 +100,8 @@ def _columns(places: Sequence[tuple[str, str]], touched: set[str], x: Mapping[st
         if role in touched:
             yield _line(x[role], top - 8, x[role], end)
         else:
-            middle = (top + end) / 2
-            for y0, y1 in ((top - 8, middle - 12), (middle + 12, end)):
-                yield _line(x[role], y0, x[role], y1, " stroke-dasharray='3 5' stroke-opacity='.6'")
-            yield _text(x[role], middle + 5, "?")
+            yield _text(x[role], top - 5, "?")
+            yield _line(x[role], top, x[role], end, " stroke-dasharray='3 5' stroke-opacity='.6'")
 
 
 def _stream_alt(records: Sequence[Moved], missing: Sequence[Moved], open_: Sequence[str], sentence: str) -> str:
@@ -113,7 +113,7 @@ def _stream_alt(records: Sequence[Moved], missing: Sequence[Moved], open_: Seque
         alt += f" Looked for and not found: {'; '.join(f'{m.source} to {m.target}: {m.label}' for m in missing)}."
     return alt + (f" Still open: {', '.join(open_)}." if open_ else "")
 
-# %% ../../nbs/library/plots/pictures.ipynb #4b58264e
+# %% ../../nbs/library/plots/pictures.ipynb #d7070328
 def stream(
     found: Iterable[Sequence] | None = None,  # (source, target, label, layers): what was measured so far
     *,
@@ -127,13 +127,14 @@ def stream(
     names = [role for _, role in places]
     every = _records(found, names, layers)
     drawn, missing = [r for r in every if r.span], [r for r in every if not r.span]
-    row, top, width = max(22, 24 * (len(drawn) + 1) / layers), 58, 400
-    end, step = top + row * layers, (width - 50) / len(names)
+    row, top, width = max(min(22, 420 / layers), 24 * (len(drawn) + 1) / layers), 58, 400
+    end, step = top + row * layers, (width - 68) / len(names)
     x = {role: 50 + step * (i + 0.5) for i, role in enumerate(names)}
     touched = {r.source for r in drawn} | {r.target for r in drawn}
     wanted = [top + row * (sum(r.span) + 1) / 2 for r in drawn]
-    heights = _spread(wanted, top + 11, end - 11, 22)
-    axis = [_text(34, top + row * (i + 0.5) + 4, str(i), "end") for i in range(0, layers, 1 + (layers - 1) // 15)]
+    spans = [(x[r.source] - 40 * (r.source == r.target), x.get(r.target, width)) for r in drawn]
+    heights = _spread(wanted, spans, top + 11, end - 11)
+    axis = [_text(34, top + row * (i + 0.5) + 4, str(i), "end") for i in range(0, layers, int(16 / row) + 1)]
     goal = f"<rect x='{x[names[-1]] - 34:g}' y='{end + 22:g}' width='68' height='26' rx='5' {_LINE}/>"
     goal += _text(x[names[-1]], end + 40, "logits" if "logits" in touched else "logits ?")
     goal += _arrow(x[names[-1]], end, x[names[-1]], end + 21)
@@ -145,8 +146,8 @@ def stream(
     title = "The residual stream, with what is known so far"
     caption = " ".join(word for word, _ in tokens) + " …" + (f" Measured on {_name(model)}." if model else "")
     panel = _panel(width, end + 58, title, alt, parts)
-    notes = [*map(str, drawn), *map(str, missing)] or ["What moves from line to line? Nothing is known yet."]
-    return Picture(title, (panel,), alt, tuple(notes), caption)
+    caption += "" if every else " What moves from line to line? Nothing is known yet."
+    return Picture(title, (panel,), alt, (*map(str, drawn), *map(str, missing)), caption)
 
 
 def _name(model) -> str:
@@ -209,10 +210,10 @@ def patch(
     legend = f"Filled: from the clean run. Empty: from the corrupted run. With a dot: computed anew. Carried over: {site}."
     return Picture(f"One patch of the {site}", panels, alt, caption=legend)
 
-# %% ../../nbs/library/plots/pictures.ipynb #27356482
-_NODES = {"sender": (170, 66), "heads between": (64, 132), "receiver": (170, 204), "logits": (170, 276)}
-_LINKS = (("sender", "heads between"), ("sender", "receiver"), ("heads between", "receiver"),
-          ("sender", "logits"), ("heads between", "logits"), ("receiver", "logits"))  # fmt: skip
+# %% ../../nbs/library/plots/pictures.ipynb #42dde445
+_NODES = {"sender": (190, 66), "other heads": (130, 132), "receiver": (190, 204), "logits": (190, 276)}
+_LINKS = (("sender", "other heads"), ("sender", "receiver"), ("other heads", "receiver"),
+          ("sender", "logits"), ("other heads", "logits"), ("receiver", "logits"))  # fmt: skip
 
 
 def _graph(title: str, alt: str, states: Mapping[str, str], lit: Iterable[tuple[str, str]], notes: Mapping[str, str]):
@@ -223,8 +224,8 @@ def _graph(title: str, alt: str, states: Mapping[str, str], lit: Iterable[tuple[
         colour = _ORANGE if (source, target) in lit else "currentColor"
         style = "" if (source, target) in lit else " stroke-dasharray='3 5' stroke-opacity='.6'"
         if (source, target) == ("sender", "logits"):
-            parts.append(_line(x0 + 12, y0, 238, y0, style, colour) + _line(238, y0, 238, y1, style, colour))
-            parts.append(_arrow(238, y1, x1 + 32, y1, colour, style))
+            parts.append(_line(x0 + 12, y0, 330, y0, style, colour) + _line(330, y0, 330, y1, style, colour))
+            parts.append(_arrow(330, y1, x1 + 32, y1, colour, style))
             continue
         length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
         dx, dy = (x1 - x0) / length, (y1 - y0) / length
@@ -237,43 +238,42 @@ def _graph(title: str, alt: str, states: Mapping[str, str], lit: Iterable[tuple[
             parts += [_text(x, y + 32, note)] if note else []
             continue
         parts.append(_dot(x, y, states[name]))
-        right = name != "heads between"
-        spot = (x + 18, y - 10, "start") if right else (8, y - 32, "start")
-        parts += [_bold(*spot[:2], name, spot[2])] + ([_text(spot[0], spot[1] + 16, note, spot[2])] if note else [])
+        at, anchor = (x - 14, "end") if name == "other heads" else (x + 18, "start")
+        parts += [_bold(at, y - 8, name, anchor)] + ([_text(at, y + 18, note, anchor)] if note else [])
     return _panel(340, 322, title, alt, parts)
 
-# %% ../../nbs/library/plots/pictures.ipynb #8981d8a3
+# %% ../../nbs/library/plots/pictures.ipynb #ea142f13
 def node_or_edge() -> Picture:
     """Patching a node, whose effects all go on, beside patching an edge, which only one receiver hears of."""
     say = (
-        "The sender's output is replaced. Every part that reads it hears of the change: the heads between, the "
+        "The sender's output is replaced. Every part that reads it hears of the change: the other heads, the "
         "receiver and the logits. What you measure is all of its effects together.",
-        "The sender's output is replaced for one receiver alone. The heads between and the logits still read the old "
+        "The sender's output is replaced for one receiver alone. The other heads and the logits still read the old "
         "one. What you measure is what goes by this edge.",
     )
-    changed = {"sender": _OTHER, "heads between": _ANEW, "receiver": _ANEW}
-    one = {"sender": _OTHER, "heads between": _CLEAN, "receiver": _ANEW}
+    changed = {"sender": _OTHER, "other heads": _ANEW, "receiver": _ANEW}
+    one = {"sender": _OTHER, "other heads": _CLEAN, "receiver": _ANEW}
     panels = (
         _graph("A node: all effects", say[0], changed, _LINKS, {}),
         _graph("An edge: one receiver", say[1], one, [("sender", "receiver"), ("receiver", "logits")], {}),
     )
-    alt = f"Two graphs of a sender, the heads between, a receiver and the logits. A node: {say[0]} An edge: {say[1]}"
+    alt = f"Two graphs of a sender, the other heads, a receiver and the logits. A node: {say[0]} An edge: {say[1]}"
     caption = "Empty: replaced. With a dot: changed by it. Filled: as before. Solid arrows carry the change."
     return Picture("Patching a node or an edge", panels, alt, caption=caption)
 
-# %% ../../nbs/library/plots/pictures.ipynb #3fbc5882
+# %% ../../nbs/library/plots/pictures.ipynb #49de20c8
 def four_passes() -> Picture:
     """The four forward passes of path patching."""
-    keys = ("sender", "heads between", "receiver")
+    keys = ("sender", "other heads", "receiver")
     passes = [
         ("1  Clean prompt", "Run the clean prompt and keep the output of every head.", (_CLEAN,) * 3, (),
-         {"sender": "kept", "heads between": "kept"}),
+         {"sender": "kept", "other heads": "kept"}),
         ("2  New prompt", "Run the new prompt and keep the sender's output.", (_OTHER,) * 3, _LINKS,
          {"sender": "kept"}),
         ("3  Frozen", "Run the clean prompt with the sender's output from pass 2 and every other head frozen to its "
          "output from pass 1. Keep what the receiver now takes in: the only change in it came straight from the sender.",
          (_OTHER, _CLEAN, _ANEW), [("sender", "receiver")],
-         {"sender": "from pass 2", "heads between": "frozen to pass 1", "receiver": "input kept"}),
+         {"sender": "from pass 2", "other heads": "frozen to pass 1", "receiver": "input kept"}),
         ("4  Receiver's input replaced", "Run the clean prompt with nothing frozen, and give the receiver the input "
          "kept in pass 3. It and what follows it are computed anew. Read the logit difference and compare it with pass 1.",
          (_CLEAN, _CLEAN, _ANEW), [("receiver", "logits")],
