@@ -7,6 +7,7 @@ __all__ = ['SOURCES', 'PUBLISHED', 'Published', 'table', 'published', 'Compariso
 
 # %% ../nbs/library/reference.ipynb #e151e147
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -213,6 +214,7 @@ _PAPER = [
 
 # %% ../nbs/library/reference.ipynb #06f2101e
 _WITHOUT = "none", "name mover and backup", "negative", "S-inhibition", "induction", "duplicate", "previous"
+_SEARCHED = "a maximum: the paper searched far more sets of heads than a chapter can, so ours may be smaller"
 _TRIAL = _figures(
     False,
     _OTHERS,
@@ -220,8 +222,6 @@ _TRIAL = _figures(
     ("code.faithfulness_gap", "logit difference of the model minus that of the circuit", 0.464, 1.0, "3.302 - 2.838"),
     ("paper.faithfulness", "share of the logit difference that the circuit keeps", 0.87, 0.25),
     ("code.faithfulness", "share of the logit difference that the circuit keeps", 0.86, 0.25),
-    ("paper.completeness_gap", "largest incompleteness that greedy search found", 3.09, 1.5),
-    ("code.completeness_gap", "largest incompleteness that greedy search found", 3.47, 1.5),
     (
         "code.circuit_without_class",
         "logit difference of the circuit without a class of heads",
@@ -234,6 +234,12 @@ _TRIAL = _figures(
         _label(_WITHOUT, 3.302, 1.529, 5.620, 0.297, 1.571, 1.515, 2.900),
         1.5,
     ),
+) + _figures(
+    False,
+    _SEARCHED,
+    ("paper.completeness_gap", "largest incompleteness that greedy search found", 3.09, 1.5),
+    ("code.completeness_gap", "largest incompleteness that greedy search found", 3.47, 1.5),
+    bound="<",
 )
 
 # %% ../nbs/library/reference.ipynb #f281de31
@@ -287,6 +293,11 @@ class Comparison:
     model: str  # the name of the model that was measured
     compared: bool  # True on GPT-2 small
 
+    @property
+    def agrees(self) -> bool:
+        """Whether every value is within the tolerance of the published one, or beyond its bound."""
+        return self.published.off(self.measured) <= self.published.tolerance
+
     def table(self) -> pd.DataFrame:
         """One row per value: published, measured."""
         digits = max(self.published.digits, 2)
@@ -300,11 +311,9 @@ class Comparison:
         """One line: what was measured, where the published figure stands, and how they compare."""
         figure = self.published
         bos = {True: ", with BOS", False: ", without BOS", None: ""}[figure.bos]
-        compared = (
-            f"off by {figure.off(self.measured):.3g} at most, tolerance {figure.tolerance} ({figure.why})"
-            if self.compared
-            else f"not compared: this is {self.model}"
-        )
+        off = f"off by {figure.off(self.measured):.3g} at most, tolerance {figure.tolerance} ({figure.why})"
+        verdict = "✓ agrees" if self.agrees else "✗ differs"
+        compared = f"{verdict}, {off}" if self.compared else f"not compared: this is {self.model}"
         note = f"; {figure.note}" if figure.note else ""
         return f"{figure.quantity} [{figure.source}{bos}{note}]: {compared}"
 
@@ -320,7 +329,10 @@ def check(
     measured,  # a number, or as many as were published, in the same order: a list or a tensor
     model,  # the model that was measured
 ) -> Comparison:
-    """Published beside measured. Raises an AssertionError on GPT-2 small if they differ by more than the tolerance."""
+    """Published beside measured; on GPT-2 small it says whether they agree within the tolerance.
+
+    A difference never stops a reader. In tests and workflows (IOI_COURSE_STRICT=1) it is an AssertionError.
+    """
     figure = published(key)
     measured = measured.tolist() if hasattr(measured, "tolist") else measured
     values = tuple(float(value) for value in (measured if isinstance(measured, (list, tuple)) else [measured]))
@@ -330,6 +342,6 @@ def check(
     if not all(math.isfinite(value) for value in values):
         raise ValueError(f"{key}: the measured value is not finite: {values}.")
     comparison = Comparison(figure, values, model_name(model), is_gpt2_small(model))
-    if comparison.compared and figure.off(values) > figure.tolerance:
+    if comparison.compared and not comparison.agrees and os.environ.get("IOI_COURSE_STRICT") == "1":
         raise AssertionError(f"{comparison.verdict()}\n{comparison.table().to_string()}")
     return comparison

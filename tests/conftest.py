@@ -26,6 +26,15 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def kernel():
+    """The name of a kernel whose imports are made: eighty fresh ones would need seven minutes for them."""
+    from ioi_course.publish.warm import warm_kernels
+
+    with warm_kernels() as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
 def model():
     """The bundled synthetic model, as a lesson loads it."""
     from ioi_course.models import load_model

@@ -92,7 +92,7 @@ def test_a_misconception_must_explain_every_case():
         (lambda x: mean_of_squares(x)[:, None], "wrong", "shape [3, 1], expected is [3]"),
         (lambda x: mean_of_squares(x) * torch.nan, "wrong", "NaN in 3 of 3"),
         (lambda x: mean_of_squares(x).mean(), "wrong", "the shape []"),
-        (lambda x: "4", "wrong", "a str; expected is numbers of shape [3]"),
+        (lambda x: "4", "wrong", "a text; expected is numbers of shape [3]"),
         (lambda x: x**2, "wrong", "shape [3, 4]"),
     ],
 )
@@ -249,3 +249,31 @@ def test_cases_are_the_same_for_the_same_seed():
     for exercise in EXERCISES.values():
         first, second = ([run(exercise.solution, case) for case in exercise.cases(3)] for _ in range(2))
         assert all(same(a, b, 0) for a, b in zip(first, second, strict=True)), exercise
+
+
+def test_a_wrong_answer_shows_its_case():
+    cases = [(torch.ones(3), 1), (torch.ones(3), 2)]
+    exercise = Exercise("9.9", "Sum", lambda x, n: x.sum() * n, lambda seed: cases, ())
+    verdict = exercise(lambda x, n: x.sum())
+    assert dict(verdict.case) == {"x": "[1.0, 1.0, 1.0]", "n": "2", "yours": "3.0", "expected": "6.0"}
+    assert "\n  x: [1.0, 1.0, 1.0]" in repr(verdict) and "<dt>yours</dt><dd><code>3.0" in verdict._repr_html_()
+    assert exercise(lambda x, n: x.sum() * n).case == ()
+
+
+def test_a_misconception_shows_its_case_too():
+    def forgot(x):
+        return x
+
+    exercise = Exercise("9.9", "Twice", lambda x: 2 * x, lambda seed: [(torch.ones(2),)],
+                        (Misconception("forgot", "Think of the two.", forgot),))  # fmt: skip
+    assert dict(exercise(forgot).case)["expected"] == "[2.0, 2.0]"
+
+
+def test_nan_where_nan_is_expected_is_not_the_worst_gap():
+    nan = float("nan")
+    assert "at [1]: yours 5" in clue(plain([nan, 5.0, 1.0]), plain([nan, 2.5, 1.0]))
+    assert "NaN in 1 of 2" in clue(plain([nan, 1.0]), plain([1.0, 1.0]))
+
+
+def test_forms_are_named_in_words():
+    assert "expected is a set" in clue(plain([1.0]), plain({(9, 9)}))

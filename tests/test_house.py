@@ -13,7 +13,7 @@ from ioi_course.publish.run import code_cells
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ioi_course"
 BASE = """shown machine project terminal progress statistics roles templates checkpoints smollm2 bridge models
-    prompts metrics reference claims batches""".split()
+    prompts metrics reference claims predictions waiting batches""".split()
 WINGS = ["base", "engine", "plots", "bundled", "tools", "checks", "publish", "grading", "cli"]
 APART = {("publish", "grading"), ("grading", "publish"), ("engine", "plots"), ("plots", "engine")}
 LESSONS = [path for at in ("[0-9]*", "appendix/*", "reference/*") for path in sorted(ROOT.glob(f"nbs/{at}.ipynb"))]

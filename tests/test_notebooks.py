@@ -11,19 +11,11 @@ from cells import run_cells
 from nbformat.v4 import new_code_cell, new_notebook
 
 from ioi_course.publish.run import chapter_name, chapters, code_cells
-from ioi_course.publish.warm import warm_kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {chapter_name(path, ROOT): path for path in chapters(ROOT)}
 LIBRARY = {chapter_name(path, ROOT): path for path in chapters(ROOT, ["library"])}
 EVERY = NOTEBOOKS | LIBRARY
-
-
-@pytest.fixture(scope="session")
-def kernel():
-    """The name of a kernel whose imports are made: seventy fresh ones would need six minutes for them."""
-    with warm_kernels() as name:
-        yield name
 
 
 def stage(nb: nbformat.NotebookNode, path: Path) -> Path:

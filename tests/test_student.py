@@ -86,7 +86,7 @@ def test_nothing_is_stored(name):
         assert not re.search(r"^#\|", cell.source, re.MULTILINE), "nbdev's directives mean nothing to a student"
         if cell.cell_type == "code":
             assert cell.outputs == [] and cell.execution_count is None
-            assert cell.metadata in ({}, {"tags": ["raises-exception"]})
+            assert cell.metadata == {}
     assert set(nb.metadata) <= {"kernelspec"}
 
 
@@ -119,24 +119,36 @@ def test_what_needs_an_answer_says_so():
             if "...  # your code" in cell.source:
                 tree = ast.parse(cell.source)
                 defined |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-                assert "tags" not in cell.metadata
             else:
                 uses = defined & set(re.findall(r"\w+", cell.source))
-                assert bool(uses) == ("tags" in cell.metadata) == cell.source.startswith("# Needs your answer"), name
+                assert bool(uses) == cell.source.startswith("# Needs your answer"), name
 
 
-def test_a_chapter_runs_with_stubs_and_with_answers(tmp_path, monkeypatch):
-    """With stubs only the tagged cells may fail; with each solution in the place of its stub nothing fails."""
+def test_a_chapter_runs_with_answers(tmp_path, monkeypatch):
+    """With each solution in the place of its stub nothing waits and nothing fails."""
     monkeypatch.setenv("IOI_COURSE_MODEL", "synthetic")
     name = "02_logit_difference.ipynb"
     solved = nbformat.reads(STUDENT[name], as_version=4)
     solutions = {found.stub.source: found.solution.source for found in exercises(CHAPTERS[name])}
     for cell in solved.cells:
         cell.source = solutions.pop(cell.source, cell.source)
-        cell.metadata.pop("tags", None)
     assert not solutions
-    for nb in (nbformat.reads(STUDENT[name], as_version=4), solved):
-        NotebookClient(nb, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()  # raises otherwise
+    NotebookClient(solved, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()  # raises otherwise
+    assert "waits for exercise" not in nbformat.writes(solved)
+
+
+@pytest.mark.parametrize("name", STUDENT)
+def test_run_all_never_stops(name, tmp_path, monkeypatch, kernel):
+    """As it is handed out no cell ends in an error; those that need an answer say for which exercise they wait."""
+    monkeypatch.setenv("IOI_COURSE_MODEL", "synthetic")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    nb = nbformat.reads(STUDENT[name], as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(nb, timeout=300, kernel_name=kernel, resources=resources).execute()  # raises otherwise
+    for cell in nb.cells:
+        if cell.source.startswith("# Needs your answer"):
+            said = "".join(output.get("text", "") for output in cell.outputs)
+            assert re.search(r"This cell waits for exercise \d+\.\d+\.", said), cell.source
 
 
 def test_student_edition_leaves_the_chapter_as_it_is():

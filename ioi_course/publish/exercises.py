@@ -105,7 +105,7 @@ def student_edition(
 ) -> NotebookNode:
     """The chapter as a student gets it: stubs without solutions, no folded answers, no outputs, and a Colab badge.
 
-    A cell that uses the student's own answer says so, and is tagged so that Jupyter goes on after it when it fails.
+    A cell that uses the student's own answer says so. While the answer is missing it is passed over (`waiting`).
     """
     answers = {found.solution.id: found for found in exercises(nb)}
     numbers: dict[str, str] = {}  # what a solution defines: the exercise's number
@@ -125,7 +125,6 @@ def student_edition(
             used = sorted({numbers[word] for word in re.findall(r"\w+", cell.source) if word in numbers}, key=_order)
             if used and not CHECK.search(cell.source):
                 cell.source = f"# Needs your answer to exercise {' and '.join(used)}.\n{cell.source}"
-                cell.metadata = NotebookNode(tags=["raises-exception"])
         if cell.source:
             cells.append(cell)
     note = (
