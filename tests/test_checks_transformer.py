@@ -13,72 +13,6 @@ from ioi_course import checks
 # 0.1
 
 
-def raw_scores(scores, values):
-    return sum(score * value for score, value in zip(scores, values, strict=True))
-
-
-def without_exp(scores, values):
-    shares = scores / torch.sum(scores)
-    return torch.einsum("s,sd->d", shares, values)
-
-
-def not_shares(scores, values):
-    return torch.einsum("s,sd->d", torch.exp(scores), values)
-
-
-def the_best_one(scores, values):
-    return (one_hot(scores.argmax(), len(scores)).double()[:, None] * values).sum(0)
-
-
-def plain_mean(scores, values):
-    return torch.stack([values[:, i].mean() for i in range(values.shape[1])])
-
-
-def each_with_its_share(scores, values):
-    return einsum(torch.softmax(scores, 0), values, "s, s d -> s d")
-
-
-def softmax_last(scores, values):
-    mixed = einsum(scores, values, "s, s d -> d")
-    return mixed.exp() / mixed.exp().sum()
-
-
-# 0.2
-
-
-def unmasked(scores):
-    return torch.stack([row.softmax(0) for row in scores])
-
-
-def masked_late(scores):
-    return torch.softmax(scores, 1) * torch.tril(torch.ones(scores.shape))
-
-
-def zeros_for_the_future(scores):
-    return torch.softmax(scores * torch.tril(torch.ones(scores.shape)), dim=1)
-
-
-def past_masked(scores):
-    n = len(scores)
-    return torch.tensor([[scores[i, j].item() if j >= i else -math.inf for j in range(n)] for i in range(n)]).softmax(1)
-
-
-def not_itself(scores):
-    pattern = torch.zeros_like(scores)
-    for i in range(1, len(scores)):
-        pattern[i, :i] = scores[i, :i].softmax(0)
-    return pattern
-
-
-def columns(scores):
-    n = len(scores)
-    shares = torch.tril(torch.exp(scores))
-    return torch.stack([shares[:, j] / shares[:, j].sum() for j in range(n)], dim=1)
-
-
-# 0.3
-
-
 def always_layer_norm(x, rms, eps):
     return layer_norm(x, x.shape[1:], eps=eps)
 
@@ -120,6 +54,72 @@ def unit_length(x, rms, eps):
 def by_the_square(x, rms, eps):
     x = x if rms else x - x.mean(1, keepdim=True)
     return x / ((x**2).sum(1, keepdim=True) / x.shape[1] + eps)
+
+
+# 0.2
+
+
+def raw_scores(scores, values):
+    return sum(score * value for score, value in zip(scores, values, strict=True))
+
+
+def without_exp(scores, values):
+    shares = scores / torch.sum(scores)
+    return torch.einsum("s,sd->d", shares, values)
+
+
+def not_shares(scores, values):
+    return torch.einsum("s,sd->d", torch.exp(scores), values)
+
+
+def the_best_one(scores, values):
+    return (one_hot(scores.argmax(), len(scores)).double()[:, None] * values).sum(0)
+
+
+def plain_mean(scores, values):
+    return torch.stack([values[:, i].mean() for i in range(values.shape[1])])
+
+
+def each_with_its_share(scores, values):
+    return einsum(torch.softmax(scores, 0), values, "s, s d -> s d")
+
+
+def softmax_last(scores, values):
+    mixed = einsum(scores, values, "s, s d -> d")
+    return mixed.exp() / mixed.exp().sum()
+
+
+# 0.3
+
+
+def unmasked(scores):
+    return torch.stack([row.softmax(0) for row in scores])
+
+
+def masked_late(scores):
+    return torch.softmax(scores, 1) * torch.tril(torch.ones(scores.shape))
+
+
+def zeros_for_the_future(scores):
+    return torch.softmax(scores * torch.tril(torch.ones(scores.shape)), dim=1)
+
+
+def past_masked(scores):
+    n = len(scores)
+    return torch.tensor([[scores[i, j].item() if j >= i else -math.inf for j in range(n)] for i in range(n)]).softmax(1)
+
+
+def not_itself(scores):
+    pattern = torch.zeros_like(scores)
+    for i in range(1, len(scores)):
+        pattern[i, :i] = scores[i, :i].softmax(0)
+    return pattern
+
+
+def columns(scores):
+    n = len(scores)
+    shares = torch.tril(torch.exp(scores))
+    return torch.stack([shares[:, j] / shares[:, j].sum() for j in range(n)], dim=1)
 
 
 # 0.4

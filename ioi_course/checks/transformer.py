@@ -1,4 +1,4 @@
-"""Checks of the lesson on the transformer: attention, the causal mask, normalising, one head, and what the end needs."""
+"""Checks of the lesson on the transformer: norms, attention, the causal mask, one head, and what the end needs."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ioi_course.checks.core import Exercise, Misconception
 
-__all__ = ["attend", "causal_pattern", "normalise", "one_head", "needed_at_the_end"]
+__all__ = ["normalise", "attend", "causal_pattern", "one_head", "needed_at_the_end"]
 
 
 def _rng(seed: int) -> torch.Generator:
@@ -21,6 +21,90 @@ def _future(scores: Tensor) -> Tensor:
     return torch.ones_like(scores, dtype=torch.bool).triu(1)
 
 
+def _centred(x: Float[Tensor, "pos d_model"], rms: bool) -> Float[Tensor, "pos d_model"]:
+    return x if rms else x - x.mean(dim=-1, keepdim=True)
+
+
+def _mean_square(x: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos 1"]:
+    return x.pow(2).mean(dim=-1, keepdim=True)
+
+
+def _normalise(x: Float[Tensor, "pos d_model"], rms: bool, eps: float) -> Float[Tensor, "pos d_model"]:
+    x = _centred(x, rms)
+    return x / (_mean_square(x) + eps).sqrt()
+
+
+def _for_all_positions(x: Tensor, rms: bool, eps: float) -> Tensor:
+    x = x if rms else x - x.mean()
+    return x / (x.pow(2).mean() + eps).sqrt()
+
+
+def _over_n_minus_1(x: Tensor, rms: bool, eps: float) -> Tensor:
+    size = _mean_square(x) if rms else x.var(dim=-1, keepdim=True)
+    return _centred(x, rms) / (size + eps).sqrt()
+
+
+def _normalise_cases(seed: int) -> list[tuple]:
+    rng = _rng(seed)
+    shapes = ((3, 5, False, 0.1), (4, 4, True, 0.1), (2, 6, True, 0.01), (5, 3, False, 0.02))
+    return [(_draw(rng, pos, width) + 0.7, rms, eps) for pos, width, rms, eps in shapes]
+
+
+normalise = Exercise(
+    number="0.1",
+    title="LayerNorm and RMSNorm",
+    solution=_normalise,
+    cases=_normalise_cases,
+    misconceptions=(
+        Misconception(
+            "mean subtracted by RMSNorm",
+            "RMSNorm divides and does nothing else. Only LayerNorm subtracts the mean first.",
+            lambda x, rms, eps: _normalise(x, False, eps),
+        ),
+        Misconception(
+            "mean not subtracted by LayerNorm",
+            "LayerNorm moves the numbers of a vector until their mean is 0, and then divides.",
+            lambda x, rms, eps: _normalise(x, True, eps),
+        ),
+        Misconception(
+            "over positions instead of numbers",
+            "Each position is normalised by itself: the mean runs over its own numbers, the last axis.",
+            lambda x, rms, eps: _normalise(x.T, rms, eps).T,
+        ),
+        Misconception(
+            "one mean for all positions",
+            "Each position is normalised by itself. This takes the mean over all positions together.",
+            _for_all_positions,
+        ),
+        Misconception(
+            "divided by n − 1",
+            "`std` divides by n − 1 unless it is told not to. Here the squares are averaged: the sum divided by n.",
+            _over_n_minus_1,
+        ),
+        Misconception(
+            "eps forgotten",
+            "A little is added under the root, so that a vector of zeros is not divided by zero.",
+            lambda x, rms, eps: _normalise(x, rms, 0.0),
+        ),
+        Misconception(
+            "eps outside the root",
+            "The little that keeps the root from zero is added before the root is taken.",
+            lambda x, rms, eps: _centred(x, rms) / (_mean_square(_centred(x, rms)).sqrt() + eps),
+        ),
+        Misconception(
+            "divided by the length",
+            "The length is the root of the *sum* of squares. Here it is the root of their mean.",
+            lambda x, rms, eps: _centred(x, rms) / (_centred(x, rms).pow(2).sum(dim=-1, keepdim=True) + eps).sqrt(),
+        ),
+        Misconception(
+            "root forgotten",
+            "This divides by the mean square. Doubling the vector would halve the result instead of leaving it alone.",
+            lambda x, rms, eps: _centred(x, rms) / (_mean_square(_centred(x, rms)) + eps),
+        ),
+    ),
+)
+
+
 def _attend(scores: Float[Tensor, "source"], values: Float[Tensor, "source d_head"]) -> Float[Tensor, "d_head"]:
     return scores.softmax(dim=0) @ values
 
@@ -31,7 +115,7 @@ def _attend_cases(seed: int) -> list[tuple]:
 
 
 attend = Exercise(
-    number="0.1",
+    number="0.2",
     title="Attention by hand",
     solution=_attend,
     cases=_attend_cases,
@@ -86,7 +170,7 @@ def _strict(scores: Tensor) -> Tensor:
 
 
 causal_pattern = Exercise(
-    number="0.2",
+    number="0.3",
     title="The causal mask",
     solution=_pattern,
     cases=lambda seed: [(2 * _draw(_rng(seed + n), n, n),) for n in (4, 2, 6)],
@@ -120,90 +204,6 @@ causal_pattern = Exercise(
             "softmax over the wrong axis",
             "Here each column sums to 1. A position shares out its own attention: each row sums to 1.",
             lambda scores: scores.masked_fill(_future(scores), -torch.inf).softmax(dim=0),
-        ),
-    ),
-)
-
-
-def _centred(x: Float[Tensor, "pos d_model"], rms: bool) -> Float[Tensor, "pos d_model"]:
-    return x if rms else x - x.mean(dim=-1, keepdim=True)
-
-
-def _mean_square(x: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos 1"]:
-    return x.pow(2).mean(dim=-1, keepdim=True)
-
-
-def _normalise(x: Float[Tensor, "pos d_model"], rms: bool, eps: float) -> Float[Tensor, "pos d_model"]:
-    x = _centred(x, rms)
-    return x / (_mean_square(x) + eps).sqrt()
-
-
-def _for_all_positions(x: Tensor, rms: bool, eps: float) -> Tensor:
-    x = x if rms else x - x.mean()
-    return x / (x.pow(2).mean() + eps).sqrt()
-
-
-def _over_n_minus_1(x: Tensor, rms: bool, eps: float) -> Tensor:
-    size = _mean_square(x) if rms else x.var(dim=-1, keepdim=True)
-    return _centred(x, rms) / (size + eps).sqrt()
-
-
-def _normalise_cases(seed: int) -> list[tuple]:
-    rng = _rng(seed)
-    shapes = ((3, 5, False, 0.1), (4, 4, True, 0.1), (2, 6, True, 0.01), (5, 3, False, 0.02))
-    return [(_draw(rng, pos, width) + 0.7, rms, eps) for pos, width, rms, eps in shapes]
-
-
-normalise = Exercise(
-    number="0.3",
-    title="LayerNorm and RMSNorm",
-    solution=_normalise,
-    cases=_normalise_cases,
-    misconceptions=(
-        Misconception(
-            "mean subtracted by RMSNorm",
-            "RMSNorm divides and does nothing else. Only LayerNorm subtracts the mean first.",
-            lambda x, rms, eps: _normalise(x, False, eps),
-        ),
-        Misconception(
-            "mean not subtracted by LayerNorm",
-            "LayerNorm moves the numbers of a vector until their mean is 0, and then divides.",
-            lambda x, rms, eps: _normalise(x, True, eps),
-        ),
-        Misconception(
-            "over positions instead of numbers",
-            "Each position is normalised by itself: the mean runs over its own numbers, the last axis.",
-            lambda x, rms, eps: _normalise(x.T, rms, eps).T,
-        ),
-        Misconception(
-            "one mean for all positions",
-            "Each position is normalised by itself. This takes the mean over all positions together.",
-            _for_all_positions,
-        ),
-        Misconception(
-            "divided by n − 1",
-            "`std` divides by n − 1 unless it is told not to. Here the squares are averaged: the sum divided by n.",
-            _over_n_minus_1,
-        ),
-        Misconception(
-            "eps forgotten",
-            "A little is added under the root, so that a vector of zeros is not divided by zero.",
-            lambda x, rms, eps: _normalise(x, rms, 0.0),
-        ),
-        Misconception(
-            "eps outside the root",
-            "The little that keeps the root from zero is added before the root is taken.",
-            lambda x, rms, eps: _centred(x, rms) / (_mean_square(_centred(x, rms)).sqrt() + eps),
-        ),
-        Misconception(
-            "divided by the length",
-            "The length is the root of the *sum* of squares. Here it is the root of their mean.",
-            lambda x, rms, eps: _centred(x, rms) / (_centred(x, rms).pow(2).sum(dim=-1, keepdim=True) + eps).sqrt(),
-        ),
-        Misconception(
-            "root forgotten",
-            "This divides by the mean square. Doubling the vector would halve the result instead of leaving it alone.",
-            lambda x, rms, eps: _centred(x, rms) / (_mean_square(_centred(x, rms)) + eps),
         ),
     ),
 )
