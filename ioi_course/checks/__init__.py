@@ -13,9 +13,6 @@ from ioi_course.checks.movers import *
 from ioi_course.checks.patching import *
 from ioi_course.checks.paths import *
 from ioi_course.checks.prompts import *
-<<<<<<< HEAD
-from ioi_course.checks.transformer import *
-=======
 from ioi_course.checks.scale import *
->>>>>>> ch3
+from ioi_course.checks.transformer import *
 from ioi_course.checks.universality import *
