@@ -61,16 +61,24 @@ for _name in _USES:
     setattr(Unwritten, f"__{_name}__", _raising(_name))
 
 # %% ../nbs/library/waiting.ipynb #463afed5
+_FILLING = {"append", "extend", "add", "update", "insert"}
+
+
 def _assigned_from(source: str, line: int) -> set[str]:
-    """The names that the statements of a cell which end at or after a line would assign."""
-    rest = [node for node in ast.parse(source).body if (node.end_lineno or node.lineno) >= line]
+    """The names that a cell would assign, or put something into, from a line on."""
     names = set()
-    for node in rest:
+    for node in ast.parse(source).body:
+        if (node.end_lineno or node.lineno) < line:
+            continue
         for part in ast.walk(node):
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
                 names.add(part.id)
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
+            elif isinstance(part, (ast.FunctionDef, ast.ClassDef)):
+                names.add(part.name)
+            item = isinstance(part, ast.Subscript) and isinstance(part.ctx, ast.Store)
+            method = isinstance(part, ast.Attribute) and part.attr in _FILLING
+            if (item or method) and isinstance(part.value, ast.Name):
+                names.add(part.value.id)
     return names
 
 # %% ../nbs/library/waiting.ipynb #1a828dd4

@@ -94,3 +94,9 @@ def test_other_errors_still_stop():
 def test_an_error_in_a_written_answer_is_the_students_own():
     with pytest.raises(CellExecutionError, match="KeyError"):
         run(CHECK, "def twice(x):\n    return {}['a']\n\ncheck(twice)", USE)
+
+
+def test_what_is_filled_waits_too():
+    """A dictionary that a waiting cell began to fill is not left half full."""
+    fill = "rows = {}\nfor name in 'ab':\n    rows[name] = twice(torch.ones(1))"
+    assert run(CHECK, STUB, fill, "rows['a']")[3].startswith("This cell waits for exercise 6.2.")
