@@ -6,37 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from ioi_course import checks
-
-# --- 4.1 ---
-
-
-def contribution_without_layer_norm(wrote, direction, scale):
-    return torch.stack([w @ d for w, d in zip(wrote, direction, strict=True)])
-
-
-def contribution_not_centred(wrote, direction, scale):
-    return torch.einsum("bd,bd->b", wrote, direction) / scale[:, 0]
-
-
-def contribution_not_divided(wrote, direction, scale):
-    return torch.einsum("bd,bd->b", wrote - wrote.mean(1)[:, None], direction)
-
-
-def contribution_own_scale(wrote, direction, scale):
-    x = wrote - wrote.mean(1, keepdim=True)
-    x = x / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
-    return (x * direction).sum(1)
-
-
-def contribution_root_of_scale(wrote, direction, scale):
-    x = wrote - wrote.mean(1, keepdim=True)
-    return (x * direction).sum(1) / np.sqrt(scale).squeeze(1)
-
-
-def contribution_averaged(wrote, direction, scale):
-    x = (wrote - wrote.mean(1, keepdim=True)) / scale
-    return (x * direction).sum() / len(x)
-
+from ioi_course.metrics import logit_diff
+from ioi_course.selection import that_count
 
 # --- 4.2 ---
 
@@ -73,7 +44,7 @@ def heads_along_the_mean_direction(z, W_O, direction, end):
     return torch.einsum("bhd,hdm,m->bh", z[rows, end], W_O, direction.mean(0))
 
 
-# --- 4.3 ---
+# --- 4.1 ---
 
 
 def parts_at(cache, rows, end, n_layers):
@@ -207,7 +178,7 @@ def roles_without_bos(pattern, v, W_O, direction, pos):
     return torch.stack([found[rows, pos[role] - 1] for role in ("IO", "S1", "S2")], 1)
 
 
-# --- 4.5 ---
+# --- 4.3 ---
 
 
 def listed(mean, keep):
@@ -216,93 +187,168 @@ def listed(mean, keep):
     return [(i // heads, i % heads) for i in order if keep.flatten()[i]]
 
 
-def reliable_by_deviation(values, least):
+def surely(values, k=4, correction=1):
+    error = values.std(0, correction=correction) / np.sqrt(len(values))
+    return values.mean(0).abs() / error >= k
+
+
+def counting_by_deviation(values, total):
     mean, deviation = values.mean(0), values.std(0)
-    return listed(mean, (mean.abs() > least) & (mean.abs() > 3 * deviation))
+    return listed(mean, (mean.abs() >= abs(total) / 50) & (mean.abs() >= 4 * deviation))
 
 
-def reliable_over_heads(values, least):
-    mean, error = values.mean(-1), values.std(-1) / values.shape[-1] ** 0.5
-    return listed(mean, (mean.abs() > least) & (mean.abs() > 3 * error))
-
-
-def reliable_positive(values, least):
-    mean, error = values.mean(0), values.std(0) / len(values) ** 0.5
-    return listed(mean, (mean > least) & (mean > 3 * error))
-
-
-def reliable_without_error(values, least):
+def counting_without_correction(values, total):
     mean = values.mean(0)
-    return listed(mean, mean.abs() > least)
+    return listed(mean, (mean.abs() >= abs(total) / 50) & surely(values, correction=0))
 
 
-def reliable_without_size(values, least):
-    mean, error = values.mean(0), values.std(0) / len(values) ** 0.5
-    return listed(mean, mean.abs() / error > 3)
+def counting_over_heads(values, total):
+    mean, error = values.mean(-1), values.std(-1) / values.shape[-1] ** 0.5
+    return listed(mean, (mean.abs() >= abs(total) / 50) & (mean.abs() >= 4 * error))
 
 
-def reliable_reversed(values, least):
-    mean, error = values.mean(0), values.std(0) / len(values) ** 0.5
-    keep = listed(mean, (mean.abs() > least) & (mean.abs() > 3 * error))
-    return sorted(keep, key=lambda at: abs(mean[at].item()))
+def counting_positive(values, total):
+    mean = values.mean(0)
+    return listed(mean, (mean >= abs(total) / 50) & surely(values))
 
 
-def reliable_by_sign(values, least):
-    mean, error = values.mean(0), values.std(0) / len(values) ** 0.5
-    keep = listed(mean, (mean.abs() > least) & (mean.abs() > 3 * error))
-    return sorted(keep, key=lambda at: mean[at].item(), reverse=True)
+def counting_without_error(values, total):
+    mean = values.mean(0)
+    return listed(mean, mean.abs() >= abs(total) / 50)
 
 
-def reliable_exchanged(values, least):
-    mean, error = values.mean(0).T, values.std(0).T / len(values) ** 0.5
-    return listed(mean, (mean.abs() > least) & (mean.abs() > 3 * error))
+def counting_three_errors(values, total):
+    mean = values.mean(0)
+    return listed(mean, (mean.abs() >= abs(total) / 50) & surely(values, 3))
+
+
+def counting_without_size(values, total):
+    return listed(values.mean(0), surely(values))
+
+
+def counting_right(values, total):
+    mean = values.mean(0)
+    return listed(mean, (mean.abs() >= abs(total) / 50) & surely(values))
+
+
+def counting_reversed(values, total):
+    return sorted(counting_right(values, total), key=lambda at: abs(values.mean(0)[at].item()))
+
+
+def counting_by_sign(values, total):
+    return sorted(counting_right(values, total), key=lambda at: values.mean(0)[at].item(), reverse=True)
+
+
+def counting_exchanged(values, total):
+    return counting_right(values.transpose(1, 2), total)
+
+
+# --- 4.5 ---
+
+
+def silent(model, data, layer, change, end=None):
+    def hook(z, hook):
+        z = z.clone()
+        change(z)
+        return z
+
+    logits = model.run_with_hooks(data.tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", hook)])
+    out = []
+    for i, (io, s) in enumerate(data.answers.tolist()):
+        at = data.pos["END"][i] if end is None else end
+        out.append((logits[i, at, io] - logits[i, at, s]).item())
+    return torch.tensor(out)
+
+
+def zero(heads):
+    def change(z):
+        for head in heads:
+            z[:, :, head] = 0
+
+    return change
+
+
+def silent_at_end(model, data, layer, heads):
+    def change(z):
+        for i, end in enumerate(data.pos["END"].tolist()):
+            z[i, end, heads] = 0
+
+    return silent(model, data, layer, change)
+
+
+def silent_not(model, data, layer, heads):
+    return silent(model, data, layer, lambda z: None)
+
+
+def silent_layer(model, data, layer, heads):
+    return silent(model, data, layer, lambda z: z.zero_())
+
+
+def silent_others(model, data, layer, heads):
+    return silent(model, data, layer, zero(set(range(model.cfg.n_heads)) - set(heads)))
+
+
+def silent_first(model, data, layer, heads):
+    return silent(model, data, layer, zero([heads[0]]))
+
+
+def silent_at_minus_one(model, data, layer, heads):
+    return silent(model, data, layer, zero(heads), end=-1)
+
+
+def silent_fall(model, data, layer, heads):
+    return silent(model, data, layer, zero([])) - silent(model, data, layer, zero(heads))
+
+
+def silent_averaged(model, data, layer, heads):
+    return silent(model, data, layer, zero(heads)).mean()
 
 
 # --- 4.6 ---
 
 
-def ln(x):
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5)
+def ln(x, centre):
+    x = x - x.mean(-1, keepdim=True) * centre
+    return x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5)
 
 
-def removed_held(final, wrote, direction):
-    scale = torch.sqrt(final.var(-1, correction=0, keepdim=True) + 1e-5)
-    return ((wrote - wrote.mean(-1, keepdim=True)) / scale * direction).sum(-1)
+def size_of(x, centre):
+    return torch.sqrt((x - x.mean(-1, keepdim=True) * centre).pow(2).mean(-1, keepdim=True) + 1e-5)
 
 
-def removed_new_scale(final, wrote, direction):
-    scale = torch.sqrt((final - wrote).var(-1, correction=0, keepdim=True) + 1e-5)
-    return ((wrote - wrote.mean(-1, keepdim=True)) / scale * direction).sum(-1)
+def removed_held(final, wrote, direction, centre):
+    return ((wrote - wrote.mean(-1, keepdim=True) * centre) / size_of(final, centre) * direction).sum(-1)
 
 
-def removed_alone(final, wrote, direction):
-    return (ln(wrote) * direction).sum(-1)
+def removed_new_scale(final, wrote, direction, centre):
+    return ((wrote - wrote.mean(-1, keepdim=True) * centre) / size_of(final - wrote, centre) * direction).sum(-1)
 
 
-def removed_after_minus_before(final, wrote, direction):
-    return (ln(final - wrote) * direction).sum(-1) - (ln(final) * direction).sum(-1)
+def removed_alone(final, wrote, direction, centre):
+    return (ln(wrote, centre) * direction).sum(-1)
 
 
-def removed_but_added(final, wrote, direction):
-    return (ln(final + wrote) * direction).sum(-1) - (ln(final) * direction).sum(-1)
+def removed_layer_norm_only(final, wrote, direction, centre):
+    return ((ln(final, True) - ln(final - wrote, True)) * direction).sum(-1)
 
 
-def removed_rest(final, wrote, direction):
-    return (ln(final - wrote) * direction).sum(-1)
+def removed_after_minus_before(final, wrote, direction, centre):
+    return (ln(final - wrote, centre) * direction).sum(-1) - (ln(final, centre) * direction).sum(-1)
 
 
-def removed_without_layer_norm(final, wrote, direction):
+def removed_but_added(final, wrote, direction, centre):
+    return (ln(final + wrote, centre) * direction).sum(-1) - (ln(final, centre) * direction).sum(-1)
+
+
+def removed_rest(final, wrote, direction, centre):
+    return (ln(final - wrote, centre) * direction).sum(-1)
+
+
+def removed_without_layer_norm(final, wrote, direction, centre):
     return (final * direction).sum(-1) - ((final - wrote) * direction).sum(-1)
 
 
 WRONG = [
-    ("contribution", contribution_without_layer_norm, "final LayerNorm forgotten"),
-    ("contribution", contribution_not_centred, "mean not subtracted"),
-    ("contribution", contribution_not_divided, "scale not divided by"),
-    ("contribution", contribution_own_scale, "scale not held"),
-    ("contribution", contribution_root_of_scale, "variance taken for the scale"),
-    ("contribution", contribution_averaged, "mean over prompts"),
     ("heads_at_end", heads_at_minus_one, "padding taken for END"),
     ("heads_at_end", heads_before_end, "END off by one"),
     ("heads_at_end", heads_everywhere, "summed over positions"),
@@ -325,16 +371,27 @@ WRONG = [
     ("from_roles", roles_of_the_last_row, "padding taken for END"),
     ("from_roles", roles_before_end, "END off by one"),
     ("from_roles", roles_without_bos, "BOS off by one"),
-    ("reliable_heads", reliable_by_deviation, "deviation taken for the error"),
-    ("reliable_heads", reliable_over_heads, "mean over the wrong axis"),
-    ("reliable_heads", reliable_positive, "heads that take away forgotten"),
-    ("reliable_heads", reliable_without_error, "error not looked at"),
-    ("reliable_heads", reliable_without_size, "size not looked at"),
-    ("reliable_heads", reliable_reversed, "weakest first"),
-    ("reliable_heads", reliable_by_sign, "sorted by sign"),
-    ("reliable_heads", reliable_exchanged, "layer and head exchanged"),
+    ("heads_that_count", counting_by_deviation, "deviation taken for the error"),
+    ("heads_that_count", counting_without_correction, "deviation divided by n"),
+    ("heads_that_count", counting_over_heads, "mean over the wrong axis"),
+    ("heads_that_count", counting_positive, "heads that take away forgotten"),
+    ("heads_that_count", counting_without_error, "error not looked at"),
+    ("heads_that_count", counting_three_errors, "another number of errors"),
+    ("heads_that_count", counting_without_size, "size not looked at"),
+    ("heads_that_count", counting_reversed, "weakest first"),
+    ("heads_that_count", counting_by_sign, "sorted by sign"),
+    ("heads_that_count", counting_exchanged, "layer and head exchanged"),
+    ("without_heads", silent_at_end, "silenced at END only"),
+    ("without_heads", silent_not, "nothing silenced"),
+    ("without_heads", silent_layer, "the whole layer silenced"),
+    ("without_heads", silent_others, "the other heads silenced"),
+    ("without_heads", silent_first, "the first head only"),
+    ("without_heads", silent_at_minus_one, "padding taken for END"),
+    ("without_heads", silent_fall, "the fall, not what is left"),
+    ("without_heads", silent_averaged, "mean over prompts"),
     ("removed", removed_held, "scale held"),
     ("removed", removed_new_scale, "scale of what is left, for both"),
+    ("removed", removed_layer_norm_only, "mean always subtracted"),
     ("removed", removed_alone, "LayerNorm of the part alone"),
     ("removed", removed_after_minus_before, "opposite sign"),
     ("removed", removed_but_added, "added once more"),
@@ -366,13 +423,6 @@ def test_each_misconception_is_told_from_the_solution_and_from_the_others(exerci
 # --- right answers in another style ---
 
 
-def contribution(wrote, direction, scale):
-    out = []
-    for w, d, s in zip(wrote.numpy(), direction.numpy(), scale.numpy(), strict=True):
-        out.append(float(np.dot(w, d - d.mean()) / s[0]))
-    return out
-
-
 def heads_at_end(z, W_O, direction, end):
     out = np.zeros((z.shape[0], z.shape[2]), dtype="float32")
     for i, pos in enumerate(end.tolist()):
@@ -402,23 +452,66 @@ def from_roles(pattern, v, W_O, direction, pos):
     return result
 
 
-def reliable_heads(values, least):
+def heads_that_count(values, total):
     found = []
     for layer in range(values.shape[1]):
         for head in range(values.shape[2]):
             x = values[:, layer, head].numpy()
-            if abs(x.mean()) > max(least, 3 * x.std(ddof=1) / np.sqrt(len(x))):
+            if abs(x.mean()) >= max(abs(total) / 50, 4 * x.std(ddof=1) / np.sqrt(len(x))):
                 found.append([abs(x.mean()), layer, head])
     return [[layer, head] for _, layer, head in sorted(found, reverse=True)]
 
 
-def removed(final, wrote, direction):
-    size = final.shape[1:]
-    after = F.layer_norm(final - wrote, size)
-    return torch.einsum("bd,bd->b", F.layer_norm(final, size) - after, direction).numpy()
+def library_rule(values, total):
+    return that_count(values, total).heads
 
 
-@pytest.mark.parametrize("answer", [contribution, heads_at_end, add_up, from_roles, reliable_heads, removed])
+def without_heads(model, data, layer, heads):
+    W_O = model.blocks[layer].attn.W_O  # what is silent writes nothing
+
+    def hook(attn_out, hook):
+        return attn_out - torch.einsum("bphd,hdm->bpm", kept["z"][:, :, heads], W_O[heads])
+
+    kept = {}
+    hooks = [(f"blocks.{layer}.attn.hook_z", lambda z, hook: kept.update(z=z)), (f"blocks.{layer}.hook_attn_out", hook)]
+    logits = model.run_with_hooks(data.tokens, fwd_hooks=hooks)
+    return logit_diff(logits, data, per_prompt=True).tolist()
+
+
+def removed(final, wrote, direction, centre):
+    def normed(x):
+        if centre:
+            return F.layer_norm(x, x.shape[1:])
+        return F.rms_norm(x, x.shape[1:], eps=1e-5)
+
+    return torch.einsum("bd,bd->b", normed(final) - normed(final - wrote), direction).numpy()
+
+
+@pytest.mark.parametrize("errors", [1, 2, 3, 3.9, 4.1, 5])
+def test_heads_that_count_wants_four_errors(errors):
+    def other(values, total):
+        mean = values.mean(0)
+        return listed(mean, (mean.abs() >= abs(total) / 50) & surely(values, errors))
+
+    for seed in range(3):
+        assert not checks.heads_that_count(other, seed=seed)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.019, 0.021, 0.03])
+def test_heads_that_count_wants_two_percent(share):
+    def other(values, total):
+        mean = values.mean(0)
+        return listed(mean, (mean.abs() >= share * abs(total)) & surely(values))
+
+    for seed in range(3):
+        assert not checks.heads_that_count(other, seed=seed)
+
+
+def test_the_rule_of_the_course_passes():
+    assert all(checks.heads_that_count(library_rule, seed=seed) for seed in range(3))
+
+
+@pytest.mark.parametrize("answer", [heads_at_end, add_up, from_roles, heads_that_count, without_heads, removed])
 def test_a_right_answer_in_another_style_passes(answer):
     for seed in range(3):
         verdict = getattr(checks, answer.__name__)(answer, seed=seed)

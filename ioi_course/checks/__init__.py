@@ -13,6 +13,7 @@ from ioi_course.checks.movers import *
 from ioi_course.checks.patching import *
 from ioi_course.checks.paths import *
 from ioi_course.checks.prompts import *
+from ioi_course.checks.removal import *
 from ioi_course.checks.scale import *
 from ioi_course.checks.transformer import *
 from ioi_course.checks.universality import *

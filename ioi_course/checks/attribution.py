@@ -1,4 +1,4 @@
-"""Checks of chapter 4, direct logit attribution."""
+"""Checks of chapter 4, direct logit attribution; those about taking a part out are in `removal`."""
 
 import torch
 from jaxtyping import Float, Int
@@ -7,7 +7,7 @@ from transformer_lens import ActivationCache
 
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
 
-__all__ = ["contribution", "heads_at_end", "add_up", "from_roles", "reliable_heads", "removed"]
+__all__ = ["add_up", "heads_at_end", "heads_that_count", "from_roles"]
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -33,60 +33,119 @@ def _dot(x: Float[Tensor, "batch d_model"], direction: Float[Tensor, "batch d_mo
 # --- 4.1 ---
 
 
-def _contribution(
-    wrote: Float[Tensor, "batch d_model"], direction: Float[Tensor, "batch d_model"], scale: Float[Tensor, "batch 1"]
-) -> Float[Tensor, "batch"]:
-    return _dot(_centred(wrote) / scale, direction)
+def _written(
+    cache, data, model, embeddings: tuple[str, ...], pos: Int[Tensor, "batch"]
+) -> Float[Tensor, "part batch d"]:
+    layers = [f"blocks.{i}.hook_{half}_out" for i in range(model.cfg.n_layers) for half in ("attn", "mlp")]
+    return torch.stack([_at(cache[name], pos) for name in (*embeddings, *layers)])
 
 
-def _contribution_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
-    return [
-        (
-            3 * _normal(generator, batch, 16) + shift,
-            _normal(generator, batch, 16) + 0.5,
-            0.3 + 2 * torch.rand(batch, 1, generator=generator, dtype=torch.float64),
-        )
-        for batch, shift in ((4, 1.0), (1, -2.0), (6, 0.7), (3, -0.5))
-    ]
+def _add_up(
+    cache,
+    data,
+    model,
+    embeddings=("hook_embed", "hook_pos_embed"),
+    weight=True,
+    ln_bias=True,
+    bias=True,
+    own_scale=False,
+    pos=None,
+    softmax=False,
+    norm=True,
+):
+    pos = data.pos["END"] if pos is None else pos
+    parts = _written(cache, data, model, embeddings, pos)
+    if own_scale:
+        parts = _normed(parts)
+    elif norm:
+        parts = _centred(parts) / _at(cache["ln_final.hook_scale"], pos)
+    total = parts.sum(dim=0) * (model.ln_final.w if weight else 1)
+    logits = (total + (model.ln_final.b if ln_bias else 0)) @ model.W_U + (model.b_U if bias else 0)
+    io, s = (logits.softmax(dim=-1) if softmax else logits).gather(1, data.answers).unbind(dim=1)
+    return io - s
 
 
-contribution = Exercise(
+def _add_up_cases(seed: int) -> list[tuple]:
+    cases = []
+    models = random_model(seed), random_model(seed + 1, processing=())
+    for i, (model, n) in enumerate([(models[0], 5), (models[1], 5), (models[0], 1), (models[1], 3)]):
+        data = random_data(model, n, seed + i)
+        layers = [f"blocks.{j}.hook_{half}_out" for j in range(model.cfg.n_layers) for half in ("attn", "mlp")]
+        names = ["hook_embed", "hook_pos_embed", *layers, "ln_final.hook_scale"]
+        with torch.no_grad():
+            _, cache = model.run_with_cache(data.tokens, names_filter=names)
+        cases.append((ActivationCache({name: cache[name] for name in names}, model), data, model))  # without aliases
+    return cases
+
+
+def _adding_up(**changes):
+    return lambda cache, data, model: _add_up(cache, data, model, **changes)
+
+
+add_up = Exercise(
     number="4.1",
-    title="One contribution",
-    solution=_contribution,
-    cases=_contribution_cases,
+    title="It all adds up",
+    solution=_adding_up(),
+    cases=_add_up_cases,
     misconceptions=(
         Misconception(
+            "bias forgotten",
+            "All that was written is there, but the end of the model has biases that no part wrote: in ln_final, in the "
+            "unembedding.",
+            _adding_up(ln_bias=False, bias=False),
+        ),
+        Misconception(
+            "bias of the unembedding forgotten",
+            "The unembedding has a bias, b_U. Folded weights carry that of the final LayerNorm in it.",
+            _adding_up(bias=False),
+        ),
+        Misconception(
+            "bias of the final LayerNorm forgotten",
+            "Right with folded weights. In raw ones the final LayerNorm adds a bias of its own after its weight.",
+            _adding_up(ln_bias=False),
+        ),
+        Misconception(
+            "weight of the final LayerNorm forgotten",
+            "Right with folded weights. In raw ones the final LayerNorm multiplies by a weight after dividing.",
+            _adding_up(weight=False),
+        ),
+        Misconception(
             "final LayerNorm forgotten",
-            "Between the stream and the unembedding stands the final LayerNorm, which centres and divides.",
-            lambda wrote, direction, scale: _dot(wrote, direction),
-        ),
-        Misconception(
-            "mean not subtracted",
-            "The division is right. LayerNorm also subtracts something from what it is given.",
-            lambda wrote, direction, scale: _dot(wrote / scale, direction),
-        ),
-        Misconception(
-            "scale not divided by",
-            "The mean is subtracted, but the scale that was handed over is not used.",
-            lambda wrote, direction, scale: _dot(_centred(wrote), direction),
+            "The parts are read as they were written. Between the stream and the unembedding stands ln_final.",
+            _adding_up(norm=False, weight=False, ln_bias=False),
         ),
         Misconception(
             "scale not held",
-            "This is the LayerNorm of the part alone, divided by the part's own size. The scale is that of the whole "
-            "stream, and it is given.",
-            lambda wrote, direction, scale: _dot(_normed(wrote), direction),
+            "Each part was divided by its own size. All of them are divided by the scale of the stream at END, which is in "
+            "the cache.",
+            _adding_up(own_scale=True),
         ),
         Misconception(
-            "variance taken for the scale",
-            "The scale is a standard deviation already, not a variance: divide by it as it is.",
-            lambda wrote, direction, scale: _dot(_centred(wrote) / scale.sqrt(), direction),
+            "position embedding forgotten",
+            "The sum begins with two embeddings: that of the token and that of the position.",
+            _adding_up(embeddings=("hook_embed",)),
         ),
         Misconception(
-            "mean over prompts",
-            "One number for each prompt was asked for; the mean over prompts comes later.",
-            lambda wrote, direction, scale: _contribution(wrote, direction, scale).mean(),
+            "embeddings forgotten",
+            "The layers add to something: the stream does not begin at zero.",
+            _adding_up(embeddings=()),
+        ),
+        Misconception(
+            "padding taken for END",
+            "The last position is read, which is padding in all but the longest prompts. Each prompt has its own END.",
+            lambda cache, data, model: _add_up(
+                cache, data, model, pos=torch.full_like(data.pos["END"], data.tokens.shape[1] - 1)
+            ),
+        ),
+        Misconception(
+            "softmax before the difference",
+            "This is a difference of probabilities. The parts add up to logits.",
+            _adding_up(softmax=True),
+        ),
+        Misconception(
+            "IO and S exchanged",
+            "The opposite sign: IO is the first column of the answers.",
+            lambda cache, data, model: -_add_up(cache, data, model),
         ),
     ),
 )
@@ -174,119 +233,113 @@ heads_at_end = Exercise(
 # --- 4.3 ---
 
 
-def _written(
-    cache, data, model, embeddings: tuple[str, ...], pos: Int[Tensor, "batch"]
-) -> Float[Tensor, "part batch d"]:
-    layers = [f"blocks.{i}.hook_{half}_out" for i in range(model.cfg.n_layers) for half in ("attn", "mlp")]
-    return torch.stack([_at(cache[name], pos) for name in (*embeddings, *layers)])
+def _mean_and_error(values: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
+    return values.mean(dim=dim), values.std(dim=dim) / values.shape[dim] ** 0.5
 
 
-def _add_up(
-    cache,
-    data,
-    model,
-    embeddings=("hook_embed", "hook_pos_embed"),
-    weight=True,
-    ln_bias=True,
-    bias=True,
-    own_scale=False,
-    pos=None,
-    softmax=False,
-    norm=True,
-):
-    pos = data.pos["END"] if pos is None else pos
-    parts = _written(cache, data, model, embeddings, pos)
-    if own_scale:
-        parts = _normed(parts)
-    elif norm:
-        parts = _centred(parts) / _at(cache["ln_final.hook_scale"], pos)
-    total = parts.sum(dim=0) * (model.ln_final.w if weight else 1)
-    logits = (total + (model.ln_final.b if ln_bias else 0)) @ model.W_U + (model.b_U if bias else 0)
-    io, s = (logits.softmax(dim=-1) if softmax else logits).gather(1, data.answers).unbind(dim=1)
-    return io - s
+def _counted(mean: Tensor, error: Tensor, total: float, k: float = 4, share: float = 0.02) -> list[tuple[int, int]]:
+    found = ((mean.abs() >= k * error) & (mean.abs() >= share * abs(total))).nonzero().tolist()
+    return sorted(map(tuple, found), key=lambda head: -mean[head].abs())
 
 
-def _add_up_cases(seed: int) -> list[tuple]:
+def _heads_that_count(values: Float[Tensor, "batch layer head"], total: float) -> list[tuple[int, int]]:
+    return _counted(*_mean_and_error(values), total)
+
+
+_MEASURED = (  # of each head: its mean in shares of the total, and how many errors that is
+    (0.6, 30),
+    (-0.4, 25),
+    (0.2, 4.05),  # four errors, just
+    (-0.3, 4.05),
+    (0.25, 3.95),  # not four, also not if the deviation is divided by n instead of n - 1
+    (-0.35, 3.95),
+    (0.28, 3.4),  # three, but not four
+    (0.45, 2.5),
+    (-0.5, 1.5),
+    (0.0205, 9),  # 2 %, just
+    (-0.0195, 12),
+    (0.01, 40),
+)
+
+
+def _heads_that_count_cases(seed: int) -> list[tuple]:
+    """Every combination of size, sign and error, shuffled over the heads; one whole effect is negative."""
+    generator = _generator(seed)
     cases = []
-    models = random_model(seed), random_model(seed + 1, processing=())
-    for i, (model, n) in enumerate([(models[0], 5), (models[1], 5), (models[0], 1), (models[1], 3)]):
-        data = random_data(model, n, seed + i)
-        layers = [f"blocks.{j}.hook_{half}_out" for j in range(model.cfg.n_layers) for half in ("attn", "mlp")]
-        names = ["hook_embed", "hook_pos_embed", *layers, "ln_final.hook_scale"]
-        with torch.no_grad():
-            _, cache = model.run_with_cache(data.tokens, names_filter=names)
-        cases.append((ActivationCache({name: cache[name] for name in names}, model), data, model))  # without aliases
+    for batch, layers, heads, total in (
+        (12, 3, 5, 4.0),
+        (16, 4, 4, -2.0),
+        (9, 2, 7, 3.0),
+    ):
+        places = torch.randperm(layers * heads, generator=generator)[: len(_MEASURED)].tolist()
+        noise = _normal(generator, batch, layers * heads)
+        noise = (noise - noise.mean(dim=0)) / noise.std(dim=0)
+        values = 0.001 * noise
+        for place, (share, errors) in zip(places, _MEASURED, strict=True):
+            mean = share * abs(total)
+            values[:, place] = mean + abs(mean) / errors * batch**0.5 * noise[:, place]
+        cases.append((values.view(batch, layers, heads), total))
     return cases
 
 
-def _adding_up(**changes):
-    return lambda cache, data, model: _add_up(cache, data, model, **changes)
-
-
-add_up = Exercise(
+heads_that_count = Exercise(
     number="4.3",
-    title="It all adds up",
-    solution=_adding_up(),
-    cases=_add_up_cases,
+    title="Which heads count",
+    solution=_heads_that_count,
+    cases=_heads_that_count_cases,
     misconceptions=(
         Misconception(
-            "bias forgotten",
-            "All that was written is there, but the end of the model has biases that no part wrote: in ln_final, in the "
-            "unembedding.",
-            _adding_up(ln_bias=False, bias=False),
+            "deviation taken for the error",
+            "Heads that work on most prompts are thrown out. The deviation says how prompts differ; the mean is known "
+            "better than that, by the root of their number.",
+            lambda values, total: _counted(values.mean(dim=0), values.std(dim=0), total),
         ),
         Misconception(
-            "bias of the unembedding forgotten",
-            "The unembedding has a bias, b_U. Folded weights carry that of the final LayerNorm in it.",
-            _adding_up(bias=False),
-        ),
-        Misconception(
-            "bias of the final LayerNorm forgotten",
-            "Right with folded weights. In raw ones the final LayerNorm adds a bias of its own after its weight.",
-            _adding_up(ln_bias=False),
-        ),
-        Misconception(
-            "weight of the final LayerNorm forgotten",
-            "Right with folded weights. In raw ones the final LayerNorm multiplies by a weight after dividing.",
-            _adding_up(weight=False),
-        ),
-        Misconception(
-            "final LayerNorm forgotten",
-            "The parts are read as they were written. Between the stream and the unembedding stands ln_final.",
-            _adding_up(norm=False, weight=False, ln_bias=False),
-        ),
-        Misconception(
-            "scale not held",
-            "Each part was divided by its own size. All of them are divided by the scale of the stream at END, which is in "
-            "the cache.",
-            _adding_up(own_scale=True),
-        ),
-        Misconception(
-            "position embedding forgotten",
-            "The sum begins with two embeddings: that of the token and that of the position.",
-            _adding_up(embeddings=("hook_embed",)),
-        ),
-        Misconception(
-            "embeddings forgotten",
-            "The layers add to something: the stream does not begin at zero.",
-            _adding_up(embeddings=()),
-        ),
-        Misconception(
-            "padding taken for END",
-            "The last position is read, which is padding in all but the longest prompts. Each prompt has its own END.",
-            lambda cache, data, model: _add_up(
-                cache, data, model, pos=torch.full_like(data.pos["END"], data.tokens.shape[1] - 1)
+            "deviation divided by n",
+            "The deviation of a *sample* divides by n - 1: with `correction=0` every error is a little too small.",
+            lambda values, total: _counted(
+                values.mean(dim=0), values.std(dim=0, correction=0) / len(values) ** 0.5, total
             ),
         ),
         Misconception(
-            "softmax before the difference",
-            "This is a difference of probabilities. The parts add up to logits.",
-            _adding_up(softmax=True),
+            "mean over the wrong axis",
+            "The mean is taken over heads, and the pairs are (prompt, layer). Prompts are the first axis.",
+            lambda values, total: _counted(*_mean_and_error(values, 2), total),
         ),
         Misconception(
-            "IO and S exchanged",
-            "The opposite sign: IO is the first column of the answers.",
-            lambda cache, data, model: -_add_up(cache, data, model),
+            "heads that take away forgotten",
+            "Only heads with a positive mean are listed. A head that works against the answer is as far from zero.",
+            lambda values, total: [h for h in _heads_that_count(values, total) if values.mean(dim=0)[h] > 0],
+        ),
+        Misconception(
+            "error not looked at",
+            "Heads are listed whose mean is large by accident: a few prompts pull it.",
+            lambda values, total: _counted(*_mean_and_error(values), total, k=0),
+        ),
+        Misconception(
+            "another number of errors",
+            "Three errors are not four. The rule was fixed before the look, and it is the same in all chapters.",
+            lambda values, total: _counted(*_mean_and_error(values), total, k=3),
+        ),
+        Misconception(
+            "size not looked at",
+            "Heads are listed whose mean is surely not zero, but next to nothing.",
+            lambda values, total: _counted(*_mean_and_error(values), 0),
+        ),
+        Misconception(
+            "weakest first",
+            "The right heads in the wrong order: the largest first.",
+            lambda values, total: _heads_that_count(values, total)[::-1],
+        ),
+        Misconception(
+            "sorted by sign",
+            "The right heads, but those that take away are at the end. Sort by distance from zero.",
+            lambda values, total: sorted(_heads_that_count(values, total), key=lambda h: -values.mean(dim=0)[h]),
+        ),
+        Misconception(
+            "layer and head exchanged",
+            "A head is written (layer, head), in the order of the axes.",
+            lambda values, total: [(head, layer) for layer, head in _heads_that_count(values, total)],
         ),
     ),
 )
@@ -335,7 +388,7 @@ def _shifted(pos: dict, roles: tuple[str, ...]) -> dict:
 
 from_roles = Exercise(
     number="4.4",
-    title="From where a head copies",
+    title="Where it comes from",
     solution=lambda pattern, v, W_O, direction, pos: _from_roles(pattern, v, W_O, direction, pos),
     cases=_from_roles_cases,
     misconceptions=(
@@ -377,160 +430,6 @@ from_roles = Exercise(
             "The sources are one position too early, and each weight is on the token before the name. `pos` counts BOS "
             "already.",
             lambda pattern, v, W_O, direction, pos: _from_roles(pattern, v, W_O, direction, _shifted(pos, _SOURCES)),
-        ),
-    ),
-)
-
-
-# --- 4.5 ---
-
-
-def _reliable(mean: Tensor, error: Tensor, least: float, errors: float = 3) -> list[tuple[int, int]]:
-    found = ((mean.abs() > least) & (mean.abs() > errors * error)).nonzero().tolist()
-    return sorted(map(tuple, found), key=lambda head: -mean[head].abs())
-
-
-def _mean_and_error(values: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
-    return values.mean(dim=dim), values.std(dim=dim) / values.shape[dim] ** 0.5
-
-
-def _reliable_heads(values: Float[Tensor, "batch layer head"], least: float) -> list[tuple[int, int]]:
-    return _reliable(*_mean_and_error(values), least)
-
-
-def _reliable_cases(seed: int) -> list[tuple]:
-    """Every combination of size, sign and spread, shuffled over the heads."""
-    generator = _generator(seed)
-    cases = []
-    for batch, layers, heads in ((12, 3, 5), (20, 4, 3), (9, 2, 6)):
-        # mean, standard deviation: clear, doubtful (3 errors of it, not 3 deviations), too small, too noisy; both signs
-        kinds = [(2, 0.3), (-1.5, 0.2), (1.2, 0.8), (-1, 0.7), (0.2, 0.01), (-0.3, 0.02), (0.9, 6), (-0.8, 5)]
-        places = torch.randperm(layers * heads, generator=generator)[: len(kinds)]
-        noise = _normal(generator, batch, layers * heads)
-        noise = (noise - noise.mean(dim=0)) / noise.std(dim=0)
-        values = 0.01 * noise
-        for place, (mean, deviation) in zip(places.tolist(), kinds, strict=True):
-            values[:, place] = mean + deviation * noise[:, place]
-        cases.append((values.view(batch, layers, heads), 0.5))
-    return cases
-
-
-reliable_heads = Exercise(
-    number="4.5",
-    title="Heads that can be relied on",
-    solution=_reliable_heads,
-    cases=_reliable_cases,
-    misconceptions=(
-        Misconception(
-            "deviation taken for the error",
-            "Heads that work on most prompts are thrown out. The deviation says how prompts differ; the mean is known "
-            "better than that, by the root of their number.",
-            lambda values, least: _reliable(values.mean(dim=0), values.std(dim=0), least),
-        ),
-        Misconception(
-            "mean over the wrong axis",
-            "The mean is taken over heads, and the pairs are (prompt, layer). Prompts are the first axis.",
-            lambda values, least: _reliable(*_mean_and_error(values, 2), least),
-        ),
-        Misconception(
-            "heads that take away forgotten",
-            "Only heads with a positive mean are listed. A head that works against the answer is as far from zero.",
-            lambda values, least: [h for h in _reliable_heads(values, least) if values.mean(dim=0)[h] > 0],
-        ),
-        Misconception(
-            "error not looked at",
-            "Heads are listed whose mean is large by accident: a few prompts pull it.",
-            lambda values, least: _reliable(*_mean_and_error(values), least, errors=0),
-        ),
-        Misconception(
-            "size not looked at",
-            "Heads are listed whose mean is surely not zero, but next to nothing.",
-            lambda values, least: _reliable(*_mean_and_error(values), 0),
-        ),
-        Misconception(
-            "weakest first",
-            "The right heads in the wrong order: the largest first.",
-            lambda values, least: _reliable_heads(values, least)[::-1],
-        ),
-        Misconception(
-            "sorted by sign",
-            "The right heads, but those that take away are at the end. Sort by distance from zero.",
-            lambda values, least: sorted(_reliable_heads(values, least), key=lambda h: -values.mean(dim=0)[h]),
-        ),
-        Misconception(
-            "layer and head exchanged",
-            "A head is written (layer, head), in the order of the axes.",
-            lambda values, least: [(head, layer) for layer, head in _reliable_heads(values, least)],
-        ),
-    ),
-)
-
-
-# --- 4.6 ---
-
-
-def _removed(
-    final: Float[Tensor, "batch d_model"],
-    wrote: Float[Tensor, "batch d_model"],
-    direction: Float[Tensor, "batch d_model"],
-) -> Float[Tensor, "batch"]:
-    return _dot(_normed(final) - _normed(final - wrote), direction)
-
-
-def _removed_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
-    cases = []
-    for batch, size in ((4, 1.0), (1, 2.0), (5, 0.5), (3, 3.0)):
-        wrote = size * _normal(generator, batch, 16) + 0.3
-        cases.append((2 * _normal(generator, batch, 16) + 0.5 + wrote, wrote, _normal(generator, batch, 16) + 0.5))
-    return cases
-
-
-def _scale_of(x: Tensor) -> Tensor:
-    return _centred(x).pow(2).mean(dim=-1, keepdim=True).add(1e-5).sqrt()
-
-
-removed = Exercise(
-    number="4.6",
-    title="Take it out",
-    solution=_removed,
-    cases=_removed_cases,
-    misconceptions=(
-        Misconception(
-            "scale held",
-            "This is the direct contribution, with the scale as it was. Without the part the stream has another size, and "
-            "everything else is divided by that.",
-            lambda final, wrote, direction: _contribution(wrote, direction, _scale_of(final)),
-        ),
-        Misconception(
-            "scale of what is left, for both",
-            "The stream as it was is divided by its own scale; only what is left is divided by the new one.",
-            lambda final, wrote, direction: _contribution(wrote, direction, _scale_of(final - wrote)),
-        ),
-        Misconception(
-            "LayerNorm of the part alone",
-            "The part is divided by its own size. What is asked is how the LayerNorm of the whole changes without it.",
-            lambda final, wrote, direction: _dot(_normed(wrote), direction),
-        ),
-        Misconception(
-            "opposite sign",
-            "A part that helped gives a negative number here. Before minus after.",
-            lambda final, wrote, direction: -_removed(final, wrote, direction),
-        ),
-        Misconception(
-            "added once more",
-            "The part was added to a stream that has it already. Take it away.",
-            lambda final, wrote, direction: _dot(_normed(final + wrote) - _normed(final), direction),
-        ),
-        Misconception(
-            "what is left taken for the change",
-            "This is the logit difference without the part. Asked is by how much it is less.",
-            lambda final, wrote, direction: _dot(_normed(final - wrote), direction),
-        ),
-        Misconception(
-            "final LayerNorm forgotten",
-            "Without LayerNorm nothing would depend on the rest of the stream.",
-            lambda final, wrote, direction: _dot(wrote, direction),
         ),
     ),
 )
