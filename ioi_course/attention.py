@@ -80,7 +80,8 @@ class RoleAttention(_Best):
     weighted: Float[Tensor, "batch layer head query key"]  # attention times the length of what the value writes
     model: str  # its name
 
-    def _pick(self, query: str, key: str, weighted: bool) -> Float[Tensor, "batch layer head"]:
+    def each(self, query: str, key: str, weighted: bool = False) -> Float[Tensor, "batch layer head"]:
+        """Each prompt's number from one role to another; `weighted` by the length of what the value writes."""
         for name, value, known in (("query", query, QUERIES), ("key", key, KEYS)):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; choose from {', '.join(known)}.")
@@ -89,11 +90,11 @@ class RoleAttention(_Best):
 
     def mean(self, query: str, key: str, weighted: bool = False) -> Float[Tensor, "layer head"]:
         """The mean over prompts from one role to another."""
-        return self._pick(query, key, weighted).mean(dim=0)
+        return self.each(query, key, weighted).mean(dim=0)
 
     def spread(self, query: str, key: str, weighted: bool = False) -> Float[Tensor, "layer head"]:
         """The standard deviation over prompts."""
-        return self._pick(query, key, weighted).std(dim=0)
+        return self.each(query, key, weighted).std(dim=0)
 
     def top(self, query: str, key: str, k: int = 5) -> pd.DataFrame:
         """The `k` heads that look most from one role to another: mean, deviation over prompts, error of the mean."""

@@ -138,7 +138,7 @@ def test_strict_where_figures_are_held_to_something():
 
 
 def test_docs_run_on_gpt2_before_they_are_rendered():
-    """Cache, set-up, chapters on GPT-2 small (strict: claims and published figures that turn round fail), render, upload: in this order."""
+    """Cache, set-up, chapters on GPT-2 small, claims, render, upload: in this order."""
     scripts = "\n".join(step.get("run") or step["uses"] for step in steps("docs", "build"))
     order = [
         "actions/cache@",

@@ -1,13 +1,19 @@
-"""Checks of chapter 5: attention patterns, and what they carry."""
+"""Checks of chapter 5: attention patterns, what would explain them, and what they carry."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
+from ioi_course.attention import by_roles
+from ioi_course.checks.core import Exercise, Misconception, Verdict, random_data, random_model
 from ioi_course.prompts import IOIDataset
+from ioi_course.waiting import Unwritten, wait_for
 
-__all__ = ["pattern_by_hand", "end_to_s2", "value_weighted", "source_effects", "role_and_place"]
+__all__ = ["pattern_by_hand", "from_end", "without_preference", "told_apart", "source_effects", "role_and_place"]
 
 
 def _rng(seed: int) -> torch.Generator:
@@ -22,62 +28,110 @@ def _future(scores: Tensor) -> Tensor:
     return torch.ones_like(scores, dtype=torch.bool).triu(1)
 
 
-def _pattern(q: Float[Tensor, "pos d_head"], k: Float[Tensor, "pos d_head"]) -> Float[Tensor, "dest src"]:
-    scores = q @ k.T / q.shape[1] ** 0.5
-    return scores.masked_fill(_future(scores), -torch.inf).softmax(dim=-1)
+def _scores(q: Float[Tensor, "pos head d_head"], k: Float[Tensor, "pos group d_head"]) -> Float[Tensor, "head i j"]:
+    shared = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    return torch.einsum("ihd,jhd->hij", q, shared) / q.shape[2] ** 0.5
+
+
+def _softmax(scores: Float[Tensor, "head dest src"], dim: int = -1) -> Float[Tensor, "head dest src"]:
+    return scores.masked_fill(_future(scores), -torch.inf).softmax(dim=dim)
+
+
+def _pattern(q: Float[Tensor, "pos head d_head"], k: Float[Tensor, "pos group d_head"]) -> Float[Tensor, "head i j"]:
+    return _softmax(_scores(q, k))
+
+
+def _groups_in_turn(q: Tensor, k: Tensor) -> Tensor:
+    return _softmax(_scores(q, k.repeat(1, q.shape[1] // k.shape[1], 1)))
 
 
 def _pattern_cases(seed: int) -> list[tuple]:
     rng = _rng(seed)
-    return [(2 * _draw(rng, pos, width), 2 * _draw(rng, pos, width)) for pos, width in ((5, 8), (2, 4), (7, 3))]
+    shapes = ((5, 4, 2, 8), (2, 3, 3, 4), (7, 6, 2, 3))  # positions, heads, keys, d_head
+    return [(2 * _draw(rng, pos, heads, d), 2 * _draw(rng, pos, keys, d)) for pos, heads, keys, d in shapes]
 
 
 pattern_by_hand = Exercise(
     number="5.1",
-    title="A pattern by hand",
+    title="The patterns of a layer",
     solution=_pattern,
     cases=_pattern_cases,
     misconceptions=(
         Misconception(
             "scores not divided by the root of d_head",
-            "The pattern is too sharp: the longer the vectors, the larger their products.",
-            lambda q, k: _pattern(q * q.shape[1] ** 0.5, k),
+            "The patterns are too sharp: the longer the vectors, the larger their products.",
+            lambda q, k: _softmax(_scores(q, k) * q.shape[2] ** 0.5),
         ),
         Misconception(
             "scores divided by d_head",
-            "The pattern is too flat: it is the root of d_head that they are divided by.",
-            lambda q, k: _pattern(q / q.shape[1] ** 0.5, k),
+            "The patterns are too flat: it is the root of d_head that they are divided by.",
+            lambda q, k: _softmax(_scores(q, k) / q.shape[2] ** 0.5),
+        ),
+        Misconception(
+            "scores divided by the root of the number of positions",
+            "A longer prompt does not make the products larger; longer vectors do. Which axis is d_head?",
+            lambda q, k: _softmax(_scores(q, k) * (q.shape[2] / q.shape[0]) ** 0.5),
+        ),
+        Misconception(
+            "scores divided by the root of the number of heads",
+            "Each head has its own products, and their size comes from the width of a head: the last axis of q.",
+            lambda q, k: _softmax(_scores(q, k) * (q.shape[2] / q.shape[1]) ** 0.5),
+        ),
+        Misconception(
+            "keys dealt out in turn",
+            "Neighbouring heads share a key: with 4 heads and 2 keys, heads 0 and 1 have key 0, heads 2 and 3 key 1. "
+            "That is `repeat_interleave`, not `repeat`.",
+            _groups_in_turn,
         ),
         Misconception(
             "causal mask forgotten",
             "A position must not look at those after it, whose keys it could not know.",
-            lambda q, k: (q @ k.T / q.shape[1] ** 0.5).softmax(dim=-1),
+            lambda q, k: _scores(q, k).softmax(dim=-1),
         ),
         Misconception(
             "masked after the softmax",
             "The future is zero, but the rows no longer sum to 1: set the scores to minus infinity, then take the softmax.",
-            lambda q, k: (q @ k.T / q.shape[1] ** 0.5).softmax(dim=-1).tril(),
+            lambda q, k: _scores(q, k).softmax(dim=-1).tril(),
         ),
         Misconception(
             "softmax over the wrong axis",
             "Each column sums to 1 here. A destination shares out its attention over sources: each row sums to 1.",
-            lambda q, k: (q @ k.T / q.shape[1] ** 0.5).masked_fill(_future(q @ k.T), -torch.inf).softmax(dim=0),
+            lambda q, k: _softmax(_scores(q, k), dim=1),
         ),
         Misconception(
             "query and key swapped",
             "Rows are destinations, and a destination has the query.",
-            lambda q, k: _pattern(k, q),
+            lambda q, k: _softmax(_scores(q, k).transpose(1, 2)),
         ),
     ),
 )
 
 
-def _from_to(pattern: Tensor, data: IOIDataset, query: Tensor, key: Tensor) -> Float[Tensor, "batch head"]:
-    return pattern[torch.arange(len(data)), :, query, key]
+def _rows(pattern: Tensor, query: Tensor) -> Float[Tensor, "batch head src"]:
+    return pattern[torch.arange(len(pattern)), :, query]
 
 
-def _end_to_s2(pattern: Float[Tensor, "batch head dest src"], data: IOIDataset) -> Float[Tensor, "head"]:
-    return _from_to(pattern, data, data.pos["END"], data.pos["S2"]).mean(dim=0)
+def _from_end(pattern: Float[Tensor, "batch head dest src"], data: IOIDataset) -> Float[Tensor, "batch head key"]:
+    return by_roles(pattern, data)[:, :, 0]
+
+
+def _shared_out(row: Float[Tensor, "batch head src"], places: list[Tensor]) -> Float[Tensor, "batch head key"]:
+    there = [row[torch.arange(len(row)), :, place] for place in places]
+    return torch.stack([*there, row.sum(dim=-1) - sum(there)], dim=-1)
+
+
+def _places(data: IOIDataset) -> list[Tensor]:
+    return [torch.zeros_like(data.lengths), *(data.pos[role] for role in ("IO", "S1", "S1+1", "S2"))]
+
+
+def _by_order(pattern: Tensor, data: IOIDataset) -> Tensor:
+    bos, io, s1, *others = _places(data)
+    return _shared_out(_rows(pattern, data.pos["END"]), [bos, torch.minimum(io, s1), torch.maximum(io, s1), *others])
+
+
+def _all_pairs(pattern: Tensor, data: IOIDataset) -> Float[Tensor, "batch head batch key"]:
+    five = torch.stack([pattern[:, :, data.pos["END"], place] for place in _places(data)], dim=-1)
+    return torch.cat([five, 1 - five.sum(dim=-1, keepdim=True)], dim=-1)
 
 
 def _layer_cases(seed: int) -> list[tuple]:
@@ -85,109 +139,226 @@ def _layer_cases(seed: int) -> list[tuple]:
     cases = []
     for i, n in enumerate((5, 4, 1)):
         data = random_data(model, n, seed=100 * seed + i)
-        rng = _rng(1000 * seed + i)
-        scores = 2 * _draw(rng, n, 3, *[data.tokens.shape[1]] * 2)
+        scores = 2 * _draw(_rng(1000 * seed + i), n, 3, *[data.tokens.shape[1]] * 2)
         cases.append((scores.masked_fill(_future(scores), -torch.inf).softmax(dim=-1), data))
     return cases
 
 
-end_to_s2 = Exercise(
+from_end = Exercise(
     number="5.2",
-    title="From END to S2",
-    solution=_end_to_s2,
+    title="From positions to roles",
+    solution=_from_end,
     cases=_layer_cases,
     misconceptions=(
         Misconception(
-            "S1 taken for S2",
-            "This is attention to the first mention of the subject. S2 is the second one.",
-            lambda pattern, data: _from_to(pattern, data, data.pos["END"], data.pos["S1"]).mean(dim=0),
+            "all pairs of prompts instead of each with its own",
+            "`x[:, :, end, place]` with tensors of positions takes *every* prompt's places from *each* prompt: one axis too "
+            "many. Index the batch axis as well: `x[torch.arange(batch), :, end]`.",
+            _all_pairs,
         ),
         Misconception(
-            "IO taken for S2",
-            "This is the name movers' glance, from END to the indirect object.",
-            lambda pattern, data: _from_to(pattern, data, data.pos["END"], data.pos["IO"]).mean(dim=0),
+            "the first name taken for IO",
+            "IO comes first in half of the prompts only. `data.pos` knows where it is in each.",
+            _by_order,
         ),
         Misconception(
             "BOS off by one",
-            "Both positions are one too early: `data.pos` counts BOS already.",
-            lambda pattern, data: _from_to(pattern, data, data.pos["END"] - 1, data.pos["S2"] - 1).mean(dim=0),
+            "The positions are one too early: `data.pos` counts BOS already.",
+            lambda pattern, data: _shared_out(
+                _rows(pattern, data.pos["END"] - 1), [(place - 1).clamp(min=0) for place in _places(data)]
+            ),
         ),
         Misconception(
             "padding taken for END",
             "The last row is END of the longest prompt only; in the others it is padding.",
-            lambda pattern, data: _from_to(pattern, data, torch.full_like(data.lengths, -1), data.pos["S2"]).mean(
-                dim=0
-            ),
+            lambda pattern, data: _shared_out(pattern[:, :, -1], _places(data)),
         ),
         Misconception(
             "first prompt's positions for all",
             "Sentences differ in length: each prompt has positions of its own.",
-            lambda pattern, data: pattern[:, :, data.pos["END"][0], data.pos["S2"][0]].mean(dim=0),
+            lambda pattern, data: _shared_out(
+                pattern[:, :, data.pos["END"][0]], [place[:1].expand(len(place)) for place in _places(data)]
+            ),
         ),
         Misconception(
             "query and key swapped",
-            "Destination first, then source. The other way round S2 would look into the future, at END.",
-            lambda pattern, data: _from_to(pattern, data, data.pos["S2"], data.pos["END"]).mean(dim=0),
+            "Destination first, then source. The other way round every place would look into the future, at END.",
+            lambda pattern, data: _from_end(pattern.transpose(2, 3), data),
         ),
         Misconception(
-            "mean over the wrong axis",
-            "The mean over heads leaves a number per prompt; asked for is one per head.",
-            lambda pattern, data: _from_to(pattern, data, data.pos["END"], data.pos["S2"]).mean(dim=1),
+            "others averaged",
+            "`others` is what all other positions have together, so that the six add up to 1; this is a mean.",
+            lambda pattern, data: torch.cat(
+                [
+                    _from_end(pattern, data)[..., :-1],
+                    _from_end(pattern, data)[..., -1:] / (data.lengths - 5)[:, None, None],
+                ],
+                dim=-1,
+            ),
         ),
     ),
 )
 
 
-def _value_weighted(
-    pattern: Float[Tensor, "batch dest src"], v: Float[Tensor, "batch src d_head"], W_O: Float[Tensor, "d_head d_model"]
-) -> Float[Tensor, "batch dest src"]:
-    return pattern * (v @ W_O).norm(dim=-1)[:, None]
+def _null(weights: Float[Tensor, "dest src"], data: IOIDataset) -> Float[Tensor, "query key"]:
+    same = weights.double().expand(len(data), 1, *weights.shape)
+    return by_roles(same, data)[:, 0].mean(dim=0)
 
 
-def _head_cases(seed: int) -> list[tuple]:
-    rng = _rng(seed)
-    cases = []
-    for batch, pos, d_head, d_model in ((3, 5, 4, 9), (1, 4, 3, 7), (4, 6, 5, 8)):
-        scores = 2 * _draw(rng, batch, pos, pos)
-        pattern = scores.masked_fill(_future(scores), -torch.inf).softmax(dim=-1)
-        cases.append((pattern, _draw(rng, batch, pos, d_head), _draw(rng, d_head, d_model)))
-    return cases
+def _without_preference(data: IOIDataset) -> Float[Tensor, "query key"]:
+    allowed = torch.ones([data.tokens.shape[1]] * 2).tril()
+    return _null(allowed / allowed.sum(dim=1, keepdim=True), data)
 
 
-value_weighted = Exercise(
+def _of_mean_place(data: IOIDataset) -> Tensor:
+    places = [data.pos[query].double().mean() + 1 for query in ("END", "S2", "S1+1")]
+    uniform = _without_preference(data)
+    once = torch.where(uniform > 0, 1 / torch.stack(places)[:, None], torch.zeros_like(uniform))[:, :-1]
+    return torch.cat([once, 1 - once.sum(dim=1, keepdim=True)], dim=1)
+
+
+def _null_cases(seed: int) -> list[tuple]:
+    model = random_model(seed % 3)
+    return [(random_data(model, n, seed=100 * seed + 50 + n),) for n in (6, 3, 1)]
+
+
+without_preference = Exercise(
     number="5.3",
-    title="What is carried along",
-    solution=_value_weighted,
-    cases=_head_cases,
+    title="A head without preference",
+    solution=_without_preference,
+    cases=_null_cases,
     misconceptions=(
         Misconception(
-            "value without W_O",
-            "The length of v itself says little: W_O may stretch it or send it to nothing. The stream sees v W_O.",
-            lambda pattern, v, W_O: pattern * v.norm(dim=-1)[:, None],
+            "causal mask forgotten",
+            "From S1+1 nobody sees S2, and END sees more places than S1+1 does. Share out among those at or before the query.",
+            lambda data: _null(torch.full([data.tokens.shape[1]] * 2, 1 / data.tokens.shape[1]), data),
         ),
         Misconception(
-            "length of the destination's value",
-            "The length belongs to the source, the last axis of the pattern.",
-            lambda pattern, v, W_O: pattern * (v @ W_O).norm(dim=-1)[:, :, None],
-        ),
-        Misconception(
-            "squared length",
-            "This is the sum of squares; the length is its root.",
-            lambda pattern, v, W_O: pattern * (v @ W_O).pow(2).sum(dim=-1)[:, None],
-        ),
-        Misconception(
-            "length of W_O times length of v",
-            "The length of a product is not the product of lengths: it depends on the direction of v.",
-            lambda pattern, v, W_O: pattern * v.norm(dim=-1)[:, None] * W_O.norm(),
-        ),
-        Misconception(
-            "rows made to sum to 1 again",
-            "The shares are right, but how much is moved altogether is lost.",
-            lambda pattern, v, W_O: (
-                _value_weighted(pattern, v, W_O) / _value_weighted(pattern, v, W_O).sum(dim=-1, keepdim=True)
+            "the destination left out",
+            "A position can look at itself too: from position i there are i + 1 places.",
+            lambda data: _null(
+                torch.ones([data.tokens.shape[1]] * 2).tril(-1)
+                / torch.arange(data.tokens.shape[1]).clamp(min=1)[:, None],
+                data,
             ),
         ),
+        Misconception(
+            "BOS left out",
+            "BOS is a place like the others, and has its share.",
+            lambda data: _null(
+                torch.ones([data.tokens.shape[1]] * 2).tril()
+                * (torch.arange(data.tokens.shape[1]) > 0)
+                / torch.arange(data.tokens.shape[1]).clamp(min=1)[:, None],
+                data,
+            ),
+        ),
+        Misconception(
+            "the mean position used for all prompts",
+            "The mean of 1/n is not 1 over the mean of n: take each prompt's share first, then the mean.",
+            _of_mean_place,
+        ),
     ),
+)
+
+
+@dataclass(frozen=True, repr=False)
+class _Choice(Exercise):
+    """An exercise whose answer is a choice: what it does counts, not how it was made."""
+
+    outcome: Callable = None  # (the choice, *case) -> what it does
+
+    def _measured(self, choose: Callable) -> Callable:
+        @wraps(choose)
+        def measured(*case):
+            choice = choose(*case)
+            return None if choice is None or choice is ... else self.outcome(choice, *case)
+
+        return measured
+
+    def __call__(self, answer: Callable, seed: int = 0) -> Verdict:
+        if isinstance(answer, Unwritten) or not callable(answer):
+            return super().__call__(answer, seed)
+        wrong = tuple(Misconception(one.name, one.advice, self._measured(one.answer)) for one in self.misconceptions)
+        plain = Exercise(self.number, self.title, self._measured(self.solution), self.cases, wrong, self.tolerance)
+        verdict = plain(self._measured(answer), seed)
+        if verdict.kind == "not written":
+            wait_for(answer, self.number)
+        return verdict
+
+
+def _names_in(data: IOIDataset, tokenizer) -> Tensor:
+    names = torch.tensor([tokenizer.encode(f" {name}", add_special_tokens=False)[0] for name in data.names])
+    return torch.isin(data.tokens.cpu(), names)
+
+
+def _two_heads(data: IOIDataset) -> tuple[Float[Tensor, "batch src"], Float[Tensor, "batch src"]]:
+    """Attention from END of two heads written by hand: one wants the last name, one a name that was there before."""
+    tokens, place = data.tokens.cpu(), torch.arange(data.tokens.shape[1])
+    name = _names_in(data, _tokenizer())
+    again = (tokens[:, :, None] == tokens[:, None, :]).tril(-1).any(dim=-1) & name
+    seen = place <= data.pos["END"].cpu()[:, None]
+    rest = 10.0 * (place == 0)  # BOS, where a head looks that finds nothing
+    last, repeated = (rest + 20.0 * name + place, rest + 30.0 * again)
+    return tuple(scores.masked_fill(~seen, -torch.inf).softmax(dim=-1) for scores in (last, repeated))
+
+
+def _tokenizer():
+    return random_model().tokenizer
+
+
+def _apart(choice: IOIDataset, data: IOIDataset) -> dict[str, bool]:
+    """What a choice of prompts does: do the two heads look elsewhere there, and did nothing but names change?"""
+    if not isinstance(choice, IOIDataset):
+        raise TypeError(f"return an IOIDataset, such as `data.counterfactual(kind)`, not {type(choice).__name__}.")
+    last, repeated = _two_heads(choice)
+    differ = (last - repeated).abs().sum(dim=-1) / 2  # 0: the same attention, 1: none in common
+    alike = choice.tokens.shape == data.tokens.shape and torch.equal(choice.lengths, data.lengths)
+    if alike:
+        names = _names_in(choice, _tokenizer()) & _names_in(data, _tokenizer())
+        alike = bool((names | (choice.tokens == data.tokens).cpu()).all())
+    return {"the two explanations differ": bool((differ > 0.9).all()), "only names were changed": alike}
+
+
+def _without_repetition(data: IOIDataset) -> IOIDataset:
+    return data.counterfactual("abc")
+
+
+def _other_sentences(data: IOIDataset) -> IOIDataset:
+    longer = IOIDataset.from_prompts(_tokenizer(), list(data)[::-1], data.bos, data.names).counterfactual("abc")
+    return longer[[*range(1, len(data)), 0]]
+
+
+def _choice_cases(seed: int) -> list[tuple]:
+    model = random_model(seed % 3)
+    return [(random_data(model, n, seed=200 * seed + n),) for n in (6, 4)]
+
+
+told_apart = _Choice(
+    number="5.4",
+    title="Tell two explanations apart",
+    solution=_without_repetition,
+    cases=_choice_cases,
+    misconceptions=(
+        Misconception(
+            "both explanations expect the same",
+            "In your prompts the last name before END is still one that was there before. Both heads look at it, whichever "
+            "explanation is true, so the result cannot decide. What would have to be different about that name?",
+            lambda data: data.counterfactual("swap_subject"),
+        ),
+        Misconception(
+            "more than names was changed",
+            "The two explanations differ on your prompts, but so does something else: other words, another length or "
+            "another order of prompts. If attention falls, you could not say why. Change names only.",
+            _other_sentences,
+        ),
+        Misconception(
+            "the explanations agree, and more than names was changed",
+            "The last name is still a repeated one, and the sentence is not the same any more. Leave the words, and look at "
+            "the name at S2: under which of the two explanations does it matter that it was there before?",
+            lambda data: data.counterfactual("extra_s"),
+        ),
+    ),
+    outcome=_apart,
 )
 
 
@@ -202,24 +373,27 @@ def _source_effects(
 
 
 def _effect_cases(seed: int) -> list[tuple]:
+    """Output weights and directions without a mean over d_model, as in a centred model: centring again changes nothing."""
     rng = _rng(seed + 50)
     cases = []
-    for pattern, v, W_O in _head_cases(seed):
-        batch = len(v)
+    for batch, pos, d_head, d_model in ((3, 5, 4, 9), (1, 4, 3, 7), (4, 6, 5, 8)):
+        row = (2 * _draw(rng, batch, pos)).softmax(dim=-1)
+        W_O, direction = _draw(rng, d_head, d_model), _draw(rng, batch, d_model)
         scale = 1.5 + torch.rand(batch, 1, generator=rng, dtype=torch.float64)
-        cases.append((pattern[:, -1], v, W_O, _draw(rng, batch, W_O.shape[1]), scale))
+        W_O, direction = (x - x.mean(dim=-1, keepdim=True) for x in (W_O, direction))
+        cases.append((row, _draw(rng, batch, pos, d_head), W_O, direction, scale))
     return cases
 
 
 source_effects = Exercise(
-    number="5.4",
-    title="From a glance to the answer",
+    number="5.5",
+    title="From attention to the answer",
     solution=_source_effects,
     cases=_effect_cases,
     misconceptions=(
         Misconception(
             "scale forgotten",
-            "The stream is divided by the final LayerNorm's scale before it is unembedded.",
+            "The stream is divided by the final norm's scale before it is unembedded.",
             lambda row, v, W_O, direction, scale: _source_effects(row, v, W_O, direction, torch.ones_like(scale)),
         ),
         Misconception(
@@ -267,14 +441,14 @@ def _preference_cases(seed: int) -> list[tuple]:
 
 
 role_and_place = Exercise(
-    number="5.5",
+    number="5.6",
     title="Role or place",
     solution=_role_and_place,
     cases=_preference_cases,
     misconceptions=(
         Misconception(
             "role and place exchanged",
-            "What stays when the names change their roles goes with the place; what turns round goes with the role. The last "
+            "What stays when the names change their roles goes with the place; what is reversed goes with the role. The last "
             "axis counts places, in both runs.",
             lambda clean, swapped: _role_and_place(clean, swapped)[::-1],
         ),

@@ -116,7 +116,8 @@ class _Chart:
         for name in (name for name in self.named if name in where):
             for side in _SIDES:
                 boxes = [_label_box(*self.place(*where[name], wide), name, side) for wide in (210, self.width, 800)]
-                inside = all(self.left < box[0] and self.top <= box[1] and box[3] < self.top + self.height for box in boxes)
+                low = self.top + self.height
+                inside = all(self.left < box[0] and self.top <= box[1] and box[3] < low for box in boxes)
                 apart = all(_apart(one, two) for other in taken for one, two in zip(boxes, other, strict=True))
                 if inside and apart:
                     taken.append(boxes)
@@ -185,7 +186,8 @@ def _chart_figure(chart: _Chart, frame: _Frame) -> go.Figure:
             x=series.x.tolist(), y=series.y.tolist(), name=_plain(series.name), customdata=labels,
             mode="lines+markers" if chart.x_labels else "markers+text", marker=dict(color=series.colour, size=7),
             text=None if chart.x_labels else [label if label in sides else "" for label in labels],
-            textposition=[sides.get(label, "middle right") for label in labels] if sides else "middle right", cliponaxis=False, hovertemplate=hover + "<extra></extra>",
+            textposition=[sides.get(label, "middle right") for label in labels] if sides else "middle right",
+            cliponaxis=False, hovertemplate=hover + "<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(title=dict(text=_plain(chart.x_title), standoff=6), range=chart.span("x"))
     figure.update_yaxes(title_text=_plain(chart.y_title), range=chart.span("y"))

@@ -161,7 +161,8 @@ def _layout(frame: _Frame, width: float, height: float, left: float, right: floa
     axis = dict(gridcolor=faint, zerolinecolor=_GREY, linecolor=_GREY, ticks="outside", tickcolor=_GREY)
     lines = _wrapped(frame.heading, width - left)
     top, height = top + 18 * (len(lines) - 1), height + 18 * (len(lines) - 1)
-    heading = dict(text=_plain("\n".join(lines)).replace("\n", "<br>"), font_size=15, x=0, xref="paper", y=1, yanchor="top", pad_t=10)
+    text = "<br>".join(map(_plain, lines))
+    heading = dict(text=text, font_size=15, x=0, xref="paper", y=1, yanchor="top", pad_t=10)
     footer = dict(text=_plain(frame.footer), showarrow=False, xref="paper", yref="paper", x=1, y=0)
     return dict(
         title=heading, annotations=[footer | dict(xanchor="right", yanchor="bottom", yshift=4 - bottom)],

@@ -207,7 +207,8 @@ def patch(
         _run(titles[2], say[2], changed, third, "how much?", at),
     )
     alt = " ".join(f"{title.replace('  ', '. ')}: {text}" for title, text in zip(titles, say, strict=True))
-    legend = f"Filled: from the clean run. Empty: from the corrupted run. With a dot: computed anew. Carried over: {site}."
+    legend = "Filled: from the clean run. Empty: from the corrupted run. With a dot: computed anew. "
+    legend += f"Carried over: {site}."
     return Picture(f"One patch of the {site}", panels, alt, caption=legend)
 
 # %% ../../nbs/library/plots/pictures.ipynb #42dde445
@@ -234,7 +235,8 @@ def _graph(title: str, alt: str, states: Mapping[str, str], lit: Iterable[tuple[
     for name, (x, y) in _NODES.items():
         note = notes.get(name, "")
         if name == "logits":
-            parts += [f"<rect x='{x - 30:g}' y='{y - 13:g}' width='60' height='26' rx='5' {_LINE}/>", _text(x, y + 5, name)]
+            parts.append(f"<rect x='{x - 30:g}' y='{y - 13:g}' width='60' height='26' rx='5' {_LINE}/>")
+            parts.append(_text(x, y + 5, name))
             parts += [_text(x, y + 32, note)] if note else []
             continue
         parts.append(_dot(x, y, states[name]))
@@ -271,16 +273,19 @@ def four_passes() -> Picture:
         ("2  New prompt", "Run the new prompt and keep the sender's output.", (_OTHER,) * 3, _LINKS,
          {"sender": "kept"}),
         ("3  Frozen", "Run the clean prompt with the sender's output from pass 2 and every other head frozen to its "
-         "output from pass 1. Keep what the receiver now takes in: the only change in it came straight from the sender.",
+         "output from pass 1. Keep what the receiver now takes in: the only change in it came straight from the "
+          "sender.",
          (_OTHER, _CLEAN, _ANEW), [("sender", "receiver")],
          {"sender": "from pass 2", "other heads": "frozen to pass 1", "receiver": "input kept"}),
         ("4  Receiver's input replaced", "Run the clean prompt with nothing frozen, and give the receiver the input "
-         "kept in pass 3. It and what follows it are computed anew. Read the logit difference and compare it with pass 1.",
+         "kept in pass 3. It and what follows it are computed anew. Read the logit difference and compare it with "
+          "pass 1.",
          (_CLEAN, _CLEAN, _ANEW), [("receiver", "logits")],
          {"receiver": "input from pass 3", "logits": "read here"}),
     ]  # fmt: skip
     panels = tuple(
-        _graph(title, text, dict(zip(keys, states, strict=True)), lit, notes) for title, text, states, lit, notes in passes
+        _graph(title, text, dict(zip(keys, states, strict=True)), lit, notes)
+        for title, text, states, lit, notes in passes
     )
     alt = " ".join(f"Pass {title.replace('  ', ', ')}: {text}" for title, text, *_ in passes)
     caption = "Filled: of the clean prompt. Empty: of the new prompt. With a dot: changed by what was put in."
@@ -311,7 +316,8 @@ def five_patterns() -> Picture:
         arc = f"<path d='M{x0:g} {y - 16}C{x0:g} {top - 8:g} {x1:g} {top - 8:g} {x1:g} {y - 22}' fill='none' "
         arc += f"stroke='{_BLUE}' stroke-width='2'/>"
         tip = f"<path d='M{x1:g} {y - 15}l-4.5 -9h9z' fill='{_BLUE}'/>"
-        said = [_bold(a, y, w) if i in (looks, at) else _text(a, y, w) for i, (a, w) in enumerate(zip(x, words, strict=True))]
+        places = enumerate(zip(x, words, strict=True))
+        said = [_bold(a, y, w) if i in (looks, at) else _text(a, y, w) for i, (a, w) in places]
         alt = f"{rule}. Here, in '{' '.join(words)}', the last word looks at word {at + 1}, '{words[at]}'."
         panels.append(_panel(340, 104, name, alt, [_bold(8, 18, name, "start"), *said, arc, tip]))
         say.append(f"{name}: {alt}")
@@ -330,9 +336,11 @@ def lens(
         parts += [f"<rect x='14' y='{y - 12}' width='52' height='24' rx='4' {_LINE}/>", _text(40, y + 4, f"layer {i}")]
         parts += [_line(66, y, 80, y), _arrow(80, y + 16, 128, y + 16, _BLUE)]
         parts.append(f"<rect x='130' y='{y + 4}' width='112' height='24' rx='4' {_LINE}/>")
-        parts += [_text(186, y + 20, "norm, unembed"), _arrow(242, y + 16, 268, y + 16, _BLUE), _text(272, y + 20, "a guess", "start")]
+        parts += [_text(186, y + 20, "norm, unembed"), _arrow(242, y + 16, 268, y + 16, _BLUE)]
+        parts.append(_text(272, y + 20, "a guess", "start"))
     alt = (
-        "one position's stream runs downwards, and each layer adds to it. After each layer a copy is taken out and read "
+        "one position's stream runs downwards, and each layer adds to it. After each layer a copy is taken out and "
+        "read "
         "through the final LayerNorm and the unembedding, as if the model ended there: a guess at the next token that "
         "later layers may still change. The reading changes nothing in the stream."
     )
