@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from einops import einsum
 
 from ioi_course.checks.lens import (
-    fold_layer_norm,
-    hold_the_scale,
     largest_step,
     lens_at_end,
-    read_stream,
+    lens_of_prompt,
     settled_at,
+    what_is_read,
 )
+from ioi_course.checks.scale import fold_layer_norm, hold_the_scale
 
 SEEDS = (0, 1, 7)
 
@@ -33,7 +33,9 @@ def assert_passes(exercise, answer):
 
 
 @pytest.mark.parametrize(
-    "exercise", [read_stream, lens_at_end, largest_step, hold_the_scale, settled_at, fold_layer_norm], ids=repr
+    "exercise",
+    [lens_of_prompt, lens_at_end, largest_step, what_is_read, hold_the_scale, settled_at, fold_layer_norm],
+    ids=repr,
 )
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_misconceptions_are_wrong_and_differ(exercise, seed):
@@ -42,66 +44,99 @@ def test_the_misconceptions_are_wrong_and_differ(exercise, seed):
         assert exercise(one.answer, seed=seed).misconception == one.name
 
 
-# --- 3.1 read_stream ---
+# --- 3.1 lens_of_prompt ---
 
 
-def unembed_only(resid, model):
-    return einsum(resid, model.W_U, "batch d, d vocab -> batch vocab") + model.b_U
+def streams(model, tokens):
+    """The stream at the last position, in all places."""
+    _, cache = model.run_with_cache(tokens)
+    names = []
+    for layer in range(model.cfg.n_layers):
+        names += [f"blocks.{layer}.hook_resid_pre", f"blocks.{layer}.hook_resid_mid"]
+    names.append(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
+    return [cache[name][0, -1] for name in names]
 
 
-def normalise_by_hand(resid, model):
-    x = resid - resid.mean(-1, keepdim=True)
-    x = x / torch.sqrt((x**2).mean(-1, keepdim=True) + model.cfg.eps)
-    return x @ model.W_U + model.b_U
+def difference(logits, answers):
+    io, s = answers.tolist()
+    return float(logits[io] - logits[s])
 
 
-def weight_only(resid, model):
-    return torch.matmul(model.ln_final(resid), model.W_U)
+def each(model, tokens, answers, to_logits):
+    return [difference(to_logits(x), answers) for x in streams(model, tokens)]
 
 
-def norm_last(resid, model):
-    logits = resid @ model.W_U + model.b_U
-    return (logits - logits.mean(-1, keepdim=True)) / (logits.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+def unembed_only(model, tokens, answers):
+    return each(model, tokens, answers, lambda x: einsum(x, model.W_U, "d, d vocab -> vocab") + model.b_U)
 
 
-def last_block_norm(resid, model):
-    return model.unembed(model.blocks[model.cfg.n_layers - 1].ln2(resid))
+def normalise_by_hand(model, tokens, answers):
+    def read(x):
+        x = x if model.ln_final.uses_rms_norm else x - x.mean()
+        return x / torch.sqrt((x**2).mean() + model.cfg.eps) @ model.W_U + model.b_U
+
+    return each(model, tokens, answers, read)
 
 
-def probabilities(resid, model):
-    return F.softmax(model.unembed(model.ln_final(resid)), dim=-1)
+def weight_only(model, tokens, answers):
+    return each(model, tokens, answers, lambda x: torch.matmul(model.ln_final(x[None, None])[0, 0], model.W_U))
+
+
+def last_block_norm(model, tokens, answers):
+    norm = model.blocks[model.cfg.n_layers - 1].ln2
+    return each(model, tokens, answers, lambda x: model.unembed(norm(x[None, None]))[0, 0])
+
+
+def probabilities(model, tokens, answers):
+    return each(model, tokens, answers, lambda x: model.unembed(model.ln_final(x[None, None]))[0, 0].softmax(-1))
+
+
+def half_layers(model, tokens, answers):
+    x, *more = streams(model, tokens)
+    parts = [x, *[after - before for before, after in zip([x, *more], more, strict=False)]]
+    return [difference(model.unembed(model.ln_final(part[None, None]))[0, 0], answers) for part in parts]
+
+
+def at_bos(model, tokens, answers):
+    return lens_right(model, tokens[:, :1], answers)
+
+
+def lens_right(model, tokens, answers):
+    return each(model, tokens, answers, lambda x: model.unembed(model.ln_final(x[None, None]))[0, 0])
 
 
 @pytest.mark.parametrize(
     "answer, name",
     [
-        (unembed_only, "final LayerNorm forgotten"),
+        (unembed_only, "final normalisation forgotten"),
         (normalise_by_hand, "final LayerNorm without its weight and bias"),
         (weight_only, "bias of the unembedding forgotten"),
-        (norm_last, "LayerNorm after the unembedding"),
         (last_block_norm, "LayerNorm of a block taken for the final one"),
-        (probabilities, "softmax of the logits"),
+        (probabilities, "softmax before the difference"),
+        (half_layers, "what a half layer added, not the stream"),
+        (at_bos, "the first position"),
+        (lambda *args: [-x for x in lens_right(*args)], "IO and S exchanged"),
+        (lambda *args: lens_right(*args)[::2], "only whole layers"),
     ],
 )
-def test_read_stream_names_what_is_wrong(answer, name):
-    assert_named(read_stream, answer, name)
+def test_lens_of_prompt_names_what_is_wrong(answer, name):
+    assert_named(lens_of_prompt, answer, name)
 
 
-def test_read_stream_passes_when_written_differently():
-    def prompt_by_prompt(resid, model):
-        return [model.unembed(model.ln_final(x[None, None]))[0, 0].float().tolist() for x in resid]
+def test_lens_of_prompt_passes_when_written_differently():
+    def accumulated(model, tokens, answers):
+        _, cache = model.run_with_cache(tokens)
+        stack = cache.accumulated_resid(incl_mid=True, pos_slice=-1)[:, 0]
+        logits = model.ln_final(stack) @ model.W_U + model.b_U
+        return logits[:, answers[0]].sub(logits[:, answers[1]]).numpy()
 
-    def by_hand(resid, model):
-        x = F.layer_norm(resid, [model.cfg.d_model], model.ln_final.weight, model.ln_final.bias, model.cfg.eps)
-        return (x @ model.W_U).add(model.b_U).numpy()
-
-    assert_passes(read_stream, prompt_by_prompt)
-    assert_passes(read_stream, by_hand)
+    assert_passes(lens_of_prompt, accumulated)
+    assert_passes(lens_of_prompt, lens_right)
 
 
-def test_read_stream_with_sum_for_mean_is_wrong_without_a_name():
-    verdict = read_stream(lambda resid, model: model.ln_final(resid.flip(0)) @ model.W_U + model.b_U)
-    assert verdict.kind == "wrong"
+def test_lens_of_prompt_without_the_last_place_is_wrong():
+    verdict = lens_of_prompt(lambda *args: lens_right(*args)[:-1])
+    assert verdict.kind == "wrong" and "shape" in verdict.message
 
 
 # --- 3.2 lens_at_end ---
@@ -212,10 +247,16 @@ def test_lens_at_end_passes_when_written_differently():
         (lambda values, labels: labels[values.diff(dim=0).mean(dim=1).argmax()], "the place before the step"),
         (lambda values, labels: labels[values.diff(dim=0).mean(1).abs().argmax() + 1], "a loss taken for a gain"),
         (lambda values, labels: labels[1 + torch.diff(values[:, 0]).argmax()], "the first prompt only"),
+        (lambda v, labels: labels[1 + v.median(1).values.diff().argmax()], "the median taken for the mean"),
     ],
 )
 def test_largest_step_names_what_is_wrong(answer, name):
     assert_named(largest_step, answer, name)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_largest_step_is_not_that_of_the_middle_prompt(seed):
+    assert not largest_step(lambda v, labels: labels[1 + v.diff(dim=0).median(1)[0].argmax()], seed=seed)
 
 
 def test_largest_step_over_the_wrong_axis():
@@ -237,7 +278,109 @@ def test_largest_step_passes_when_written_differently():
     assert_passes(largest_step, lambda values, labels: labels[int(values.diff(dim=0).sum(1).argmax()) + 1])
 
 
-# --- 3.4 hold_the_scale ---
+# --- 3.4 what_is_read ---
+
+
+def say(answer, lean):
+    return [
+        "answer" if a else ("lean" if b else "nothing") for a, b in zip(answer.tolist(), lean.tolist(), strict=True)
+    ]
+
+
+def parts(clean, swapped):
+    effect, lean = (clean + swapped) / 2, (clean - swapped) / 2
+    mean = effect.mean(1)
+    return effect, mean.abs(), effect.std(1) / effect.shape[1] ** 0.5, torch.sqrt((lean**2).mean(1))
+
+
+def single_prompts(clean, swapped):
+    both = torch.cat([clean, swapped], 1)
+    mean, error = both.mean(1).abs(), both.std(1) / both.shape[1] ** 0.5
+    return say((mean >= 4 * error) & (mean >= mean[-1] / 50), parts(clean, swapped)[3] >= 0.5)
+
+
+def with_other(question):
+    def answer(clean, swapped):
+        effect, mean, error, size = parts(clean, swapped)
+        lean = (clean - swapped) / 2
+        sure, leans = (mean >= 4 * error) & (mean >= 0.02 * mean[-1]), size >= 0.5
+        if question == "mean":
+            leans = lean.mean(1).abs() >= 0.5
+        elif question == "std":
+            leans = lean.std(1) >= 0.5
+        elif question == "deviation":
+            sure = (mean >= 4 * effect.std(1)) & (mean >= mean[-1] / 50)
+        elif question == "tiny":
+            sure = mean >= 4 * error
+        elif question == "no error":
+            sure = mean >= 0.02 * mean[-1]
+        elif question == "positive":
+            sure = sure & (effect.mean(1) > 0)
+        elif question == "lean first":
+            return ["lean" if b else said for b, said in zip(leans.tolist(), say(sure, leans), strict=True)]
+        return say(sure, leans)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer, name",
+    [
+        (single_prompts, "error without the pairs"),
+        (with_other("mean"), "mean of the leans"),
+        (with_other("std"), "deviation taken for size"),
+        (lambda clean, swapped: with_other("")(clean, -swapped), "sum and difference exchanged"),
+        (with_other("deviation"), "deviation taken for the error of the mean"),
+        (with_other("no error"), "no error at all"),
+        (with_other("lean first"), "lean asked first"),
+    ],
+)
+def test_what_is_read_names_what_is_wrong(answer, name):
+    assert_named(what_is_read, answer, name)
+
+
+@pytest.mark.parametrize("answer", [with_other("tiny"), with_other("positive")])
+def test_what_is_read_refuses_half_of_the_rule(answer):
+    assert all(what_is_read(answer, seed=seed).kind == "wrong" for seed in SEEDS)
+
+
+def test_what_is_read_passes_when_written_differently():
+    def place_by_place(clean, swapped):
+        sums, said = ((clean + swapped) / 2).numpy(), []
+        for both, lean in zip(sums, ((clean - swapped) / 2).numpy(), strict=True):
+            least = max(4 * np.std(both, ddof=1) / np.sqrt(len(both)), 0.02 * abs(sums[-1].mean()))
+            if abs(both.mean()) >= least:
+                said.append("answer")
+            else:
+                said.append("lean" if np.sqrt(np.mean(lean**2)) >= 0.5 else "nothing")
+        return said
+
+    assert_passes(what_is_read, place_by_place)
+
+
+@pytest.mark.parametrize("errors", [3, 5])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_read_wants_four_errors(errors, seed):
+    def other(clean, swapped):
+        _, mean, error, size = parts(clean, swapped)
+        return say((mean >= errors * error) & (mean >= 0.02 * mean[-1]), size >= 0.5)
+
+    assert not what_is_read(other, seed=seed)
+
+
+# --- 3.5 hold_the_scale ---
+
+
+def ready(answer):
+    """An answer that thinks of LayerNorm alone, made right for RMSNorm: there is no mean to subtract."""
+
+    def both(stream, direction, centre):
+        if centre:
+            return answer(stream, direction)
+        twice, zeros = torch.cat([stream, -stream], dim=-1), torch.zeros_like(direction)
+        return answer(twice, torch.cat([direction, zeros], dim=-1))  # the mean of x and −x is 0
+
+    return both
 
 
 def own_scales(stream, direction):
@@ -264,8 +407,8 @@ def only_scaled(stream, direction):
     return (stream * direction).sum(-1) / scale
 
 
-def by_length(stream, direction):
-    x = stream - stream.mean(-1, keepdim=True)
+def by_length(stream, direction, centre):
+    x = stream - stream.mean(-1, keepdim=True) if centre else stream
     return (x * direction).sum(-1) / x[-1].norm(dim=-1)
 
 
@@ -274,27 +417,36 @@ def by_variance(stream, direction):
     return (x * direction).sum(-1) / (x[-1].var(dim=-1, correction=0) + 1e-5)
 
 
-def batch_mean(stream, direction):
+def batch_mean(stream, direction, centre):
     x = stream - stream.mean(1, keepdim=True)
-    scale = (stream[-1].var(dim=-1, correction=0) + 1e-5).sqrt()
+    last = stream[-1] - stream[-1].mean(-1, keepdim=True) * centre
+    scale = (last.pow(2).mean(-1) + 1e-5).sqrt()
     return (x * direction).sum(-1) / scale
 
 
 @pytest.mark.parametrize(
     "answer, name",
     [
-        (own_scales, "scale not held"),
-        (first_scale, "scale of the first place"),
-        (one_scale, "one scale for all prompts"),
-        (only_centred, "no scale at all"),
-        (only_scaled, "mean not subtracted"),
+        (ready(own_scales), "scale not held"),
+        (ready(first_scale), "scale of the first place"),
+        (ready(one_scale), "one scale for all prompts"),
+        (ready(only_centred), "no scale at all"),
+        (ready(only_scaled), "mean not subtracted"),
         (by_length, "length taken for scale"),
-        (by_variance, "variance taken for scale"),
+        (ready(by_variance), "variance taken for scale"),
         (batch_mean, "mean over the wrong axis"),
     ],
 )
 def test_hold_the_scale_names_what_is_wrong(answer, name):
     assert_named(hold_the_scale, answer, name)
+
+
+def test_hold_the_scale_for_rms_norm_subtracts_nothing():
+    def layer_norm_only(stream, direction, centre):
+        x = stream - stream.mean(-1, keepdim=True)
+        return (x * direction).sum(-1) / torch.sqrt(x[-1].pow(2).mean(-1) + 1e-5)
+
+    assert_named(hold_the_scale, layer_norm_only, "mean always subtracted")
 
 
 def test_hold_the_scale_passes_when_written_differently():
@@ -314,11 +466,11 @@ def test_hold_the_scale_passes_when_written_differently():
             rows.append(row)
         return rows
 
-    assert_passes(hold_the_scale, centre_the_direction)
-    assert_passes(hold_the_scale, loop)
+    assert_passes(hold_the_scale, ready(centre_the_direction))
+    assert_passes(hold_the_scale, ready(loop))
 
 
-# --- 3.5 settled_at ---
+# --- 3.6 settled_at ---
 
 
 def tops(logits, answers):
@@ -382,7 +534,7 @@ def test_settled_at_passes_when_written_differently():
     assert_passes(settled_at, lambda logits, answers: np.array(last_time_not(logits, answers)) + 1.0)
 
 
-# --- 3.6 fold_layer_norm ---
+# --- 3.7 fold_layer_norm ---
 
 
 @pytest.mark.parametrize(
@@ -403,7 +555,27 @@ def test_fold_layer_norm_passes_when_written_differently():
     def einsums(w, b, W_U, b_U):
         return [einsum(w, W_U, "d, d v -> d v").numpy(), (b_U + torch.mv(W_U.T, b)).numpy()]
 
+    def centred(w, b, W_U, b_U):
+        """As TransformerLens does it: x has the mean 0, so the mean of a column changes no logit."""
+        folded = w[:, None] * W_U
+        return folded - folded.mean(dim=0), b @ W_U + b_U
+
     assert_passes(fold_layer_norm, einsums)
+    assert_passes(fold_layer_norm, centred)
+
+
+def test_fold_layer_norm_centred_over_the_vocabulary_changes_logits():
+    def center_unembed(w, b, W_U, b_U):
+        folded = w[:, None] * W_U
+        return folded - folded.mean(dim=1, keepdim=True), b @ W_U + b_U
+
+    assert fold_layer_norm(center_unembed).kind == "wrong"
+
+
+def test_fold_layer_norm_not_written_or_in_another_form():
+    assert fold_layer_norm(lambda weight, bias, W_U, b_U: ...).kind == "not written"
+    verdict = fold_layer_norm(lambda weight, bias, W_U, b_U: (W_U.T, b_U))
+    assert verdict.kind == "raised" and "should be" in verdict.message
 
 
 def test_fold_layer_norm_along_the_vocabulary_is_wrong():

@@ -23,6 +23,14 @@ def end_from_the_first_pad(tokens, pad):
     return torch.tensor([row.tolist().index(pad) - 1 for row in tokens])
 
 
+def end_before_the_next_pad(tokens, pad):
+    out = []
+    for row in tokens.tolist():
+        rest = row[1:]
+        out.append(rest.index(pad) if pad in rest else 0)
+    return out
+
+
 def end_as_a_negative_index(tokens, pad):
     ends = []
     for row in tokens.tolist():
@@ -90,6 +98,13 @@ def swap_io(tokens, io, s):
     return out
 
 
+def swap_in_a_block(tokens, io, s):
+    out = tokens.clone()
+    s2 = [row.index(name, row.index(name) + 1) for row, name in zip(tokens.tolist(), s.tolist(), strict=True)]
+    out[:, s2] = io
+    return out
+
+
 def swap_in_a_copy(tokens, io, s):
     for row, name in zip(tokens.tolist(), io.tolist(), strict=True):
         row[-1] = name
@@ -134,6 +149,7 @@ def difference_too_early(clean, corrupted):
         ("find_end", end_by_counting, "BOS off by one"),
         ("find_end", end_one_too_far, "first padding taken for END"),
         ("find_end", end_from_the_first_pad, "first padding found at BOS"),
+        ("find_end", end_before_the_next_pad, "a row without padding"),
         ("find_end", end_as_a_negative_index, "END counted from the right"),
         ("find_subject", subject_by_argmax, "S1 taken for S2"),
         ("find_subject", subject_from_the_right, "S2 taken for S1"),
@@ -144,6 +160,7 @@ def difference_too_early(clean, corrupted):
         ("swap_subject", swap_names, "IO and S exchanged everywhere"),
         ("swap_subject", swap_first, "S1 taken for S2"),
         ("swap_subject", swap_io, "IO replaced by S"),
+        ("swap_subject", swap_in_a_block, "every row changed at every row's S2"),
         ("swap_subject", swap_in_a_copy, "nothing replaced"),
         ("first_difference", difference_by_argmax, "identical pair said to differ at 0"),
         ("first_difference", difference_by_nonzero_last, "last difference taken for the first"),

@@ -171,7 +171,8 @@ class Refusing(torch.Tensor):
 
 
 def test_the_papers_circuit():
-    assert (PAPER.roles, PAPER.positions, PAPER.edges) == (CIRCUIT.roles, CIRCUIT.positions, CIRCUIT.edges)
+    assert (PAPER.roles, PAPER.positions) == (CIRCUIT.roles, CIRCUIT.positions)
+    assert set(PAPER.edges) < set(CIRCUIT.edges) and len(PAPER.edges) == 9, "the key holds more than the drawing"
     assert len(PAPER) == 26 and PAPER.name == "gpt2-small" and "2211.00593" in PAPER.source
 
 

@@ -23,7 +23,7 @@ from ioi_course.movers import copy_scores
 from ioi_course.plots import circuit_diagram
 from ioi_course.prompts import IOIDataset
 from ioi_course.publish import circuit_page, command, welcome
-from ioi_course.roles import Edge
+from ioi_course.roles import PAPER, Edge
 
 HEADS = [(2, 2), (3, 0), (5, 5), (8, 6), (9, 9), (10, 7), (11, 2)]  # one of each class
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
@@ -123,8 +123,9 @@ def test_scores_and_classes(model, data):
             assert scores["copy"] == pytest.approx(copying.copy()[head].item(), abs=6e-4)
             assert scores["negative copy"] == pytest.approx(copying.negative()[head].item(), abs=6e-4)
     assert data["classes"]["induction"]["reads"] == ["previous token (keys)"]
-    assert data["classes"]["induction"]["passes"] == ["S-inhibition (values)"]
-    assert data["classes"]["name mover"]["passes"] == ["logits"]
+    assert data["classes"]["induction"]["passes"][0] == "S-inhibition (keys, values)"
+    hearers = ["negative name mover (queries)", "backup name mover (queries)"]
+    assert data["classes"]["name mover"]["passes"] == [*hearers, "logits"]
 
 
 def test_every_class_is_explained():
@@ -239,8 +240,8 @@ def test_light_and_dark_have_contrast(page):
 
 
 def drawings():
-    """The answer key; the same with a tall box in the middle of the last row; and as finder and chapter 7 find it."""
-    roles, edges = CIRCUIT.roles, CIRCUIT.edges
+    """Answer key; with a tall box in the middle of its last row; published; and as finder and chapter 7 find it."""
+    roles, edges = CIRCUIT.roles, PAPER.edges
     tall = roles | {
         "negative name mover": roles["backup name mover"],
         "backup name mover": roles["negative name mover"],
@@ -252,6 +253,7 @@ def drawings():
     return {
         "answer key": CIRCUIT,
         "tall in the middle": replace(CIRCUIT, roles=tall),
+        "published": PAPER,
         "finder": replace(CIRCUIT, edges=only),
         "chain": replace(CIRCUIT, roles=fewer, positions=places, edges=chain),
     }
@@ -272,11 +274,11 @@ def test_boxes_keep_apart_and_stand_in_the_order_of_the_prompt(which):
     ends = [(column["x"], column["x"] + column["width"]) for column in drawn["columns"]]
     assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(ends))
     assert len(drawn["arrows"]) == len(circuit.edges)
-    assert all(
-        drawn["boxes"][edge.sender].y < drawn["boxes"][edge.receiver].y
-        for edge in circuit.edges
-        if edge.receiver != "logits"
-    )
+    last = {edge.sender for edge in circuit.edges if edge.receiver == "logits"}
+    for sender, receiver, _ in circuit.edges:
+        if receiver != "logits":
+            high, low = drawn["boxes"][sender].y, drawn["boxes"][receiver].y
+            assert high == low if {sender, receiver} <= last else high < low
 
 
 # Wrong input
@@ -590,13 +592,19 @@ def test_no_arrow_runs_behind_a_box(browser, data, tmp_path, which):
 
 
 @pytest.mark.parametrize("which", DRAWINGS)
-def test_no_arrow_of_the_plot_runs_behind_a_box(browser, tmp_path, which):
+def test_no_arrow_of_the_plot_runs_behind_a_box_and_words_keep_apart(browser, tmp_path, which):
     """The same of `circuit_diagram`, the picture in the chapters."""
     picture = tmp_path / "circuit.svg"
     picture.write_text(circuit_diagram(DRAWINGS[which]).svg, encoding="utf-8")
     browser.open(picture)
     crossed = browser.evaluate(f"({CROSSINGS})('path[marker-end]', 'rect[fill=\"#fff\"]')")
-    assert crossed == [0] * len(DRAWINGS[which].edges)
+    assert crossed == [0] * len({edge[:2] for edge in DRAWINGS[which].edges})
+    rects = "[...document.querySelectorAll('text')].map(e => e.getBoundingClientRect())"
+    edges = browser.evaluate(rects + ".map(r => [r.left, r.top, r.right, r.bottom])")
+    assert min(min(rect[:2]) for rect in edges) >= 0
+    assert max(rect[2] for rect in edges) <= browser.evaluate("document.documentElement.getBoundingClientRect().right")
+    for a, b in itertools.combinations(edges, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] + 1 or b[3] <= a[1] + 1, "one word covers another"
 
 
 def test_demo_prompts_are_left_out_where_their_names_are_not_tokens(model, monkeypatch):

@@ -86,7 +86,7 @@ def test_stored_outputs_and_records_agree(path):
     """And every model has the claims that the chapter makes: none is left over, none is missing."""
     stored = claims_of(nbformat.read(path, as_version=4))
     chapter = next(iter(stored)).partition(".")[0]
-    assert 5 <= len(stored) <= 12
+    assert (3 if path.stem == "00_setup" else 5) <= len(stored) <= 12  # ten minutes have fewer findings
     of = {name: {k: r for k, r in each["claims"].items() if k.startswith(f"{chapter}.")}
           for name, each in recorded().items()}  # fmt: skip
     assert of["synthetic"] == stored and of["smollm2"].keys() == stored.keys()
@@ -97,6 +97,12 @@ def test_a_recording_replaces_the_chapters_that_were_run(tmp_path):
     record_claims(tmp_path, "m", {"1.a": record, "2.a": record, "2.b": record})
     path = record_claims(tmp_path, "m", {"2.c": record})
     assert list(json.loads(path.read_text())["claims"]) == ["1.a", "2.c"]
+
+
+def test_claims_are_in_the_order_of_the_chapters(tmp_path):
+    record = {"key": "", "text": "", "holds": True, "model": "m", "how": "", "values": {}}
+    path = record_claims(tmp_path, "m", dict.fromkeys(["10.a", "0b.z", "x.a", "1.a", "0.b", "0b.a"], record))
+    assert list(json.loads(path.read_text())["claims"]) == ["0.b", "0b.z", "0b.a", "1.a", "10.a", "x.a"]
 
 
 @pytest.mark.parametrize("path", WITH_CLAIMS[:2], ids=lambda path: path.stem)

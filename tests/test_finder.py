@@ -23,7 +23,7 @@ from ioi_course.metrics import logit_diff
 from ioi_course.models import wrap_model
 from ioi_course.paths import path_patch
 from ioi_course.prompts import IOIDataset
-from ioi_course.roles import Circuit
+from ioi_course.roles import PAPER, Circuit
 
 QUIET = {"progress": False}
 
@@ -69,9 +69,9 @@ def test_it_finds_every_head_of_the_synthetic_model_and_no_other(found):
 
 def test_its_edges_are_the_paths_that_it_has_measured(found):
     edges = set(found.circuit.edges)
-    assert edges <= set(CIRCUIT.edges)
+    assert edges <= set(PAPER.edges)
     unmeasured = {("S-inhibition", "negative name mover", "q"), ("S-inhibition", "backup name mover", "q")}
-    assert set(CIRCUIT.edges) - edges == unmeasured
+    assert set(PAPER.edges) - edges == unmeasured
 
 
 @pytest.mark.parametrize(("seed", "n", "words"), [(12, 9, {"order": "BABA"}), (13, 8, {"bos": False})])

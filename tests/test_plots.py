@@ -246,7 +246,7 @@ def test_diagram_shows_the_whole_circuit(shown, tmp_path):
         assert role in words and plot.table.loc[role, "acts at"] == CIRCUIT.positions[role]
         for layer, head in heads:
             assert f"L{layer}H{head}" in words.split()
-    assert plot.svg.count("marker-end") == len(CIRCUIT.edges)
+    assert plot.svg.count("marker-end") == len({edge[:2] for edge in CIRCUIT.edges}), "an arrow for each two classes"
     assert plot.save(tmp_path / "circuit.svg").read_text(encoding="utf-8").strip() == plot.svg
     assert "<script" not in plot._repr_html_()
     with pytest.raises(ValueError, match=r"\.svg picture; got the name '.*circuit.png'"):
@@ -394,3 +394,48 @@ def test_browser_without_the_libraries(shown, tmp_path):
     assert sorted(scripts) == sorted(
         address.rsplit("/", 1)[1] for address in (core._CIRCUITSVIS_CDN, core._PLOTLY_CDN)
     )
+
+
+LONG = "Heads by position, two prompts (share of the whole effect that comes back when one activation is carried over)"
+BOXES = """<script>addEventListener("load", () => setTimeout(() => {
+  const box = (e) => { const b = e.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; };
+  const report = [...document.querySelectorAll("figure")].map((figure) => ({
+    plot: box(figure.querySelector(".main-svg")),
+    wide: figure.parentElement.scrollWidth,
+    texts: [...figure.querySelectorAll(".main-svg text")].filter((e) => e.textContent.trim()).flatMap(
+      (e) => (e.querySelector("tspan.line") ? [...e.querySelectorAll("tspan.line")] : [e]).map((t) =>
+        ({ text: t.textContent.replace(/[<>&]/g, ''),
+          title: !!e.closest(".gtitle"), box: box(t) }))) }));
+  document.body.innerHTML = `<pre>${JSON.stringify({ report, scripts: [] })}</pre>`;
+}, 10000))</script>"""
+
+
+def crowded() -> plots.Plot:
+    """Many heads at almost one place, as in chapter 6."""
+    heads = per_head() / 100
+    heads[8, :8] = 2 + torch.arange(8) / 50
+    return plots.head_scatter(heads, heads, "attention", "effect (logits)", model="synthetic", circuit=CIRCUIT)
+
+
+@pytest.mark.parametrize("width", [900, 390])
+def test_browser_no_title_cut_and_no_label_over_another(shown, tmp_path, monkeypatch, width):
+    drawn = {name: shown[name] for name in sorted(PLOTLY)} | {"crowded": crowded()}
+    drawn["long"] = plots.head_heatmap(per_head(), LONG, "", model="synthetic")
+    monkeypatch.setitem(globals(), "REPORT", BOXES)
+    head = plots.page_head(tmp_path / "assets", "assets/")
+    seen, _ = look(tmp_path, head, drawn, f"margin:0;width:{width}px")
+    for name, report in seen.items():
+        left, _, right, _ = report["plot"]
+        assert report["wide"] <= width and (right - left > 0.85 * width), (name, left, right)
+        texts = report["texts"]
+        assert any(text["title"] for text in texts)
+        for i, text in enumerate(texts):
+            x0, y0, x1, y1 = text["box"]
+            if text["title"]:
+                assert left <= x0 and x1 <= right and report["plot"][1] <= y0, (name, text)
+            over = [
+                each["text"] for each in texts[:i]
+                if min(each["box"][2], x1) - max(each["box"][0], x0) > 1
+                and min(each["box"][3], y1) - max(each["box"][1], y0) > 3
+            ]  # fmt: skip
+            assert not over, (name, text["text"], over)

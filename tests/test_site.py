@@ -281,7 +281,8 @@ def minutes() -> dict[int, int]:
     found = {}
     for name, nb in NOTEBOOKS.items():
         if re.match(r"\d\d_", name):
-            found[int(name[:2])] = int(re.search(r"(\d+) minutes", nb.cells[0].source)[1])
+            found.setdefault(int(name[:2]), 0)  # chapter 0 has two pages
+            found[int(name[:2])] += int(re.search(r"(\d+) minutes", nb.cells[0].source)[1])
     return found
 
 

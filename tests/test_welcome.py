@@ -99,6 +99,13 @@ def test_every_chapter_of_the_course_says_its_question_and_its_time(root, tmp_pa
         ), entry
 
 
+def test_the_second_page_of_a_chapter_has_a_letter(root, tmp_path):
+    run = CourseRun(root, tmp_path, chapters(root), "synthetic")
+    labels = [entry.label for entry in run.entries if re.match(r"\d\d_", entry.name)]
+    assert labels[:3] == ["0", "0b", "1"] and len(set(labels)) == len(labels)
+    assert [entry.label for entry in run.entries if entry.name.startswith("appendix/")][:3] == ["A", "B", "C"]
+
+
 def test_durations_read_as_people_say_them():
     assert [duration(m) for m in (0, 25, 60, 61, 120, 135, 960)] == [
         "0 minutes", "25 minutes", "1 hour", "1 hour 1 minute", "2 hours", "2 hours 15 minutes", "16 hours"

@@ -131,13 +131,21 @@ def test_matrix():
     assert steps("test")[-1]["run"] == "make test"
 
 
+def test_strict_where_figures_are_held_to_something():
+    step = next(step for step in steps("docs", "build") if "--record" in step.get("run", ""))
+    assert step["env"] == {"IOI_COURSE_STRICT": "1"}
+    assert "gpt2-small.json" in next(s["with"]["path"] for s in steps("docs") if "upload-artifact" in s.get("uses", ""))
+
+
 def test_docs_run_on_gpt2_before_they_are_rendered():
-    """Cache, set-up, chapters on GPT-2 small (in which reference.check raises), render, upload: in this order."""
+    """Cache, set-up, chapters on GPT-2 small (strict: claims and published figures that turn round fail), render, upload: in this order."""
     scripts = "\n".join(step.get("run") or step["uses"] for step in steps("docs", "build"))
     order = [
         "actions/cache@",
         "make setup",
-        "run --model gpt2-small --save",
+        "run --model gpt2-small --save --record",
+        "run reference/what_holds --model gpt2-small --save",
+        "upload-artifact@",
         "ioi-course docs",
         "upload-pages-artifact@",
     ]

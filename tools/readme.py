@@ -8,11 +8,11 @@ import nbformat
 from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
-from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.plots import circuit_diagram
 from ioi_course.project import settings
 from ioi_course.publish.pages import title_of
 from ioi_course.publish.run import chapters
+from ioi_course.roles import PAPER
 
 ROOT = Path(__file__).resolve().parent.parent
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -49,5 +49,5 @@ def readme() -> str:
 if __name__ == "__main__":
     picture = ROOT / "nbs" / "images" / "circuit.svg"
     picture.parent.mkdir(exist_ok=True)
-    picture.write_text(circuit_diagram(CIRCUIT).svg + "\n", encoding="utf-8")
+    picture.write_text(circuit_diagram(PAPER).svg + "\n", encoding="utf-8")
     (ROOT / "README.md").write_text(readme(), encoding="utf-8")

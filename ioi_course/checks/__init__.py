@@ -14,4 +14,6 @@ from ioi_course.checks.movers import *
 from ioi_course.checks.patching import *
 from ioi_course.checks.paths import *
 from ioi_course.checks.prompts import *
+from ioi_course.checks.scale import *
+from ioi_course.checks.transformer import *
 from ioi_course.checks.universality import *

@@ -1,13 +1,21 @@
-"""Checks of chapter 3, the logit lens."""
+"""Checks of chapter 3, the logit lens; those about the final LayerNorm itself are in `scale`."""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
-from ioi_course.lens import final_norm
+from ioi_course.checks.core import Exercise, Misconception, random_data, random_model, random_of
+from ioi_course.lens import final_norm, stream_places
 
-__all__ = ["read_stream", "lens_at_end", "largest_step", "hold_the_scale", "settled_at", "fold_layer_norm"]
+__all__ = [
+    "lens_of_prompt",
+    "lens_at_end",
+    "largest_step",
+    "what_is_read",
+    "settled_at",
+]
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -30,54 +38,105 @@ def _read_stream(resid: Float[Tensor, "batch d_model"], model) -> Float[Tensor, 
     return final_norm(model, resid) @ model.W_U + model.b_U
 
 
-def _read_stream_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
-    return [
-        (3 * _normal(generator, batch, model.cfg.d_model) + shift, model)
-        for model in _models(seed)[:2]
-        for batch, shift in ((1, 0.0), (4, 2.0), (3, -1.0))
-    ]
+def _stream_of(model, tokens: Int[Tensor, "1 pos"], pos: int = -1) -> Float[Tensor, "place d_model"]:
+    places = list(stream_places(model).values())
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens, names_filter=places)
+    return torch.stack([cache[name][0, pos] for name in places])
+
+
+def _io_minus_s(logits: Float[Tensor, "place vocab"], answers: Int[Tensor, "2"]) -> Float[Tensor, "place"]:
+    return logits[:, answers[0]] - logits[:, answers[1]]
+
+
+def _lens_of_prompt(model, tokens: Int[Tensor, "1 pos"], answers: Int[Tensor, "2"]) -> Float[Tensor, "place"]:
+    return _io_minus_s(_read_stream(_stream_of(model, tokens), model), answers)
+
+
+def _lens_of_prompt_cases(seed: int) -> list[tuple]:
+    models = [*_models(seed), random_of("llama", seed, processing=())]
+    data = [random_data(model, 1, seed + i) for i, model in enumerate(models)]
+    return [(model, one.tokens, one.answers[0]) for model, one in zip(models, data, strict=True)]
 
 
 def _without_weight_and_bias(resid: Tensor) -> Tensor:
     return torch.nn.functional.layer_norm(resid, resid.shape[-1:], eps=1e-5)
 
 
-read_stream = Exercise(
+def _without_weight(resid: Tensor, model) -> Tensor:
+    """Scale, and for LayerNorm the mean; nothing else."""
+    if not model.ln_final.uses_rms_norm:
+        return _without_weight_and_bias(resid)
+    return resid / (resid.pow(2).mean(dim=-1, keepdim=True) + model.cfg.eps).sqrt()
+
+
+def _through_block(model, tokens, answers) -> Tensor:
+    normed = torch.stack([model.blocks[-1].ln2(x[None, None])[0, 0] for x in _stream_of(model, tokens)])
+    return _io_minus_s(normed @ model.W_U + model.b_U, answers)
+
+
+def _only_what_was_added(model, tokens, answers) -> Tensor:
+    stream = _stream_of(model, tokens)
+    added = torch.cat([stream[:1], stream.diff(dim=0)])
+    return _io_minus_s(_read_stream(added, model), answers)
+
+
+lens_of_prompt = Exercise(
     number="3.1",
-    title="Read the stream",
-    solution=_read_stream,
-    cases=_read_stream_cases,
+    title="The lens over one prompt",
+    solution=_lens_of_prompt,
+    cases=_lens_of_prompt_cases,
     misconceptions=(
         Misconception(
-            "final LayerNorm forgotten",
+            "final normalisation forgotten",
             "The unembedding is applied to the stream as it is. What does the model do to the stream before that?",
-            lambda resid, model: resid @ model.W_U + model.b_U,
+            lambda model, tokens, answers: _io_minus_s(_stream_of(model, tokens) @ model.W_U + model.b_U, answers),
         ),
         Misconception(
             "final LayerNorm without its weight and bias",
             "Mean and scale are right, but on raw weights ln_final multiplies by a weight and adds a bias, too.",
-            lambda resid, model: _without_weight_and_bias(resid) @ model.W_U + model.b_U,
+            lambda model, tokens, answers: _io_minus_s(
+                _without_weight(_stream_of(model, tokens), model) @ model.W_U + model.b_U, answers
+            ),
         ),
         Misconception(
             "bias of the unembedding forgotten",
-            "Every prediction is off by the same vector. The unembedding has a weight W_U and something beside it.",
-            lambda resid, model: final_norm(model, resid) @ model.W_U,
-        ),
-        Misconception(
-            "LayerNorm after the unembedding",
-            "It is the stream that is normalised, not the logits: the order of the two steps is exchanged.",
-            lambda resid, model: _without_weight_and_bias(resid @ model.W_U + model.b_U),
+            "Every place is off by the same number. The unembedding has a weight W_U and something beside it.",
+            lambda model, tokens, answers: _io_minus_s(
+                final_norm(model, _stream_of(model, tokens)) @ model.W_U, answers
+            ),
         ),
         Misconception(
             "LayerNorm of a block taken for the final one",
-            "A LayerNorm inside of a block is applied. After the last block comes one of its own, ln_final.",
-            lambda resid, model: model.blocks[-1].ln2(resid) @ model.W_U + model.b_U,
+            "The normalisation inside a block is applied. After the last block comes one of its own, ln_final.",
+            _through_block,
         ),
         Misconception(
-            "softmax of the logits",
-            "These are probabilities. Asked for are the logits, from which softmax would make them.",
-            lambda resid, model: _read_stream(resid, model).softmax(dim=-1),
+            "what a half layer added, not the stream",
+            "This reads what each half layer wrote. The lens reads the stream, in which everything before is still there.",
+            _only_what_was_added,
+        ),
+        Misconception(
+            "the first position",
+            "The stream is read at BOS. The answer is predicted from the last token of the prompt.",
+            lambda model, tokens, answers: _io_minus_s(_read_stream(_stream_of(model, tokens, 0), model), answers),
+        ),
+        Misconception(
+            "IO and S exchanged",
+            "All signs are wrong: `answers` has IO first and S second, and the difference is IO minus S.",
+            lambda model, tokens, answers: -_lens_of_prompt(model, tokens, answers),
+        ),
+        Misconception(
+            "only whole layers",
+            "There are fewer places than expected: between the two halves of each layer is one more, hook_resid_mid.",
+            lambda model, tokens, answers: _lens_of_prompt(model, tokens, answers)[::2],
+        ),
+        Misconception(
+            "softmax before the difference",
+            "This is a difference of probabilities. The logit difference takes the logits as they are.",
+            lambda model, tokens, answers: _io_minus_s(
+                _read_stream(_stream_of(model, tokens), model).softmax(dim=-1), answers
+            ),
         ),
     ),
 )
@@ -188,6 +247,11 @@ def _largest_step_cases(seed: int) -> list[tuple]:
         own = 12 * torch.ones(values.shape[1], dtype=torch.float64) / (1 - values.shape[1])
         own[0] = 12  # the first prompt has a larger step of its own; the others make up for it in the mean
         values[4:] += own
+        if i > 1:  # most prompts step up a little here and a few lose much: the largest step of the median
+            most = torch.full((values.shape[1],), 9.0, dtype=torch.float64)
+            few = values.shape[1] // 4
+            most[-few:] = -9.0 * (values.shape[1] - few) / few
+            values[6:] += most
         cases.append((values, labels))
     return cases
 
@@ -219,6 +283,11 @@ largest_step = Exercise(
             lambda values, labels: labels[1:][values.mean(dim=1).diff().abs().argmax()],
         ),
         Misconception(
+            "the median taken for the mean",
+            "The middle prompt is looked at. A few prompts that lose much count in the mean, and it is asked for.",
+            lambda values, labels: labels[1:][values.median(dim=1).values.diff().argmax()],
+        ),
+        Misconception(
             "the first prompt only",
             "Only one prompt was looked at. The step is to be the largest on average.",
             lambda values, labels: labels[1:][values[:, 0].diff().argmax()],
@@ -229,87 +298,123 @@ largest_step = Exercise(
 
 # --- 3.4 ---
 
-_EPS = 1e-5
+
+def _errors(x: Float[Tensor, "place pair"]) -> Float[Tensor, "place"]:
+    return x.std(dim=1) / x.shape[1] ** 0.5
 
 
-def _scale(stream: Tensor) -> Float[Tensor, "... 1"]:
-    return (stream.var(dim=-1, correction=0, keepdim=True) + _EPS).sqrt()
+def _root_mean_square(x: Float[Tensor, "place pair"]) -> Float[Tensor, "place"]:
+    return x.pow(2).mean(dim=1).sqrt()
 
 
-def _project(stream: Tensor, scale: Tensor, direction: Tensor) -> Float[Tensor, "place batch"]:
-    centred = stream - stream.mean(dim=-1, keepdim=True)
-    return (centred / scale * direction).sum(dim=-1)
+def _verdicts(mean: Tensor, error: Tensor, lean: Tensor) -> list[str]:
+    surely = (mean.abs() >= 4 * error) & (mean.abs() >= 0.02 * mean[-1].abs())
+    return ["answer" if a else "lean" if b else "nothing" for a, b in zip(surely, lean >= 0.5, strict=True)]
 
 
-def _hold_the_scale(
-    stream: Float[Tensor, "place batch d_model"], direction: Float[Tensor, "batch d_model"]
-) -> Float[Tensor, "place batch"]:
-    return _project(stream, _scale(stream[-1]), direction)
+def _what_is_read(clean: Float[Tensor, "place pair"], swapped: Float[Tensor, "place pair"]) -> list[str]:
+    effect = (clean + swapped) / 2
+    return _verdicts(effect.mean(dim=1), _errors(effect), _root_mean_square((clean - swapped) / 2))
 
 
-def _hold_the_scale_cases(seed: int) -> list[tuple]:
+_PLANTED = (  # of each place: mean of the effect and its error; mean of the leans and their deviation
+    (0.15, 0.1, 0.0, 0.1),  # nothing
+    (0.3, 0.1, 0.0, 0.45),  # three errors are not four, and 0.45 is not half a logit
+    (0.05, 0.005, 0.0, 0.2),  # sure, but less than 2 % of the end
+    (0.42, 0.1, 0.0, 0.2),  # an answer
+    (-0.9, 0.2, 0.0, 0.2),  # against the answer
+    (0.1, 0.1, 0.0, 4.0),  # leans that cancel
+    (0.1, 0.1, 0.0, 0.55),
+    (0.1, 0.1, 2.0, 0.1),  # a lean that is the same in all pairs
+    (1.0, 0.15, 0.0, 6.0),  # an answer under large leans
+    (4.0, 0.1, 0.0, 1.0),  # the end
+)
+
+
+def _standard(generator: torch.Generator, n: int) -> Float[Tensor, "n"]:
+    x = _normal(generator, n)
+    return (x - x.mean()) / x.std()
+
+
+def _what_is_read_cases(seed: int) -> list[tuple]:
     generator, cases = _generator(seed), []
-    for places, batch, d_model in ((7, 3, 16), (5, 1, 8), (3, 4, 12), (9, 2, 32), (4, 5, 6)):
-        growth = torch.linspace(0.5, 4, places, dtype=torch.float64)[:, None, None]
-        prompts = torch.linspace(1, 2, batch, dtype=torch.float64)[:, None]
-        stream = growth * prompts * _normal(generator, places, batch, d_model) + _normal(generator, batch, 1)
-        cases.append((stream, _normal(generator, batch, d_model)))
+    for pairs in (40, 25, 60):
+        order = torch.randperm(len(_PLANTED) - 1, generator=generator).tolist()
+        readings = []
+        for mean, error, shift, deviation in [*(_PLANTED[i] for i in order), _PLANTED[-1]]:
+            effect = mean + error * pairs**0.5 * _standard(generator, pairs)
+            lean = shift + deviation * _standard(generator, pairs)
+            readings.append((effect + lean, effect - lean))
+        cases.append(tuple(map(torch.stack, zip(*readings, strict=True))))
     return cases
 
 
-hold_the_scale = Exercise(
+def _other(error: Callable = _errors, size: Callable = _root_mean_square) -> Callable:
+    """The solution with another error, or another size of the leans."""
+
+    def answer(clean, swapped):
+        effect = (clean + swapped) / 2
+        return _verdicts(effect.mean(dim=1), error(effect), size((clean - swapped) / 2))
+
+    return answer
+
+
+def _unpaired(clean: Tensor, swapped: Tensor) -> list[str]:
+    both = torch.cat([clean, swapped], dim=1)
+    return _verdicts(both.mean(dim=1), _errors(both), _root_mean_square((clean - swapped) / 2))
+
+
+def _lean_first(clean: Tensor, swapped: Tensor) -> list[str]:
+    leans = _root_mean_square((clean - swapped) / 2) >= 0.5
+    return ["lean" if lean else said for lean, said in zip(leans, _what_is_read(clean, swapped), strict=True)]
+
+
+what_is_read = Exercise(
     number="3.4",
-    title="Hold the scale",
-    solution=_hold_the_scale,
-    cases=_hold_the_scale_cases,
+    title="Nothing, or nothing on average",
+    solution=_what_is_read,
+    cases=_what_is_read_cases,
     misconceptions=(
         Misconception(
-            "scale not held",
-            "Each place is divided by its own scale. Take the scale of the last place, for all of them.",
-            lambda stream, direction: _project(stream, _scale(stream), direction),
+            "error without the pairs",
+            "The error was taken over single prompts, so leans drown the answer. In half the sum of a pair they cancel.",
+            _unpaired,
         ),
         Misconception(
-            "scale of the first place",
-            "The scale is held, but it is that of the first place. The model divides once, at the end.",
-            lambda stream, direction: _project(stream, _scale(stream[0]), direction),
+            "mean of the leans",
+            "Leans to either name cancel in their mean. Their size is asked for: square before the mean.",
+            _other(size=lambda lean: lean.mean(dim=1).abs()),
         ),
         Misconception(
-            "one scale for all prompts",
-            "The scale was averaged over prompts. Each prompt has its own.",
-            lambda stream, direction: _project(stream, _scale(stream[-1]).mean(), direction),
+            "deviation taken for size",
+            "A lean that is the same in all pairs has no deviation. Take the root of the mean square.",
+            _other(size=lambda lean: lean.std(dim=1)),
         ),
         Misconception(
-            "no scale at all",
-            "The stream is not divided by anything; LayerNorm divides by the scale.",
-            lambda stream, direction: _project(stream, torch.ones(()), direction),
+            "sum and difference exchanged",
+            "What favours the right name, whichever it is, stays in half the sum of a pair; a lean in half the difference.",
+            lambda clean, swapped: _what_is_read(clean, -swapped),
         ),
         Misconception(
-            "mean not subtracted",
-            "LayerNorm subtracts the mean over d_model before it divides. These streams have one.",
-            lambda stream, direction: (stream / _scale(stream[-1]) * direction).sum(dim=-1),
+            "deviation taken for the error of the mean",
+            "The mean is compared with the deviation over pairs. Its error is smaller, by the root of their number.",
+            _other(error=lambda effect: effect.std(dim=1)),
         ),
         Misconception(
-            "length taken for scale",
-            "The stream is divided by its length. LayerNorm's scale is the root of the *mean* square, not of the sum.",
-            lambda stream, direction: _project(stream, _scale(stream[-1]) * stream.shape[-1] ** 0.5, direction),
+            "no error at all",
+            "A mean of 2 % may be an accident of these pairs. Compare it with its error as well.",
+            _other(error=lambda effect: torch.zeros(len(effect))),
         ),
         Misconception(
-            "variance taken for scale",
-            "The stream is divided by the variance. The scale is its root.",
-            lambda stream, direction: _project(stream, _scale(stream[-1]) ** 2, direction),
-        ),
-        Misconception(
-            "mean over the wrong axis",
-            "The mean was taken over the batch. LayerNorm looks at one vector at a time: mean and scale go over d_model.",
-            lambda stream, direction: (
-                (stream - stream.mean(dim=1, keepdim=True)) / _scale(stream[-1]) * direction
-            ).sum(dim=-1),
+            "lean asked first",
+            "A place can do both. First ask whether the answer is read, and only then for a lean.",
+            _lean_first,
         ),
     ),
 )
 
 
-# --- 3.5 ---
+# --- 3.6 ---
 
 
 def _settled(top: Float[Tensor, "place batch"]) -> Int[Tensor, "batch"]:
@@ -347,7 +452,7 @@ def _first(top: Tensor) -> Int[Tensor, "batch"]:
 
 
 settled_at = Exercise(
-    number="3.5",
+    number="3.6",
     title="When it is settled",
     solution=_settled_at,
     cases=_settled_at_cases,
@@ -381,62 +486,6 @@ settled_at = Exercise(
             "the least likely token looked for",
             "The answer is compared with the token of the smallest logit.",
             lambda logits, answers: _settled(logits.argmin(dim=-1) == answers),
-        ),
-    ),
-)
-
-
-# --- 3.6 ---
-
-
-def _fold_layer_norm(
-    weight: Float[Tensor, "d_model"],
-    bias: Float[Tensor, "d_model"],
-    W_U: Float[Tensor, "d_model vocab"],
-    b_U: Float[Tensor, "vocab"],
-) -> tuple[Float[Tensor, "d_model vocab"], Float[Tensor, "vocab"]]:
-    return weight[:, None] * W_U, bias @ W_U + b_U
-
-
-def _fold_layer_norm_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
-    shapes = ((8, 20), (4, 4), (16, 5), (6, 6), (12, 30))
-    return [
-        (1 + 0.5 * _normal(generator, d), _normal(generator, d), _normal(generator, d, v), _normal(generator, v))
-        for d, v in shapes
-    ]
-
-
-fold_layer_norm = Exercise(
-    number="3.6",
-    title="Fold the final LayerNorm",
-    solution=_fold_layer_norm,
-    cases=_fold_layer_norm_cases,
-    misconceptions=(
-        Misconception(
-            "bias of LayerNorm lost",
-            "The new bias is the old one. LayerNorm's bias goes through the unembedding, too, and must end up there.",
-            lambda weight, bias, W_U, b_U: (weight[:, None] * W_U, b_U),
-        ),
-        Misconception(
-            "bias of the unembedding lost",
-            "The new bias has LayerNorm's part alone; b_U was there before, and stays.",
-            lambda weight, bias, W_U, b_U: (weight[:, None] * W_U, bias @ W_U),
-        ),
-        Misconception(
-            "bias put through the folded weight",
-            "LayerNorm adds its bias after it has multiplied by its weight: the bias does not meet that weight.",
-            lambda weight, bias, W_U, b_U: (weight[:, None] * W_U, bias @ (weight[:, None] * W_U) + b_U),
-        ),
-        Misconception(
-            "divided by the weight",
-            "LayerNorm multiplies by its weight; what takes its place must multiply by it as well.",
-            lambda weight, bias, W_U, b_U: (W_U / weight[:, None], bias @ W_U + b_U),
-        ),
-        Misconception(
-            "weight left out",
-            "Only the bias was folded. W_U has to do the multiplication with LayerNorm's weight.",
-            lambda weight, bias, W_U, b_U: (W_U, bias @ W_U + b_U),
         ),
     ),
 )

@@ -38,7 +38,9 @@ def _find_end(tokens: Int[Tensor, "batch pos"], pad: int) -> Int[Tensor, "batch"
 
 def _end_cases(seed: int) -> list[tuple]:
     rng = _rng(seed)
-    return [(_prompts(rng, batch)[0], PAD) for batch in (4, 1, 6)]
+    cases = [_prompts(rng, batch)[0] for batch in (4, 1, 6)]
+    cases[0][1] = torch.cat([torch.tensor([PAD]), torch.randperm(40, generator=rng)[: cases[0].shape[1] - 1] + 1])
+    return [(tokens, PAD) for tokens in cases]  # the second row has no padding
 
 
 find_end = Exercise(
@@ -66,6 +68,11 @@ find_end = Exercise(
             "first padding found at BOS",
             "The first token equal to the padding is BOS, at position 0. Look from the other side.",
             lambda tokens, pad: (tokens == pad).long().argmax(dim=1) - 1,
+        ),
+        Misconception(
+            "a row without padding",
+            "Looking for the first padding after BOS goes wrong in the longest prompt, which has none.",
+            lambda tokens, pad: (tokens[:, 1:] == pad).long().argmax(dim=1),
         ),
         Misconception(
             "END counted from the right",
@@ -134,6 +141,12 @@ def _swap_subject(
     return _where(tokens, _find_subject(tokens, s)[:, 1], io)
 
 
+def _block(tokens: Tensor, io: Tensor, s: Tensor) -> Tensor:
+    result = tokens.clone()
+    result[:, _find_subject(tokens, s)[:, 1]] = io
+    return result
+
+
 def _exchange(tokens: Tensor, io: Tensor, s: Tensor) -> Tensor:
     io, s = io[:, None], s[:, None]
     return torch.where(tokens == io, s, torch.where(tokens == s, io, tokens))
@@ -152,7 +165,7 @@ swap_subject = Exercise(
     misconceptions=(
         Misconception(
             "both mentions of S replaced",
-            "Now one name stands there three times and nobody is repeated as against somebody else. Only S2 changes.",
+            "Now one name occurs three times, and the other not at all. Only S2 changes.",
             lambda tokens, io, s: torch.where(tokens == s[:, None], io[:, None], tokens),
         ),
         Misconception(
@@ -162,13 +175,18 @@ swap_subject = Exercise(
         ),
         Misconception(
             "S1 taken for S2",
-            "The first mention was replaced. IO then stands twice before the second clause, and S2 is still S.",
+            "The first mention was replaced. IO is then there twice before the second clause, and S2 is still S.",
             lambda tokens, io, s: _where(tokens, _find_subject(tokens, s)[:, 0], io),
         ),
         Misconception(
             "IO replaced by S",
             "The other way round: the second mention of the subject becomes the other name, IO stays.",
             lambda tokens, io, s: torch.where(tokens == io[:, None], s[:, None], tokens),
+        ),
+        Misconception(
+            "every row changed at every row's S2",
+            "`result[:, s2] = io` is a block: all rows, at all these positions. Pair the rows with their positions.",
+            _block,
         ),
         Misconception(
             "nothing replaced",

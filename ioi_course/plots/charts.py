@@ -21,12 +21,12 @@ from ioi_course.plots.core import (
     Plot,
     _Frame,
     _array,
+    _headed,
     _labels,
     _layout,
     _number,
     _plain,
     _round,
-    _svg,
     _text,
     head_name,
 )
@@ -52,6 +52,22 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     return [(tick, f"{np.round(tick, 12) + 0:g}".replace("-", "−")) for tick in ticks]
 
 # %% ../../nbs/library/plots/charts.ipynb #6b366c18
+_SIDES = {"middle right": (7, 4, "start"), "middle left": (-7, 4, "end"), "top center": (0, -8, "middle"),
+          "bottom center": (0, 17, "middle")}  # fmt: skip
+
+
+def _label_box(x: float, y: float, name: str, side: str) -> tuple[float, float, float, float]:
+    """The room of a label at a point: left, top, right, bottom."""
+    across, down, anchor = _SIDES[side]
+    wide = 8 * len(name)
+    left = x + across - {"start": 0, "middle": wide / 2, "end": wide}[anchor]
+    return left, y + down - 12, left + wide, y + down + 5
+
+
+def _apart(one: Sequence[float], two: Sequence[float]) -> bool:
+    return one[2] <= two[0] or two[2] <= one[0] or one[3] <= two[1] or two[3] <= one[1]
+
+
 @dataclass(frozen=True)
 class _Chart:
     """Where the points of a chart lie, in pixels."""
@@ -88,9 +104,25 @@ class _Chart:
         (x0, x1), (y0, y1) = self.span("x"), self.span("y")
         return [max(x0, y0), min(x1, y1)]
 
-    def place(self, x: float, y: float) -> tuple[float, float]:
+    def place(self, x: float, y: float, width: float | None = None) -> tuple[float, float]:
         (x0, x1), (y0, y1) = self.span("x"), self.span("y")
-        return self.left + (x - x0) / (x1 - x0) * self.width, self.top + (y1 - y) / (y1 - y0) * self.height
+        across = (x - x0) / (x1 - x0) * (width or self.width)
+        return self.left + across, self.top + (y1 - y) / (y1 - y0) * self.height
+
+    def beside(self) -> dict[str, str]:
+        """On which side of its point each label stands; a label that would lie on another has none."""
+        where = {n: (x, y) for s in self.series for n, x, y in zip(s.labels, s.x, s.y, strict=True) if n in self.named}
+        taken, sides = [], {}
+        for name in (name for name in self.named if name in where):
+            for side in _SIDES:
+                boxes = [_label_box(*self.place(*where[name], wide), name, side) for wide in (210, self.width, 800)]
+                inside = all(self.left < box[0] and self.top <= box[1] and box[3] < self.top + self.height for box in boxes)
+                apart = all(_apart(one, two) for other in taken for one, two in zip(boxes, other, strict=True))
+                if inside and apart:
+                    taken.append(boxes)
+                    sides[name] = side
+                    break
+        return sides
 
 # %% ../../nbs/library/plots/charts.ipynb #58b43992
 def _chart_axes(chart: _Chart) -> Iterator[str]:
@@ -111,6 +143,7 @@ def _chart_axes(chart: _Chart) -> Iterator[str]:
 # %% ../../nbs/library/plots/charts.ipynb #108fa0aa
 def _chart_series(chart: _Chart) -> Iterator[str]:
     """The points of a chart, the lines through them and the labels beside them."""
+    sides = chart.beside()
     for series in chart.series:
         places = [chart.place(x, y) for x, y in zip(series.x, series.y, strict=True)]
         if chart.x_labels:
@@ -119,13 +152,14 @@ def _chart_series(chart: _Chart) -> Iterator[str]:
         dots = "".join(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3'/>" for x, y in places)
         yield f"<g fill='{series.colour}'>{dots}</g>"
         for (x, y), label in zip(places, series.labels, strict=True):
-            if label in chart.named:
-                yield _text(round(x + 6, 1), round(y + 4, 1), label, "start")
+            if label in sides:
+                across, down, anchor = _SIDES[sides[label]]
+                yield _text(round(x + across, 1), round(y + down, 1), label, anchor)
 
 # %% ../../nbs/library/plots/charts.ipynb #4524d379
 def _chart_svg(chart: _Chart, frame: _Frame) -> str:
     """A chart of lines or points, without a script."""
-    parts = [_text(chart.left, 22, frame.heading, "start", style=" font-size='15'"), *_chart_axes(chart)]
+    parts = [*_chart_axes(chart)]
     if chart.diagonal:
         (x0, y0), (x1, y1) = (chart.place(end, end) for end in chart.ends())
         parts.append(f"<path d='M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}' stroke='{_GREY}' stroke-dasharray='4'/>")
@@ -135,7 +169,7 @@ def _chart_svg(chart: _Chart, frame: _Frame) -> str:
         parts.append(f"<circle cx='{right + 34}' cy='{y - 4}' r='4' fill='{series.colour}'/>")
         parts.append(_text(right + 44, y, series.name, "start"))
     parts += [*_chart_series(chart), _text(right, end - 6, frame.footer, "end")]
-    return _svg(right + chart.right, end, parts, frame.heading)
+    return _headed(right + chart.right, end, chart.left, parts, frame)
 
 # %% ../../nbs/library/plots/charts.ipynb #35909a09
 def _chart_figure(chart: _Chart, frame: _Frame) -> go.Figure:
@@ -143,14 +177,15 @@ def _chart_figure(chart: _Chart, frame: _Frame) -> go.Figure:
     bottom = chart.bottom + 22
     size = chart.left + chart.width + chart.right, chart.top + chart.height + bottom
     figure = go.Figure(layout=_layout(frame, *size, chart.left, chart.right, chart.top, bottom))
+    sides = chart.beside()
     hover = "%{customdata}<br>%{y}" if chart.x_labels else "%{customdata}<br>%{x}, %{y}"
     for series in chart.series:
         labels = [_plain(label) for label in series.labels]
         figure.add_scatter(
             x=series.x.tolist(), y=series.y.tolist(), name=_plain(series.name), customdata=labels,
             mode="lines+markers" if chart.x_labels else "markers+text", marker=dict(color=series.colour, size=7),
-            text=None if chart.x_labels else [label if label in chart.named else "" for label in labels],
-            textposition="middle right", cliponaxis=False, hovertemplate=hover + "<extra></extra>",
+            text=None if chart.x_labels else [label if label in sides else "" for label in labels],
+            textposition=[sides.get(label, "middle right") for label in labels] if sides else "middle right", cliponaxis=False, hovertemplate=hover + "<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(title=dict(text=_plain(chart.x_title), standoff=6), range=chart.span("x"))
     figure.update_yaxes(title_text=_plain(chart.y_title), range=chart.span("y"))

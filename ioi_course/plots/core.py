@@ -9,6 +9,8 @@ __all__ = ['SCALE', 'PALETTE', 'head_name', 'Plot', 'page_head']
 import base64
 import html
 import json
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -112,6 +114,21 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", turn: int = 0, 
     return f"<text x='{x:g}' y='{y:g}' text-anchor='{anchor}'{turned}{style}>{html.escape(text)}</text>"
 
 
+def _wrapped(text: str, room: float) -> list[str]:
+    """A heading in lines that fit into so many pixels."""
+    return textwrap.wrap(text, max(int(room / 8.6), 12), break_long_words=False) or [text]
+
+
+def _headed(width: float, height: float, left: float, parts: Sequence[str], frame: "_Frame") -> str:
+    """A picture below its heading, which takes as many lines as it needs."""
+    lines = _wrapped(frame.heading, width - left)
+    head = [_text(left, 22 + 18 * i, line, "start", style=" font-size='15'") for i, line in enumerate(lines)]
+    down = 18 * (len(lines) - 1)
+    if down:
+        parts = [f"<g transform='translate(0 {down})'>", *parts, "</g>"]
+    return _svg(width, height + down, [*head, *parts], frame.heading)
+
+
 def _svg(width: float, height: float, parts: Sequence[str], alt: str) -> str:
     """An SVG picture, with a text that stands for it where it cannot be seen."""
     return (
@@ -142,7 +159,9 @@ def _layout(frame: _Frame, width: float, height: float, left: float, right: floa
     """The layout of a plotly figure with these margins: the heading above it, the model below it."""
     faint = "rgba(127,127,127,0.3)"
     axis = dict(gridcolor=faint, zerolinecolor=_GREY, linecolor=_GREY, ticks="outside", tickcolor=_GREY)
-    heading = dict(text=_plain(frame.heading), font_size=15, x=0, xref="paper", y=1, yanchor="top", pad_t=10)
+    lines = _wrapped(frame.heading, width - left)
+    top, height = top + 18 * (len(lines) - 1), height + 18 * (len(lines) - 1)
+    heading = dict(text=_plain("\n".join(lines)).replace("\n", "<br>"), font_size=15, x=0, xref="paper", y=1, yanchor="top", pad_t=10)
     footer = dict(text=_plain(frame.footer), showarrow=False, xref="paper", yref="paper", x=1, y=0)
     return dict(
         title=heading, annotations=[footer | dict(xanchor="right", yanchor="bottom", yshift=4 - bottom)],
@@ -198,12 +217,13 @@ class Plot:
 
     def _repr_html_(self) -> str:
         picture, script = base64.b64encode(self.svg.encode()).decode(), ""
+        wide = 1.25 * float(re.search(r"width='([\d.]+)'", self.svg)[1])
         if self.figure is not None:
             script = _script("Plotly", _PLOTLY_CDN, self._plotly())
         elif self.circuitsvis is not None:
             script = _script("CircuitsVis", _CIRCUITSVIS_CDN, self.circuitsvis)
         return (
-            f'<figure class="ioi-plot" style="margin:1em 0"><img style="max-width:100%" '
+            f'<figure class="ioi-plot" style="margin:1em 0"><img style="width:100%;max-width:{wide:.0f}px" '
             f'alt="{html.escape(self.summary)}" src="data:image/svg+xml;base64,{picture}">'
             f'<details><summary>Data as a table</summary><div style="overflow-x:auto">{_html_table(self.table)}</div>'
             f"</details>{script}</figure>"

@@ -19,8 +19,9 @@ from ..roles import Circuit
 _EXAMPLE = (("When", ""), ("Mary", "IO"), ("and", ""), ("John", "S1"), ("went", "S1+1"), ("to the shops,", ""),
            ("John", "S2"), ("gave the bag", ""), ("to", "END"))  # fmt: skip
 _INPUTS = {"q": "queries", "k": "keys", "v": "values", "residual": ""}  # what an edge changes, in words
-_LEGEND = "The word at an arrow is the input of the heads below that it changes."
-_BOX, _BESIDE, _BELOW = 148, 12, 56  # a box's width, and the room beside it and below it
+_LEGEND = "The word at an arrow is the input that it changes in the heads it points to."
+_BOX, _BESIDE, _BELOW = 156, 12, 56  # a box's width, and the room beside it and below it
+_ALONG = 28  # more room, for lines that run along a row
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,39 @@ class _Box:
 
 # %% ../../nbs/library/plots/diagram.ipynb #b9973591
 def _depths(circuit: Circuit) -> dict[str, int]:
-    """How many edges lead to each role, on the longest way; as many as to any, if it passes on to the logits alone."""
-    depth = dict.fromkeys(circuit.roles, 0)
+    """How many edges lead to each role, on the longest way; to all that write to the logits alone, as many as to any.
+
+    An edge between two roles that write to the logits does not count.
+    """
+    depth, last = dict.fromkeys(circuit.roles, 0), {edge.sender for edge in circuit.edges if edge.receiver == "logits"}
+    steps = [(a, b) for a, b, _ in circuit.edges if b in depth and not {a, b} <= last]
     for _ in depth:
-        for source, target, _ in circuit.edges:
-            if target in depth:
-                depth[target] = max(depth[target], depth[source] + 1)
-    passes = {role: {target for source, target, _ in circuit.edges if source == role} for role in depth}
-    return {role: max(depth.values()) if passes[role] == {"logits"} else d for role, d in depth.items()}
+        for source, target in steps:
+            depth[target] = max(depth[target], depth[source] + 1)
+    ends = last - {source for source, _ in steps}
+    return {role: max(depth.values()) if role in ends else d for role, d in depth.items()}
 
 # %% ../../nbs/library/plots/diagram.ipynb #5406362f
+def _lanes(circuit: Circuit, depth: dict[str, int]) -> list[int]:
+    """How often lines run along below each row: below its own boxes, or above those of the next."""
+    at, along = circuit.positions, set()
+    for source, target, _ in circuit.edges:
+        beside = [role for role in depth if (at[role], depth[role]) == (at.get(target), depth.get(target))]
+        if target in depth and depth[source] == depth[target]:
+            along.add(("below", depth[target]))
+        elif len(beside) > 1 and at[source] != at[target]:
+            along.add(("above", depth[target] - 1))
+    return [sum(row == d for _, row in along) for d in range(max(depth.values()) + 1)]
+
+
 def _boxes(circuit: Circuit, top: int) -> dict[str, _Box]:
     """The roles' boxes: a column for each position, in the order of the prompt, and a row for each depth."""
     depth, boxes, x = _depths(circuit), {}, 10.0
     names = {role: [head_name(*head) for head in heads] for role, heads in circuit.roles.items()}
     lines = {role: [" ".join(n[i : i + 3]) for i in range(0, len(n), 3)] for role, n in names.items()}
     rows = [[role for role in depth if depth[role] == d] for d in range(max(depth.values()) + 1)]
-    heights = [32 + 16 * max(len(lines[role]) for role in row) + _BELOW for row in rows]
+    rooms = [_BELOW + _ALONG * lanes for lanes in _lanes(circuit, depth)]
+    heights = [32 + 16 * max(len(lines[role]) for role in row) + room for row, room in zip(rows, rooms, strict=True)]
     for place in [place for _, place in _EXAMPLE if place in circuit.positions.values()]:
         here = [[role for role in row if circuit.positions[role] == place] for row in rows]
         width = max(map(len, here)) * (_BOX + _BESIDE)
@@ -74,13 +91,32 @@ def _boxes(circuit: Circuit, top: int) -> dict[str, _Box]:
     return boxes
 
 # %% ../../nbs/library/plots/diagram.ipynb #2b087c1f
-def _edge(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> str:
-    """An arrow: down within a position; to a later one, down and into the side; or round a box that is in the way."""
+def _along(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> tuple[str, tuple] | None:
+    """The path along a row of boxes and its word: below it from one of them, above it from elsewhere; else None."""
+    row = [box for box in boxes if (box.place, box.y) == (target.place, target.y)]
+    if source in row:
+        x0, x1, y0, y1 = source.x + 24, target.x + _BOX - 56, source.y + source.height, target.y + target.height + 3
+        line = max(box.y + box.height for box in row) + 26
+        return f"M{x0:g} {y0:g}V{line:g}H{x1:g}V{y1:g}", (x1 + 6, line - 7, via, "start")
+    if source.place == target.place or len(row) == 1:
+        return None
+    line, x1, y1, x0 = target.y - 42, target.x + 16, target.y - 3, source.x + _BOX / 2 - 30
+    out = f"M{x0:g} {source.y + source.height:g}"
+    if any(box.x == source.x and source.y < box.y < target.y for box in boxes):
+        right = max(box.x for box in boxes if box.place == source.place) + _BOX + 12
+        out = f"M{source.x + _BOX:g} {source.y + source.height - 10:g}H{right:g}"
+    return f"{out}V{line:g}H{x1:g}V{y1:g}", (x1 - 6, y1 - 14, via, "end")
+
+
+def _edge(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> tuple[str, str]:
+    """An arrow and its word: along a row; down within a position; into the side of a later one; or round a box."""
     x0, y0, x1, y1 = source.x + _BOX / 2, source.y + source.height, target.x + _BOX / 2, target.y - 3
     end = target.y - (source.place == target.place)
     blocked = any(box.x == source.x and source.y < box.y <= end for box in boxes)
     word = (x1 - 6, y1 - 14, via, "end") if x1 < x0 else (x1 + 6, y1 - 14, via, "start")
-    if blocked and source.place == target.place:
+    if along := _along(source, target, via, boxes):
+        path, word = along
+    elif blocked and source.place == target.place:
         right, y0, x1 = source.x + _BOX, source.y + source.height / 2, x1 + 30
         path, word = f"M{right:g} {y0:g}h6V{y1 - 20:g}H{x1:g}V{y1:g}", (x1 + 6, y1 - 14, via, "start")
     elif source.place == target.place:
@@ -91,7 +127,7 @@ def _edge(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> str:
     else:
         y1 = target.y + target.height / 2
         path, word = f"M{x0:g} {y0:g}Q{x0:g} {y1:g} {target.x - 3:g} {y1:g}", (target.x - 12, y1 - 6, via, "end")
-    return f"<path d='{path}' fill='none' stroke='{_GREY}' stroke-width='1.5' marker-end='url(#tip)'/>{_text(*word)}"
+    return f"<path d='{path}' fill='none' stroke='{_GREY}' stroke-width='1.5' marker-end='url(#tip)'/>", _text(*word)
 
 # %% ../../nbs/library/plots/diagram.ipynb #dcf15213
 def _sentence(width: float) -> Iterator[str]:
@@ -111,17 +147,21 @@ def circuit_diagram(
     """A picture of a circuit: classes of heads in boxes, at the positions where they act, and what they pass on."""
     boxes, colours, source = _boxes(circuit, top=134), _role_colours(circuit), f"{circuit.name}: {circuit.source}"
     width = max(box.x for box in boxes.values()) + _BOX + 10
-    below = max(box.y + box.height for box in boxes.values()) + _BELOW
+    below = max(box.y + box.height for box in boxes.values()) + _BELOW + _ALONG * _lanes(circuit, _depths(circuit))[-1]
     last = [box for box in boxes.values() if box.place == "END"]
     goal = _Box("logits at END", "END", ["IO above S"], (min(b.x for b in last) + max(b.x for b in last)) / 2, below)
     every = [*boxes.values(), goal]
-    edges = [(a, b, _INPUTS.get(via, via)) for a, b, via in circuit.edges]
-    arrows = [_edge(boxes[a], boxes.get(b, goal), via, every) for a, b, via in edges]
+    joined: dict[tuple[str, str], list[str]] = {}
+    for a, b, via in circuit.edges:
+        joined.setdefault((a, b), []).append(_INPUTS.get(via, via))
+    edges = [(a, b, ", ".join(words)) for (a, b), words in joined.items()]
+    arrows, words = zip(*(_edge(boxes[a], boxes.get(b, goal), via, every) for a, b, via in edges), strict=True)
     columns = {box.place: [b.x for b in boxes.values() if b.place == box.place] for box in every}
     heads = [_text((min(x) + max(x) + _BOX) / 2, 118, f"acting at {place}") for place, x in columns.items()]
     tip = (f"<defs><marker id='tip' viewBox='0 0 8 8' refX='6' refY='4' markerWidth='7' markerHeight='7' orient='auto'>"
            f"<path d='M0 0L8 4L0 8z' fill='{_GREY}'/></marker></defs>")  # fmt: skip
     parts = [tip, _text(width / 2, 24, title, style=" font-size='15'"), *_sentence(width), *heads, *arrows]
+    parts += dict.fromkeys(words)  # those of arrows that end alike, once
     parts += [box.svg(colours.get(box.role, _GREY)) for box in every]
     parts += [_text(10, goal.y + goal.height - i, line, "start") for i, line in ((26, _LEGEND), (8, source))]
     names = {role: " ".join(head_name(*head) for head in heads) for role, heads in circuit.roles.items()}

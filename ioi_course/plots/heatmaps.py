@@ -22,12 +22,12 @@ from ioi_course.plots.core import (
     _Frame,
     _array,
     _cells,
+    _headed,
     _labels,
     _layout,
     _number,
     _plain,
     _round,
-    _svg,
     _text,
     head_name,
 )
@@ -83,7 +83,7 @@ def _axes(grid: _Grid, x: float, y: float, left: bool, below: bool) -> Iterator[
 def _heat_svg(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, limit: float, lowest: int = -1) -> str:
     """Heatmaps in rows of `grid.columns`, with one colour bar from `lowest` × `limit` to `limit`."""
     width, height = grid.size
-    parts, n = [_text(grid.left, 22, frame.heading, "start", style=" font-size='15'")], len(panels)
+    parts, n = [], len(panels)
     for i, (name, values) in enumerate(panels.items()):
         row, column = divmod(i, grid.columns)
         x, y = grid.left + column * (width + 24), grid.top + row * (height + 30)
@@ -95,7 +95,8 @@ def _heat_svg(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, limi
         y = grid.top + 8 + (1 - level) / (1 - lowest) * (height - 8)
         parts.append(_text(right + 17, y, _number(level * limit), "start"))
     end = grid.top + rows * (height + 30) - 30 + grid.bottom + 22
-    return _svg(right + 66, end, [*parts, _text(right + 58, end - 6, frame.footer, "end")], frame.heading)
+    parts.append(_text(right + 58, end - 6, frame.footer, "end"))
+    return _headed(right + 66, end, grid.left, parts, frame)
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #9c360e38
 def _heat_figure(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, limit: float, hover: str) -> go.Figure:

@@ -28,7 +28,7 @@ from ioi_course.models import describe, is_synthetic, load_model, model_name
 from ioi_course.movers import CopyScores, extended_embedding, own_ranks
 from ioi_course.plots import head_name
 from ioi_course.plots.charts import _role_colours
-from ioi_course.plots.diagram import _INPUTS, _depths
+from ioi_course.plots.diagram import _INPUTS, _depths, _lanes
 from ioi_course.prompts import ROLES, IOIDataset, single_token_names
 from ioi_course.templates import DEMO_PROMPTS
 from ioi_course.roles import Circuit
@@ -191,20 +191,21 @@ def _classes(circuit: Circuit) -> dict[str, dict]:
     """Of each class: what it does, where, and how it is joined to others."""
     found = {}
     for role in circuit.roles:
-        passes = [_joined(edge.receiver, edge.via) for edge in circuit.edges if edge.sender == role]
-        reads = [_joined(edge.sender, edge.via) for edge in circuit.edges if edge.receiver == role]
+        passes = _joined([(edge.receiver, edge.via) for edge in circuit.edges if edge.sender == role])
+        reads = _joined([(edge.sender, edge.via) for edge in circuit.edges if edge.receiver == role])
         found[role] = {"at": circuit.positions[role], "about": ABOUT.get(role, ""), "passes": passes, "reads": reads}
     return found
 
 
-def _joined(other: str, via: str) -> str:
-    """An edge's other end, and the input that it changes: "S-inhibition (values)"."""
-    return f"{other} ({_INPUTS[via]})" if _INPUTS[via] else other
+def _joined(edges: Sequence[tuple[str, str]]) -> list[str]:
+    """The other ends of edges, each with the inputs that they change: "S-inhibition (keys, values)"."""
+    words = {end: ", ".join(_INPUTS[via] for other, via in edges if other == end) for end, _ in edges}
+    return [f"{other} ({inputs})" if inputs else other for other, inputs in words.items()]
 
 
 # Where the diagram's parts stand, in rem
 
-WIDTH, BESIDE, AISLE, BELOW, TOP, MARGIN = 9.8, 0.5, 1.8, 2.6, 4.0, 0.7
+WIDTH, BESIDE, AISLE, BELOW, ALONG, TOP, MARGIN = 9.8, 0.5, 1.8, 2.6, 1.5, 4.0, 0.7
 
 
 @dataclass(frozen=True)
@@ -228,9 +229,9 @@ def _boxes(circuit: Circuit) -> dict[str, _Box]:
     rows = [[role for role in depth if depth[role] == d] for d in range(max(depth.values()) + 1)]
     heights = {role: 2.3 + 2 * -(-len(heads) // 2) for role, heads in circuit.roles.items()}
     tops = {}
-    for row in rows:
+    for row, lanes in zip(rows, _lanes(circuit, depth), strict=True):
         tops |= dict.fromkeys(row, y)
-        y += max(heights[role] for role in row) + BELOW
+        y += max(heights[role] for role in row) + BELOW + ALONG * lanes
     boxes = {}
     for at in [role for role in ROLES if role in circuit.positions.values()]:
         here = [[role for role in row if circuit.positions[role] == at] for row in rows]
@@ -248,7 +249,7 @@ def _goal(circuit: Circuit, boxes: Mapping[str, _Box]) -> _Box | None:
     writers = [boxes[edge.sender] for edge in circuit.edges if edge.receiver == "logits"]
     if not writers:
         return None
-    bottom = max(box.y + box.height for box in boxes.values()) + BELOW
+    bottom = max(box.y + box.height for box in boxes.values()) + BELOW + ALONG * _lanes(circuit, _depths(circuit))[-1]
     return _Box("logits", "END", sum(box.x for box in writers) / len(writers), bottom, 2.2)
 
 
@@ -258,12 +259,31 @@ def _between(source: _Box, target: _Box, boxes: Sequence[_Box]) -> list[_Box]:
     return [box for box in boxes if abs(box.x - source.x) < WIDTH and source.y < box.y < end]
 
 
+def _along(source: _Box, target: _Box, boxes: Sequence[_Box]) -> tuple[str, float, float, str] | None:
+    """As `_arrow`, along a row of boxes: below it from one of them, above it from elsewhere; else None."""
+    row = [box for box in boxes if (box.at, box.y) == (target.at, target.y)]
+    if source in row:
+        x0, x1, line = source.x + 1.4, target.x + WIDTH - 3.2, max(box.y + box.height for box in row) + 1.4
+        y0, y1 = source.y + source.height, target.y + target.height + 0.1
+        return f"M{x0:g} {y0:g}V{line:g}H{x1:g}V{y1:g}", x1 + 0.4, line - 0.35, "start"
+    if source.at == target.at or len(row) == 1:
+        return None
+    x0, x1, y1, line = source.middle - 2, target.x + 1.2, target.y - 0.1, target.y - 2.2
+    out = f"M{x0:g} {source.y + source.height:g}"
+    if _between(source, target, boxes):
+        right = max(box.x for box in boxes if box.at == source.at) + WIDTH + MARGIN / 2
+        out = f"M{source.x + WIDTH:g} {source.y + source.height - 0.6:g}H{right:g}"
+    return f"{out}V{line:g}H{x1:g}V{y1:g}", x1 - 0.4, y1 - 0.75, "end"
+
+
 def _arrow(source: _Box, target: _Box, shift: float, boxes: Sequence[_Box]) -> tuple[str, float, float, str]:
     """A path, and where its word stands: the place of the text and its anchor.
 
-    Within a position from bottom to top, past all boxes of the row; to another one down and into the side. If a box is
-    in the way, out of the side and into the top.
+    Within a position from bottom to top, past all boxes of the row; to another one down and into the side, or along a
+    row of boxes. If a box is in the way, out of the side and into the top.
     """
+    if along := _along(source, target, boxes):
+        return along
     x0, y0, x1, y1 = source.middle, source.y + source.height, target.middle + shift, target.y - 0.1
     side, word = ("end", x1 - 0.5) if source.at == target.at and x1 < x0 else ("start", x1 + 0.5)
     if between := _between(source, target, boxes):
@@ -281,16 +301,19 @@ def _arrow(source: _Box, target: _Box, shift: float, boxes: Sequence[_Box]) -> t
 
 
 def _arrows(circuit: Circuit, boxes: Mapping[str, _Box], goal: _Box | None) -> Iterator[dict]:
-    """The edges as arrows; those that come to one box from above end side by side, those round a box on the right."""
-    every = list(boxes.values())
-    for sender, receiver, via in circuit.edges:
+    """The edges as arrows, side by side where they come to one box from above; each word once, with all its inputs."""
+    every, shown = list(boxes.values()), set()
+    for sender, receiver, _ in circuit.edges:
         source, target = boxes[sender], goal if receiver == "logits" else boxes[receiver]
         senders = {boxes[edge.sender] for edge in circuit.edges if edge.receiver == receiver}
-        above = [box for box in senders if box.at == target.at]
+        above = [box for box in senders if box.at == target.at and box.y < target.y]
         above.sort(key=lambda box: (bool(_between(box, target, every)), box.x))
         shift = 2 * (above.index(source) - (len(above) - 1) / 2) if source in above else 0
         path, x, y, anchor = _arrow(source, target, shift, every)
-        yield {"from": sender, "to": receiver, "path": path, "word": _INPUTS[via], "x": x, "y": y, "anchor": anchor}
+        word = ", ".join(_INPUTS[edge.via] for edge in circuit.edges if edge[:2] == (sender, receiver))
+        fresh = "" if (word, x, y) in shown else word
+        shown.add((word, x, y))
+        yield {"from": sender, "to": receiver, "path": path, "word": fresh, "x": x, "y": y, "anchor": anchor}
 
 
 def _diagram(circuit: Circuit) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +30,10 @@ def claims_file(model: str, claims: dict[str, dict]) -> dict:
     return about | {"claims": {key: claims[key] for key in sorted(claims, key=_order)}}
 
 
-def _order(key: str) -> int:
-    """By chapter; within one, as the chapter makes them."""
-    chapter = key.partition(".")[0]
-    return int(chapter) if chapter.isdigit() else 99
+def _order(key: str) -> tuple[int, str]:
+    """By chapter (0, 0b, 1, …); within one, as the chapter makes them."""
+    number, letter = re.match(r"(\d*)(\w*)", key).groups()
+    return (int(number) if number else 99), letter
 
 
 def write_claims(path: Path, model: str, claims: dict[str, dict]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 from copy import deepcopy
@@ -122,7 +123,7 @@ def student_edition(
         else:
             cell.source, cell.outputs, cell.execution_count = DIRECTIVES.sub("", cell.source).strip("\n"), [], None
             cell.metadata = NotebookNode()
-            used = sorted({numbers[word] for word in re.findall(r"\w+", cell.source) if word in numbers}, key=_order)
+            used = sorted({numbers[name] for name in _names(cell.source) if name in numbers}, key=_order)
             if used and not CHECK.search(cell.source):
                 cell.source = f"# Needs your answer to exercise {' and '.join(used)}.\n{cell.source}"
         if cell.source:
@@ -134,6 +135,15 @@ def student_edition(
     )
     cells.insert(1, new_markdown_cell(note, id=hashlib.sha256(f"note of {name}".encode()).hexdigest()[:8]))
     return NotebookNode(nb | {"cells": cells})
+
+
+def _names(source: str) -> set[str]:
+    """The names that a cell uses; a word in a text or a comment is none. Empty for a cell that is not plain Python."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return set()
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
 
 
 def _order(number: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +47,13 @@ class Entry:
     href: str
     question: str  # or the summary, of a notebook that asks none
     minutes: int | None
+    part: str = ""  # "b" for the second page of a chapter
 
     @property
     def label(self) -> str:
         """A chapter's number, an appendix' letter, or nothing."""
         if found := re.match(r"(\d+)_", self.name):
-            return str(int(found[1]))
+            return str(int(found[1])) + self.part
         found = re.match(r"appendix/([a-z])_", self.name)
         return found[1].upper() if found else ""
 
@@ -111,7 +113,7 @@ def minutes_of(text: str) -> int | None:
 
 def entries(notebooks: dict[str, NotebookNode | None], pages: dict[str, Page]) -> list[Entry]:
     """The entries of notebooks by name, in order; one that could not be read has only its name."""
-    made = []
+    made, pages_of = [], Counter()
     for name, nb in notebooks.items():
         text = (
             next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), "")
@@ -119,7 +121,10 @@ def entries(notebooks: dict[str, NotebookNode | None], pages: dict[str, Page]) -
             else ""
         )
         title = re.sub(r"^Appendix \w+ · ", "", plain(pages[name].title))
-        made.append(Entry(name, title, pages[name].href, question_of(text), minutes_of(text)))
+        number = name.partition("_")[0]
+        part = chr(ord("a") + pages_of[number]) if number.isdigit() and pages_of[number] else ""
+        pages_of[number] += 1
+        made.append(Entry(name, title, pages[name].href, question_of(text), minutes_of(text), part))
     return made
 
 

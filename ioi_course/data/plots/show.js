@@ -22,10 +22,45 @@
     throw new Error(`${name} is not to be had`);
   })());
 
+  // What a width has room for: the heading in as many lines as it needs, every so many-th label, the legend below.
+  const fit = ({ width, ...layout }, room, data) => {
+    const margin = { ...layout.margin }, title = { ...layout.title };
+    const before = title.text.split("<br>").length, most = Math.max(12, Math.floor((room - margin.l) / 8.6));
+    const lines = [];
+    for (const word of title.text.replaceAll("<br>", " ").split(" ")) {
+      const longer = `${lines.at(-1)} ${word}`;
+      if (lines.length && longer.length <= most) lines[lines.length - 1] = longer; else lines.push(word);
+    }
+    title.text = lines.join("<br>");
+    if (lines.length > 1) title.pad = { ...title.pad, t: 16 };
+    const legend = layout.showlegend && room < 600;
+    const rows = legend ? 26 * data.length : 0;
+    const more = 18 * (lines.length - before);
+    if (legend) margin.r = 30;
+    const result = { ...layout, margin: { ...margin, t: margin.t + more, b: margin.b + rows }, title,
+      height: layout.height + more + rows };
+    if (legend) result.legend = { orientation: "v", xref: "paper", x: 0, xanchor: "left", yref: "container", y: 0,
+      yanchor: "bottom" };
+    const less = (width - layout.margin.l - layout.margin.r) / Math.max(room - margin.l - margin.r, 50);
+    for (const [name, axis] of Object.entries(less > 1 ? layout : {})) {
+      if (!name.startsWith("xaxis")) continue;
+      const every = Math.ceil(less), keep = (_, i) => i % every === 0;
+      if (axis.dtick) result[name] = { ...axis, dtick: axis.dtick * every };
+      else if (axis.tickvals) {
+        result[name] = { ...axis, tickvals: axis.tickvals.filter(keep), ticktext: axis.ticktext.filter(keep) };
+      }
+    }
+    return result;
+  };
+
   const draw = {
     Plotly: (Plotly, host, { data, layout, config }) => {
-      host.style.maxWidth = `${layout.width}px`;
-      return Plotly.newPlot(host, data, { ...layout, width: undefined, autosize: true }, config);
+      host.style.maxWidth = `${Math.max(layout.width, 900)}px`;
+      if (data.some((trace) => trace.texttemplate) && host.clientWidth < layout.width) {
+        host.style.overflowX = "auto";  // words in cells keep their size, and the plot scrolls in its own box
+        return Plotly.newPlot(host, data, layout, { ...config, responsive: false });
+      }
+      return Plotly.newPlot(host, data, fit({ ...layout, autosize: true }, host.clientWidth, data), config);
     },
     CircuitsVis: (CircuitsVis, host, { element, props, heading }) => {
       const inner = document.createElement("div");
