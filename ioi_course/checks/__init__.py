@@ -4,6 +4,7 @@ from ioi_course.checks.ablation import *
 from ioi_course.checks.adversarial import *
 from ioi_course.checks.attention import *
 from ioi_course.checks.attribution import *
+from ioi_course.checks.carriers import *
 from ioi_course.checks.circuit import *
 from ioi_course.checks.heads import *
 from ioi_course.checks.inhibition import *

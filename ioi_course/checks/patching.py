@@ -9,7 +9,7 @@ from ioi_course.checks.core import Exercise, Misconception, random_data, random_
 from ioi_course.metrics import logit_diff
 from ioi_course.prompts import IOIDataset
 
-__all__ = ["patch_stream", "patch_head", "patch_attention", "value_and_error", "estimate_heads"]
+__all__ = ["patch_stream", "sweep_stream", "patch_attention", "estimate_heads"]
 
 _ALL = slice(None)
 
@@ -134,11 +134,181 @@ patch_stream = Exercise(
 
 # --- 6.2 ---
 
+Table = Float[Tensor, "layer place"]
 
-def _patch_head(
-    model, tokens: Int[Tensor, "batch pos"], cache: ActivationCache, layer: int, head: int
-) -> Float[Tensor, "batch pos vocab"]:
-    return _head(model, tokens, cache, layer, (_ALL, _ALL, head))
+
+def _runs(model, clean: IOIDataset, corrupted: IOIDataset, positions: list[int], answers=None, site="resid_pre"):
+    """Logit differences of all patched runs [layer, place, batch], and of the clean and the corrupted run [batch]."""
+    answers = clean if answers is None else answers
+    patched = [
+        [_streams(model, clean, corrupted, layer, (_ALL, pos), f"hook_{site}", answers) for pos in positions]
+        for layer in range(model.cfg.n_layers)
+    ]
+    with torch.no_grad():
+        both = [logit_diff(model(data.tokens), answers, per_prompt=True) for data in (clean, corrupted)]
+    return torch.stack([torch.stack(row) for row in patched]), *both
+
+
+def _sweep_stream(
+    model, clean: IOIDataset, corrupted: IOIDataset, positions: list[int]
+) -> tuple[Float[Tensor, "layer place"], Float[Tensor, "layer place"]]:
+    return _value_and_error(*_runs(model, clean, corrupted, positions))
+
+
+def _value_and_error(patched, clean, corrupted) -> tuple[Table, Table]:
+    change, gap = patched - corrupted, clean.mean() - corrupted.mean()
+    return change.mean(dim=-1) / gap, _error(change) / gap.abs()
+
+
+def _error(values: Float[Tensor, "... batch"]) -> Float[Tensor, "..."]:
+    return values.std(dim=-1) / values.shape[-1] ** 0.5
+
+
+def _apart(model, n: int, seed: int, kind: str, sign: int) -> tuple[IOIDataset, IOIDataset]:
+    """A pair whose clean mean lies well above (or below) the corrupted one: the scale hangs on no small number."""
+    for k in range(40):
+        clean, corrupted = _pair(model, n, seed + 100 * k, kind)
+        with torch.no_grad():
+            means = [logit_diff(model(data.tokens), clean).item() for data in (clean, corrupted)]
+        if sign * (means[0] - means[1]) > 0.3:
+            break
+    return clean, corrupted
+
+
+def _sweep_stream_cases(seed: int) -> list[tuple]:
+    small, other, raw = _models()
+    chosen = ((small, 5, "abc", 1, [4, 6]), (other, 4, "random_names", -1, [5, 3, 7]), (raw, 3, "swap_subject", 1, [9]))
+    return [(model, *_apart(model, n, seed + n, kind, sign), at) for model, n, kind, sign, at in chosen]
+
+
+def _mean_of_ratios(patched, clean, corrupted):
+    ratios = (patched - corrupted) / (clean - corrupted)
+    return ratios.mean(dim=-1), _error(ratios)
+
+
+def _scaled(patched, clean, corrupted, error):
+    value, _ = _value_and_error(patched, clean, corrupted)
+    return value, error / (clean.mean() - corrupted.mean()).abs()
+
+
+def _reversed(patched, clean, corrupted):
+    return _value_and_error(patched, corrupted, clean)[0], _value_and_error(patched, clean, corrupted)[1]
+
+
+def _relative(patched, clean, corrupted):
+    return (patched - corrupted).mean(dim=-1) / clean.mean(), _error(patched - corrupted) / clean.mean().abs()
+
+
+def _signed(patched, clean, corrupted):
+    gap = clean.mean() - corrupted.mean()
+    return (patched - corrupted).mean(dim=-1) / gap, _error(patched - corrupted) / gap
+
+
+def _then(score):
+    """The sweep as somebody writes it who makes this of its runs."""
+    return lambda model, clean, corrupted, positions: score(*_runs(model, clean, corrupted, positions))
+
+
+def _wrong_sweep(name: str, advice: str, score) -> Misconception:
+    return Misconception(name, advice, _then(score))
+
+
+sweep_stream = Exercise(
+    number="6.2",
+    title="The sweep",
+    solution=_sweep_stream,
+    cases=_sweep_stream_cases,
+    misconceptions=(
+        Misconception(
+            "index for the position",
+            "Place i of the table is patched at position i. It belongs to `positions[i]`.",
+            lambda model, clean, corrupted, positions: _sweep_stream(
+                model, clean, corrupted, list(range(len(positions)))
+            ),
+        ),
+        Misconception(
+            "after the layer",
+            "Row i is patched after layer i. `hook_resid_pre` is before the layer's attention.",
+            lambda model, clean, corrupted, positions: _value_and_error(
+                *_runs(model, clean, corrupted, positions, site="resid_post")
+            ),
+        ),
+        Misconception(
+            "answers of the corrupted prompts",
+            "The logit differences are read with the corrupted prompts' answers. The measure stays the same in all runs: "
+            "that of the clean answers.",
+            lambda model, clean, corrupted, positions: _value_and_error(
+                *_runs(model, clean, corrupted, positions, answers=corrupted)
+            ),
+        ),
+        Misconception(
+            "the wrong run patched",
+            "Here corrupted vectors go into the clean run. Asked for is the other direction: which run do the tokens of the "
+            "patched run belong to?",
+            lambda model, clean, corrupted, positions: _into_clean(model, clean, corrupted, positions),
+        ),
+        _wrong_sweep(
+            "axes exchanged",
+            "Layers run across and places down. A row of the table is a layer.",
+            lambda *runs: tuple(x.T for x in _value_and_error(*runs)),
+        ),
+        _wrong_sweep(
+            "direction reversed",
+            "0 and 1 are exchanged: the corrupted run should be 0, and the clean one 1.",
+            _reversed,
+        ),
+        _wrong_sweep(
+            "divided by the clean run",
+            "The change is right, but it is divided by the clean logit difference. The scale goes from corrupted to clean.",
+            _relative,
+        ),
+        _wrong_sweep(
+            "mean of ratios",
+            "Each prompt is put on a scale of its own. Prompts with a small difference then rule: take means first.",
+            _mean_of_ratios,
+        ),
+        _wrong_sweep(
+            "error not paired",
+            "The error is that of the patched logit differences, which vary between prompts with or without a patch. It is the "
+            "change that counts.",
+            lambda patched, clean, corrupted: _scaled(patched, clean, corrupted, _error(patched)),
+        ),
+        _wrong_sweep(
+            "deviation taken for the error",
+            "This is the standard deviation over prompts. The error of a mean is smaller: divide by the root of their number.",
+            lambda patched, clean, corrupted: _scaled(patched, clean, corrupted, (patched - corrupted).std(dim=-1)),
+        ),
+        _wrong_sweep(
+            "error not on the scale",
+            "The values are on the scale, but the errors are still in logits.",
+            lambda patched, clean, corrupted: (
+                _value_and_error(patched, clean, corrupted)[0],
+                _error(patched - corrupted),
+            ),
+        ),
+        _wrong_sweep(
+            "error without Bessel's correction",
+            "The standard deviation divides by n; over a sample of prompts it is n − 1 (`std` without `correction=0`).",
+            lambda patched, clean, corrupted: _scaled(
+                patched, clean, corrupted, (patched - corrupted).std(dim=-1, correction=0) / len(clean) ** 0.5
+            ),
+        ),
+        _wrong_sweep(
+            "a negative error",
+            "Where clean lies below corrupted, the errors come out negative. The size of the scale counts, not its sign.",
+            _signed,
+        ),
+    ),
+)
+
+
+def _into_clean(model, clean, corrupted, positions):
+    patched, other, mine = _runs(model, corrupted, clean, positions, answers=clean)
+    gap = mine.mean() - other.mean()
+    return (patched.mean(dim=-1) - other.mean()) / gap, _error(patched - mine) / gap.abs()
+
+
+# --- 6.3 ---
 
 
 def _head(model, tokens, cache, layer, index, site="z") -> Float[Tensor, "batch pos vocab"]:
@@ -160,57 +330,6 @@ def _head_cases(seed: int) -> list[tuple]:
     small, other, raw = _models()
     chosen = ((small, 4, "abc", 1, 2), (raw, 3, "random_names", 0, 1), (other, 1, "abc", 0, 2), (small, 2, "abc", 1, 1))
     return [(model, *_pair(model, n, seed + n, kind), layer, head) for model, n, kind, layer, head in chosen]
-
-
-def _patch_head_cases(seed: int) -> list[tuple]:
-    return [
-        (model, corrupted.tokens, _whole_cache(model, clean.tokens), layer, head)
-        for model, clean, corrupted, layer, head in _head_cases(seed)
-    ]
-
-
-patch_head = Exercise(
-    number="6.2",
-    title="One head",
-    solution=_patch_head,
-    cases=_patch_head_cases,
-    misconceptions=(
-        Misconception(
-            "position and head exchanged",
-            "The index of the head stands on the axis of the positions: z is [batch, pos, head, d_head].",
-            lambda model, tokens, cache, layer, head: _head(model, tokens, cache, layer, (_ALL, head)),
-        ),
-        Misconception(
-            "all heads patched",
-            "The whole activation is put in, which is all heads of the layer. One head was asked for.",
-            lambda model, tokens, cache, layer, head: _head(model, tokens, cache, layer, (_ALL, _ALL)),
-        ),
-        Misconception(
-            "last position only",
-            "The head's z is patched at the last position only. All positions were asked for.",
-            lambda model, tokens, cache, layer, head: _head(model, tokens, cache, layer, (_ALL, -1, head)),
-        ),
-        Misconception(
-            "values for the output",
-            "The head's values are patched. Its output is `hook_z`.",
-            lambda model, tokens, cache, layer, head: _head(model, tokens, cache, layer, (_ALL, _ALL, head), "v"),
-        ),
-        Misconception(
-            "layer off by one",
-            "The head of the next layer is patched. Layers count from 0.",
-            lambda model, tokens, cache, layer, head: _head(model, tokens, cache, layer + 1, (_ALL, _ALL, head)),
-        ),
-        Misconception(
-            "nothing patched",
-            "These are the logits of the run as it is. Does the hook change the value that the model goes on with, and is it "
-            "on the hook point of z?",
-            lambda model, tokens, cache, layer, head: model(tokens),
-        ),
-    ),
-)
-
-
-# --- 6.3 ---
 
 
 def _patch_attention(
@@ -284,110 +403,6 @@ patch_attention = Exercise(
             lambda model, data, tokens, cache, layer, head: _attention(
                 model, data, tokens, cache, layer, (torch.arange(len(data)), data.pos["END"], head), "z"
             ),
-        ),
-    ),
-)
-
-
-# --- 6.4 ---
-
-
-def _value_and_error(
-    patched: Float[Tensor, "layer head batch"], clean: Float[Tensor, "batch"], corrupted: Float[Tensor, "batch"]
-) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
-    change, gap = patched - corrupted, clean.mean() - corrupted.mean()
-    return change.mean(dim=-1) / gap, _error(change) / gap.abs()
-
-
-def _error(values: Float[Tensor, "... batch"]) -> Float[Tensor, "..."]:
-    return values.std(dim=-1) / values.shape[-1] ** 0.5
-
-
-def _value_and_error_cases(seed: int) -> list[tuple]:
-    generator = torch.Generator().manual_seed(seed)
-    cases = []
-    for layers, heads, n, sign in ((3, 2, 5, 1), (2, 2, 2, 1), (2, 3, 8, -1), (4, 4, 4, 1)):
-        clean, corrupted = (torch.randn(n, generator=generator, dtype=torch.float64) * 0.5 + at for at in (3, -2))
-        clean, corrupted = (clean, corrupted) if sign > 0 else (corrupted, clean)
-        effect = torch.randn(layers, heads, n, generator=generator, dtype=torch.float64)
-        cases.append((corrupted + effect, clean, corrupted))
-    return cases
-
-
-def _mean_of_ratios(patched, clean, corrupted):
-    ratios = (patched - corrupted) / (clean - corrupted)
-    return ratios.mean(dim=-1), _error(ratios)
-
-
-def _scaled(patched, clean, corrupted, error):
-    value, _ = _value_and_error(patched, clean, corrupted)
-    return value, error / (clean.mean() - corrupted.mean()).abs()
-
-
-def _reversed(patched, clean, corrupted):
-    return _value_and_error(patched, corrupted, clean)[0], _value_and_error(patched, clean, corrupted)[1]
-
-
-def _relative(patched, clean, corrupted):
-    return (patched - corrupted).mean(dim=-1) / clean.mean(), _error(patched - corrupted) / clean.mean().abs()
-
-
-def _signed(patched, clean, corrupted):
-    gap = clean.mean() - corrupted.mean()
-    return (patched - corrupted).mean(dim=-1) / gap, _error(patched - corrupted) / gap
-
-
-value_and_error = Exercise(
-    number="6.4",
-    title="On the scale",
-    solution=_value_and_error,
-    cases=_value_and_error_cases,
-    misconceptions=(
-        Misconception(
-            "direction reversed",
-            "0 and 1 are exchanged: the corrupted run should be 0, and the clean one 1.",
-            _reversed,
-        ),
-        Misconception(
-            "divided by the clean run",
-            "The change is right, but it is divided by the clean logit difference. The scale goes from corrupted to clean.",
-            _relative,
-        ),
-        Misconception(
-            "mean of ratios",
-            "Each prompt is put on a scale of its own. Prompts with a small difference then rule: take means first.",
-            _mean_of_ratios,
-        ),
-        Misconception(
-            "error not paired",
-            "The error is that of the patched logit differences, which vary between prompts with or without a patch. It is the "
-            "change that counts.",
-            lambda patched, clean, corrupted: _scaled(patched, clean, corrupted, _error(patched)),
-        ),
-        Misconception(
-            "deviation taken for the error",
-            "This is the standard deviation over prompts. The error of a mean is smaller: divide by the root of their number.",
-            lambda patched, clean, corrupted: _scaled(patched, clean, corrupted, (patched - corrupted).std(dim=-1)),
-        ),
-        Misconception(
-            "error not on the scale",
-            "The values are on the scale, but the errors are still in logits.",
-            lambda patched, clean, corrupted: (
-                _value_and_error(patched, clean, corrupted)[0],
-                _error(patched - corrupted),
-            ),
-        ),
-        Misconception(
-            "error without Bessel's correction",
-            "The standard deviation divides by n; over a sample of prompts it is n − 1 (`std` without `correction=0`).",
-            lambda patched, clean, corrupted: _scaled(
-                patched, clean, corrupted, (patched - corrupted).std(dim=-1, correction=0) / len(clean) ** 0.5
-            ),
-        ),
-        Misconception(
-            "a negative error",
-            "Where clean lies below corrupted, the errors come out negative. The size of the scale counts, not its sign.",
-            _signed,
         ),
     ),
 )
