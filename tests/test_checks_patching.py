@@ -89,50 +89,107 @@ def stream_averaged(model, clean, corrupted, layer, pos):
 # --- 6.2 ---
 
 
+def table_of_runs(model, clean, corrupted, places, answers=None, point="pre", into=None):
+    """patched [layer, place, batch], clean and corrupted [batch], as a student collects them."""
+    answers = answers or clean
+    source, run = (clean, corrupted) if into is None else (corrupted, clean)
+    _, cache = model.run_with_cache(source.tokens)
+    patched = torch.zeros(model.cfg.n_layers, len(places), len(clean), dtype=torch.float64)
+    for layer in range(model.cfg.n_layers):
+        name = f"blocks.{layer}.hook_resid_{point}"
+        for i, pos in enumerate(places):
+            hook = (name, lambda resid, hook, pos=pos: at(pos)(resid.clone(), cache[hook.name]))
+            patched[layer, i] = logit_diff(model.run_with_hooks(run.tokens, fwd_hooks=[hook]), answers, per_prompt=True)
+    both = [logit_diff(model(data.tokens), answers, per_prompt=True) for data in (clean, corrupted)]
+    return patched, *both
+
+
+def right_scale(patched, clean, corrupted):
+    gap = clean.mean() - corrupted.mean()
+    return (patched - corrupted).mean(-1) / gap, (patched - corrupted).std(-1) / len(clean) ** 0.5 / gap.abs()
+
+
+def sweep_of_the_first_positions(model, clean, corrupted, positions):
+    return right_scale(*table_of_runs(model, clean, corrupted, range(len(positions))))
+
+
+def sweep_after_the_layers(model, clean, corrupted, positions):
+    return right_scale(*table_of_runs(model, clean, corrupted, positions, point="post"))
+
+
+def sweep_with_the_others_answers(model, clean, corrupted, positions):
+    return right_scale(*table_of_runs(model, clean, corrupted, positions, answers=corrupted))
+
+
+def sweep_into_clean(model, clean, corrupted, positions):
+    patched, up, down = table_of_runs(model, clean, corrupted, positions, into="clean")
+    gap = up.mean() - down.mean()
+    return (patched.mean(-1) - down.mean()) / gap, (patched - up).std(-1) / len(clean) ** 0.5 / abs(gap)
+
+
+def sweep_on_its_side(model, clean, corrupted, positions):
+    value, error = right_scale(*table_of_runs(model, clean, corrupted, positions))
+    return value.T, error.T
+
+
+def scale_reversed(patched, clean, corrupted):
+    value = (clean.mean() - patched.mean(-1)) / (clean.mean() - corrupted.mean())
+    error = (patched - corrupted).std(-1) / np.sqrt(len(clean)) / abs(clean.mean() - corrupted.mean())
+    return value, error
+
+
+def scale_of_the_clean_run(patched, clean, corrupted):
+    change = (patched - corrupted) / clean.mean()
+    return change.mean(-1), change.std(-1) / len(clean) ** 0.5
+
+
+def scale_per_prompt(patched, clean, corrupted):
+    ratio = (patched - corrupted) / (clean - corrupted)
+    return ratio.mean(-1), ratio.std(-1) / len(clean) ** 0.5
+
+
+def scale_error_of_patched(patched, clean, corrupted):
+    gap = clean.mean() - corrupted.mean()
+    return (patched.mean(-1) - corrupted.mean()) / gap, patched.std(-1) / len(clean) ** 0.5 / gap.abs()
+
+
+def scale_deviation(patched, clean, corrupted):
+    gap = clean.mean() - corrupted.mean()
+    return (patched.mean(-1) - corrupted.mean()) / gap, (patched - corrupted).std(-1) / gap.abs()
+
+
+def scale_error_in_logits(patched, clean, corrupted):
+    gap = clean.mean() - corrupted.mean()
+    return (patched.mean(-1) - corrupted.mean()) / gap, (patched - corrupted).std(-1) / len(clean) ** 0.5
+
+
+def scale_by_numpy_std(patched, clean, corrupted):
+    gap = (clean.mean() - corrupted.mean()).item()
+    change = (patched - corrupted).numpy()
+    return change.mean(-1) / gap, change.std(-1) / len(clean) ** 0.5 / abs(gap)
+
+
+def scale_with_a_sign(patched, clean, corrupted):
+    gap = clean.mean() - corrupted.mean()
+    return (patched - corrupted).mean(-1) / gap, ((patched - corrupted) / gap).std(-1) / len(clean) ** 0.5 * gap.sign()
+
+
+def scored(score):
+    def sweep(model, clean, corrupted, positions):
+        return score(*table_of_runs(model, clean, corrupted, positions))
+
+    sweep.__name__ = score.__name__
+    return sweep
+
+
+# --- 6.3 ---
+
+
 def head_run(model, tokens, cache, layer, put, site="z"):
     return model.run_with_hooks(
         tokens,
         fwd_hooks=[(f"blocks.{layer}.attn.hook_{site}", lambda value, hook: put(value.clone(), cache[hook.name]))],
     )
-
-
-def of_head(head):
-    def put(mine, other):
-        mine[:, :, head, :] = other[:, :, head, :]
-        return mine
-
-    return put
-
-
-def head_on_the_axis_of_positions(model, tokens, cache, layer, head):
-    return head_run(model, tokens, cache, layer, at(head))
-
-
-def head_of_all(model, tokens, cache, layer, head):
-    return head_run(model, tokens, cache, layer, lambda mine, other: other)
-
-
-def head_at_the_last_position(model, tokens, cache, layer, head):
-    def put(mine, other):
-        mine[:, -1, head] = other[:, -1, head]
-        return mine
-
-    return head_run(model, tokens, cache, layer, put)
-
-
-def head_by_value(model, tokens, cache, layer, head):
-    return head_run(model, tokens, cache, layer, of_head(head), "v")
-
-
-def head_counted_from_one(model, tokens, cache, layer, head):
-    return head_run(model, tokens, cache, layer + 1, of_head(head))
-
-
-def head_not_at_all(model, tokens, cache, layer, head):
-    return head_run(model, tokens, cache, layer, lambda mine, other: mine)
-
-
-# --- 6.3 ---
 
 
 def row_run(model, data, tokens, cache, layer, put, site="pattern"):
@@ -201,46 +258,44 @@ def row_by_output(model, data, tokens, cache, layer, head):
 # --- 6.4 ---
 
 
-def scale_reversed(patched, clean, corrupted):
-    value = (clean.mean() - patched.mean(-1)) / (clean.mean() - corrupted.mean())
-    error = (patched - corrupted).std(-1) / np.sqrt(len(clean)) / abs(clean.mean() - corrupted.mean())
-    return value, error
+def decide(token, position, threshold=0.1):
+    return {(True, True): "both", (True, False): "token", (False, True): "position"}.get(
+        (token >= threshold, position >= threshold), "neither"
+    )
 
 
-def scale_of_the_clean_run(patched, clean, corrupted):
-    change = (patched - corrupted) / clean.mean()
-    return change.mean(-1), change.std(-1) / len(clean) ** 0.5
+def carries_by_the_subject(experiment, clean):
+    change = abs(experiment(clean, clean.counterfactual("swap_subject")))
+    return "both" if change >= 0.1 else "neither"
 
 
-def scale_per_prompt(patched, clean, corrupted):
-    ratio = (patched - corrupted) / (clean - corrupted)
-    return ratio.mean(-1), ratio.std(-1) / len(clean) ** 0.5
+def carries_by_abc(experiment, clean):
+    change = abs(experiment(clean, clean.counterfactual("abc", seed=3)))
+    return decide(change, change)
 
 
-def scale_error_of_patched(patched, clean, corrupted):
-    gap = clean.mean() - corrupted.mean()
-    return (patched.mean(-1) - corrupted.mean()) / gap, patched.std(-1) / len(clean) ** 0.5 / gap.abs()
+def carries_token_by_the_subject(experiment, clean):
+    return decide(*(abs(experiment(clean, clean.counterfactual(kind))) for kind in ("swap_subject", "swap_names")))
 
 
-def scale_deviation(patched, clean, corrupted):
-    gap = clean.mean() - corrupted.mean()
-    return (patched.mean(-1) - corrupted.mean()) / gap, (patched - corrupted).std(-1) / gap.abs()
+def carries_position_by_the_subject(experiment, clean):
+    return decide(*(abs(experiment(clean, clean.counterfactual(kind))) for kind in ("random_names", "swap_subject")))
 
 
-def scale_error_in_logits(patched, clean, corrupted):
-    gap = clean.mean() - corrupted.mean()
-    return (patched.mean(-1) - corrupted.mean()) / gap, (patched - corrupted).std(-1) / len(clean) ** 0.5
+def carries_exchanged(experiment, clean):
+    return decide(*(abs(experiment(clean, clean.counterfactual(kind))) for kind in ("swap_names", "random_names")))
 
 
-def scale_by_numpy_std(patched, clean, corrupted):
-    gap = (clean.mean() - corrupted.mean()).item()
-    change = (patched - corrupted).numpy()
-    return change.mean(-1) / gap, change.std(-1) / len(clean) ** 0.5 / abs(gap)
+def carries_position_or_token(experiment, clean):
+    return "token" if abs(experiment(clean, clean.counterfactual("swap_names"))) < 0.1 else "position"
 
 
-def scale_with_a_sign(patched, clean, corrupted):
-    gap = clean.mean() - corrupted.mean()
-    return (patched - corrupted).mean(-1) / gap, ((patched - corrupted) / gap).std(-1) / len(clean) ** 0.5 * gap.sign()
+def carries_token_or_position(experiment, clean):
+    return "position" if abs(experiment(clean, clean.counterfactual("random_names"))) < 0.1 else "token"
+
+
+def carries_only_if_it_rises(experiment, clean):
+    return decide(*(experiment(clean, clean.counterfactual(kind)) for kind in ("random_names", "swap_names")))
 
 
 # --- 6.5 ---
@@ -313,12 +368,11 @@ WRONG = [
     ("patch_stream", stream_without_bos, "position off by one"),
     ("patch_stream", stream_read_at_minus_one, "padding taken for END"),
     ("patch_stream", stream_averaged, "mean over prompts"),
-    ("patch_head", head_on_the_axis_of_positions, "position and head exchanged"),
-    ("patch_head", head_of_all, "all heads patched"),
-    ("patch_head", head_at_the_last_position, "last position only"),
-    ("patch_head", head_by_value, "values for the output"),
-    ("patch_head", head_counted_from_one, "layer off by one"),
-    ("patch_head", head_not_at_all, "nothing patched"),
+    ("sweep_stream", sweep_of_the_first_positions, "index for the position"),
+    ("sweep_stream", sweep_after_the_layers, "after the layer"),
+    ("sweep_stream", sweep_with_the_others_answers, "answers of the corrupted prompts"),
+    ("sweep_stream", sweep_into_clean, "the wrong run patched"),
+    ("sweep_stream", sweep_on_its_side, "axes exchanged"),
     ("patch_attention", row_as_a_column, "source and destination exchanged"),
     ("patch_attention", row_of_every_destination, "all destinations patched"),
     ("patch_attention", row_at_minus_one, "padding taken for END"),
@@ -326,14 +380,22 @@ WRONG = [
     ("patch_attention", row_of_all_heads, "all heads patched"),
     ("patch_attention", row_without_pairing, "END of every prompt in every prompt"),
     ("patch_attention", row_by_output, "output for the attention"),
-    ("value_and_error", scale_reversed, "direction reversed"),
-    ("value_and_error", scale_of_the_clean_run, "divided by the clean run"),
-    ("value_and_error", scale_per_prompt, "mean of ratios"),
-    ("value_and_error", scale_error_of_patched, "error not paired"),
-    ("value_and_error", scale_deviation, "deviation taken for the error"),
-    ("value_and_error", scale_error_in_logits, "error not on the scale"),
-    ("value_and_error", scale_by_numpy_std, "error without Bessel's correction"),
-    ("value_and_error", scale_with_a_sign, "a negative error"),
+    ("sweep_stream", scored(scale_reversed), "direction reversed"),
+    ("sweep_stream", scored(scale_of_the_clean_run), "divided by the clean run"),
+    ("sweep_stream", scored(scale_per_prompt), "mean of ratios"),
+    ("sweep_stream", scored(scale_error_of_patched), "error not paired"),
+    ("sweep_stream", scored(scale_deviation), "deviation taken for the error"),
+    ("sweep_stream", scored(scale_error_in_logits), "error not on the scale"),
+    ("sweep_stream", scored(scale_by_numpy_std), "error without Bessel's correction"),
+    ("sweep_stream", scored(scale_with_a_sign), "a negative error"),
+    ("what_it_carries", carries_by_the_subject, "both changed at once"),
+    ("what_it_carries", carries_by_abc, "both changed at once"),
+    ("what_it_carries", carries_token_by_the_subject, "the token's counterfactual moves the position too"),
+    ("what_it_carries", carries_position_by_the_subject, "the position's counterfactual changes the token too"),
+    ("what_it_carries", carries_exchanged, "token and position exchanged"),
+    ("what_it_carries", carries_position_or_token, "one experiment, position or else token"),
+    ("what_it_carries", carries_token_or_position, "one experiment, token or else position"),
+    ("what_it_carries", carries_only_if_it_rises, "only gains counted"),
     ("estimate_heads", gradient_backwards, "difference reversed"),
     ("estimate_heads", gradient_in_the_clean_run, "gradient of the clean run"),
     ("estimate_heads", gradient_times_activation, "activation for its change"),
@@ -368,17 +430,17 @@ def leaves_its_hook(model, clean, corrupted, layer, pos):
     return logit_diff(model(corrupted.tokens), clean, per_prompt=True)
 
 
-def writes_into_the_cache(model, tokens, cache, layer, head):
-    name = f"blocks.{layer}.attn.hook_z"
-
-    def put(z, hook):
-        other = cache[name]
-        for i in range(z.shape[2]):
-            if i != head:
-                other[:, :, i] = z[:, :, i]
+def writes_into_the_cache(model, data, tokens, cache, layer, head):
+    def put(pattern, hook):
+        other = cache[hook.name]
+        for i, end in enumerate(data.pos["END"].tolist()):
+            mine = other[i, head, end].clone()
+            other[i] = pattern[i]
+            other[i, head, end] = mine
         return other
 
-    return model.run_with_hooks(tokens, fwd_hooks=[(name, put)])
+    logits = model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", put)])
+    return logit_diff(logits, data, per_prompt=True)
 
 
 def test_a_hook_that_is_left_is_noticed_and_taken_off():
@@ -388,7 +450,7 @@ def test_a_hook_that_is_left_is_noticed_and_taken_off():
 
 
 def test_a_cache_that_is_written_into_is_noticed():
-    verdict = checks.patch_head(writes_into_the_cache)
+    verdict = checks.patch_attention(writes_into_the_cache)
     assert verdict.kind == "side effect" and "'cache' in place" in verdict.message
 
 
@@ -407,14 +469,11 @@ def patch_stream(model, clean, corrupted, layer, pos):
     return result
 
 
-def patch_head(model, tokens, cache, layer, head):
-    def put(z, hook):
-        mask = torch.zeros(z.shape[2], 1)
-        mask[head] = 1
-        return torch.where(mask.bool(), cache[hook.name], z)
-
-    with model.hooks(fwd_hooks=[(f"blocks.{layer}.attn.hook_z", put)]):
-        return model(tokens).detach().numpy()
+def sweep_stream(model, clean, corrupted, positions):
+    patched, up, down = (x.numpy() for x in table_of_runs(model, clean, corrupted, list(positions)))
+    gap = up.mean() - down.mean()
+    value = (patched.mean(-1) - down.mean()) / gap
+    return [value, np.std((patched - down) / gap, axis=-1, ddof=1) / np.sqrt(up.size)]
 
 
 def patch_attention(model, data, tokens, cache, layer, head):
@@ -430,11 +489,12 @@ def patch_attention(model, data, tokens, cache, layer, head):
     return (at_end[rows, data.answers[:, 0]] - at_end[rows, data.answers[:, 1]]).tolist()
 
 
-def value_and_error(patched, clean, corrupted):
-    patched, clean, corrupted = (x.numpy() for x in (patched, clean, corrupted))
-    gap = clean.mean() - corrupted.mean()
-    value = (patched.mean(-1) - corrupted.mean()) / gap
-    return [value, np.std((patched - corrupted) / gap, axis=-1, ddof=1) / np.sqrt(clean.size)]
+def what_it_carries(experiment, clean):
+    one_fixed = {"position": "swap_names", "token": "random_names"}
+    found = {
+        what for what, kind in one_fixed.items() if not -0.1 < experiment(clean, clean.counterfactual(kind, 5)) < 0.1
+    }
+    return "both" if len(found) == 2 else (found or ["neither"])[0]
 
 
 def estimate_heads(model, clean, corrupted, layer):
@@ -443,8 +503,18 @@ def estimate_heads(model, clean, corrupted, layer):
     return np.array(heads, dtype="float32")
 
 
-@pytest.mark.parametrize("answer", [patch_stream, patch_head, patch_attention, value_and_error, estimate_heads])
+@pytest.mark.parametrize("answer", [patch_stream, sweep_stream, patch_attention, what_it_carries, estimate_heads])
 def test_a_right_answer_in_another_style_passes(answer):
     for seed in range(3):
         verdict = getattr(checks, answer.__name__)(answer, seed=seed)
         assert verdict.passed, verdict
+
+
+def test_a_counterfactual_that_moves_positions_is_named():
+    verdict = checks.what_it_carries(lambda experiment, clean: experiment(clean, clean.counterfactual("extra_s")))
+    assert verdict.kind == "raised" and "do not align" in verdict.message
+
+
+def test_always_the_same_word_is_not_enough():
+    for word in ("token", "position", "both", "neither"):
+        assert not checks.what_it_carries(lambda experiment, clean, word=word: word)
