@@ -92,12 +92,10 @@ def test_stubs_in_the_chapter_are_those_of_its_solutions(name):
 
 
 @pytest.mark.parametrize("name", WITH_EXERCISES)
-def test_chapter_ends_with_exercises_whose_checks_work(name):
+def test_chapter_has_exercises_whose_checks_work(name):
     found = exercises(NOTEBOOKS[name])
-    assert 3 <= len(found) <= 6
+    assert 3 <= len(found) <= 8
     assert [each.number for each in found] == [f"{int(name[:2])}.{i}" for i in range(1, len(found) + 1)]
-    stars = [each.text.source.splitlines()[0].count("★") for each in found]
-    assert stars == sorted(stars), "exercises grow in difficulty"
     for each in found:
         check = getattr(checks, each.check)
         assert (check.number, check.title) == (each.number, each.title)
