@@ -178,6 +178,12 @@ def names_also_of_other_words(data):
     return data.counterfactual("abc")[list(range(len(data)))[::-1]]
 
 
+def every_other_prompt(data):
+    new = list(data.counterfactual("abc"))
+    mixed = [new[i] if i % 2 else prompt for i, prompt in enumerate(data)]
+    return IOIDataset.from_prompts(random_model(), mixed)
+
+
 def a_distractor(data):
     return data.counterfactual("extra_io")
 
@@ -261,6 +267,7 @@ def only_a(clean, swapped):
         ("told_apart", another_draw_of_sentences, "more than names was changed"),
         ("told_apart", names_also_of_other_words, "more than names was changed"),
         ("told_apart", a_distractor, "the explanations agree, and more than names was changed"),
+        ("told_apart", every_other_prompt, "only some of the prompts decide"),
         ("source_effects", no_scale, "scale forgotten"),
         ("source_effects", no_attention, "attention forgotten"),
         ("source_effects", lengths, "length instead of projection"),

@@ -265,22 +265,23 @@ without_preference = Exercise(
 class _Choice(Exercise):
     """An exercise whose answer is a choice: what it does counts, not how it was made."""
 
-    outcome: Callable = None  # (the choice, *case) -> what it does
+    outcome: Callable = (
+        None  # (the choice, *case) -> what it does, a dictionary, which solution and misconceptions return
+    )
 
     def _measured(self, choose: Callable) -> Callable:
         @wraps(choose)
         def measured(*case):
             choice = choose(*case)
-            return None if choice is None or choice is ... else self.outcome(choice, *case)
+            known = choice is None or choice is ... or isinstance(choice, dict)  # nothing, or measured already
+            return choice if known else self.outcome(choice, *case)
 
         return measured
 
     def __call__(self, answer: Callable, seed: int = 0) -> Verdict:
         if isinstance(answer, Unwritten) or not callable(answer):
             return super().__call__(answer, seed)
-        wrong = tuple(Misconception(one.name, one.advice, self._measured(one.answer)) for one in self.misconceptions)
-        plain = Exercise(self.number, self.title, self._measured(self.solution), self.cases, wrong, self.tolerance)
-        verdict = plain(self._measured(answer), seed)
+        verdict = super().__call__(self._measured(answer), seed)
         if verdict.kind == "not written":
             wait_for(answer, self.number)
         return verdict
@@ -306,7 +307,7 @@ def _tokenizer():
     return random_model().tokenizer
 
 
-def _apart(choice: IOIDataset, data: IOIDataset) -> dict[str, bool]:
+def _apart(choice: IOIDataset, data: IOIDataset) -> dict[str, str | bool]:
     """What a choice of prompts does: do the two heads look elsewhere there, and did nothing but names change?"""
     if not isinstance(choice, IOIDataset):
         raise TypeError(f"return an IOIDataset, such as `data.counterfactual(kind)`, not {type(choice).__name__}.")
@@ -316,21 +317,28 @@ def _apart(choice: IOIDataset, data: IOIDataset) -> dict[str, bool]:
     if alike:
         names = _names_in(choice, _tokenizer()) & _names_in(data, _tokenizer())
         alike = bool((names | (choice.tokens == data.tokens).cpu()).all())
-    return {"the two explanations differ": bool((differ > 0.9).all()), "only names were changed": alike}
+    share = (differ > 0.9).double().mean().item()
+    where = {0.0: "on no prompt", 1.0: "on all prompts"}.get(share, "on some prompts")
+    return {"the two explanations differ": where, "only names were changed": alike}
 
 
-def _without_repetition(data: IOIDataset) -> IOIDataset:
-    return data.counterfactual("abc")
+def _without_repetition(data: IOIDataset) -> dict:
+    return _apart(data.counterfactual("abc"), data)
 
 
-def _other_sentences(data: IOIDataset) -> IOIDataset:
-    longer = IOIDataset.from_prompts(_tokenizer(), list(data)[::-1], data.bos, data.names).counterfactual("abc")
-    return longer[[*range(1, len(data)), 0]]
+def _one_of_them(data: IOIDataset) -> dict:
+    prompts = [*data.counterfactual("abc")[:1], *data[1:]]
+    return _apart(IOIDataset.from_prompts(_tokenizer(), prompts, data.bos, data.names), data)
+
+
+def _other_sentences(data: IOIDataset) -> dict:
+    turned = IOIDataset.from_prompts(_tokenizer(), list(data)[::-1], data.bos, data.names).counterfactual("abc")
+    return _apart(turned, data)
 
 
 def _choice_cases(seed: int) -> list[tuple]:
     model = random_model(seed % 3)
-    return [(random_data(model, n, seed=200 * seed + n),) for n in (6, 4)]
+    return [(random_data(model, n, seed=200 * seed + n),) for n in (6, 4, 3)]
 
 
 told_apart = _Choice(
@@ -343,7 +351,7 @@ told_apart = _Choice(
             "both explanations expect the same",
             "In your prompts the last name before END is still one that was there before. Both heads look at it, whichever "
             "explanation is true, so the result cannot decide. What would have to be different about that name?",
-            lambda data: data.counterfactual("swap_subject"),
+            lambda data: _apart(data.counterfactual("swap_subject"), data),
         ),
         Misconception(
             "more than names was changed",
@@ -355,7 +363,12 @@ told_apart = _Choice(
             "the explanations agree, and more than names was changed",
             "The last name is still a repeated one, and the sentence is not the same any more. Leave the words, and look at "
             "the name at S2: under which of the two explanations does it matter that it was there before?",
-            lambda data: data.counterfactual("extra_s"),
+            lambda data: _apart(data.counterfactual("extra_s"), data),
+        ),
+        Misconception(
+            "only some of the prompts decide",
+            "On the others both explanations expect the same, and they only blur the mean. Change every prompt.",
+            _one_of_them,
         ),
     ),
     outcome=_apart,
