@@ -1,5 +1,7 @@
 """The exercises of chapter 7: wrong answers as students write them are recognised, other right answers pass."""
 
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ RELATIVE = {
 }
 
 
-# 7.2
+# 7.5
 def count_by_listing(a, b):
     ways = [[]]
     for mlp in range(a, b):
@@ -46,7 +48,7 @@ WAYS = {
 }
 
 
-# 7.3 and 7.4, with functional style and other names than in the checks
+# 7.2 and 7.3, with functional style and other names than in the checks
 def z_at(layer):
     return f"blocks.{layer}.attn.hook_z"
 
@@ -166,6 +168,17 @@ def sender_still_new(model, base, source, sender, receiver, component):
     return diff(model.run_with_hooks(base.tokens, fwd_hooks=[z, (name, deliver)]), base)
 
 
+def end_only(model, base, source, sender, receiver, component):
+    """New at END, old elsewhere."""
+    old = outputs(model, base)[f"blocks.{receiver[0]}.attn.hook_{component}"].clone()
+    name, seen = f"blocks.{receiver[0]}.attn.hook_{component}", []
+    hooks = holding(model, base, source, sender)
+    model.run_with_hooks(base.tokens, fwd_hooks=[*hooks, (name, lambda value, hook: seen.append(value.clone()))])
+    for i, end in enumerate(base.pos["END"].tolist()):
+        old[i, end] = seen[-1][i, end]
+    return to_head(model, base, source, sender, receiver, component, put=old)
+
+
 TO_HEAD = {
     "receiver's input from the source run": own_input_of_the_source,
     "receiver patched with the sender's output": sender_output,
@@ -174,8 +187,29 @@ TO_HEAD = {
     "still frozen in pass four": frozen_to_the_end,
     "sender still new in pass four": sender_still_new,
     "whole layer receives": lambda *given: to_head(*given, all_heads=True),
+    "delivered at END only": end_only,
     "source and base exchanged": lambda model, base, source, *rest: to_head(model, source, base, *rest),
     "nothing delivered": lambda model, base, source, *rest: to_head(model, base, base, *rest),
+}
+
+
+# 7.4
+def with_first_names_exchanged(base):
+    """Without `swap_names`: the tokens at IO and S1 change places, word by word."""
+    new, rows = copy(base), torch.arange(len(base))
+    new.tokens = base.tokens.clone()
+    new.tokens[rows, base.pos["IO"]], new.tokens[rows, base.pos["S1"]] = (
+        base.tokens[rows, base.pos["S1"]],
+        base.tokens[rows, base.pos["IO"]],
+    )
+    return new
+
+
+SOURCES = {
+    "the repetition is gone": lambda base: base.counterfactual("abc", seed=5),
+    "the name at S2 is another": lambda base: base.counterfactual("swap_subject", seed=3),
+    "another name in the same place": lambda base: base.counterfactual("random_names", seed=7),
+    "nothing differs": lambda base: base[list(range(len(base)))],
 }
 
 RIGHT = [
@@ -187,12 +221,15 @@ RIGHT = [
     (checks.path_to_logits, right_with_the_library),
     (checks.path_to_head, right_to_head),
     (checks.path_to_head, right_head_with_the_library),
+    (checks.refuting_source, lambda base: base.counterfactual("swap_names", seed=9)),
+    (checks.refuting_source, with_first_names_exchanged),
 ]
 WRONG = {
     checks.relative_change: RELATIVE,
     checks.count_ways: WAYS,
     checks.path_to_logits: TO_LOGITS,
     checks.path_to_head: TO_HEAD,
+    checks.refuting_source: SOURCES,
 }
 
 
@@ -223,3 +260,8 @@ def test_nonsense_is_wrong_without_a_name():
         (checks.path_to_head, lambda model, base, source, *rest: torch.ones(len(base))),
     ):
         assert exercise(answer).kind == "wrong"
+
+
+def test_a_source_of_another_shape_is_refused_with_a_reason():
+    for choose in (lambda base: base[:2], lambda base: base.counterfactual("extra_s"), lambda base: "swap_names"):
+        assert checks.refuting_source(choose).kind == "raised"

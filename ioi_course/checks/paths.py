@@ -1,16 +1,19 @@
 """The exercises of chapter 7."""
 
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, wraps
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
+from ioi_course.checks.core import Exercise, Misconception, Verdict, random_data, random_model
 from ioi_course.metrics import logit_diff
 from ioi_course.prompts import IOIDataset
+from ioi_course.waiting import Unwritten, wait_for
 
-__all__ = ["relative_change", "count_ways", "path_to_logits", "path_to_head"]
+__all__ = ["relative_change", "count_ways", "path_to_logits", "path_to_head", "refuting_source"]
 
 
 def _relative_change(
@@ -88,7 +91,7 @@ def _count_ways(sender_layer: int, receiver_layer: int) -> int:
 
 
 count_ways = Exercise(
-    number="7.2",
+    number="7.5",
     title="How many ways",
     solution=_count_ways,
     cases=lambda seed: [(0, 1), (0, 4), (2, 7), (7, 9), (9, 12), (3 + seed % 3, 10 + seed % 2)],
@@ -216,7 +219,7 @@ def _logit_cases(seed: int) -> list[tuple]:
 
 
 path_to_logits = Exercise(
-    number="7.3",
+    number="7.2",
     title="One sender to the logits",
     solution=_path_to_logits,
     cases=_logit_cases,
@@ -314,6 +317,12 @@ def _sends_again(model, base, source, sender, receiver, component):
     return _deliver(model, base, hooks, receiver, component, also=hooks[-1:])
 
 
+def _at_end_only(model, base, source, sender, receiver, component):
+    at = torch.arange(len(base)), base.pos["END"]
+    hooks = _pass_three(model, base, source, sender)
+    return _deliver(model, base, hooks, receiver, component, index=lambda head: (*at, head))
+
+
 def _head_cases(seed: int) -> list[tuple]:
     chosen = (
         ((0, 1), (1, 2), "q", 3),
@@ -326,7 +335,7 @@ def _head_cases(seed: int) -> list[tuple]:
 
 
 path_to_head = Exercise(
-    number="7.4",
+    number="7.3",
     title="One sender to one receiver",
     solution=_path_to_head,
     cases=_head_cases,
@@ -373,6 +382,12 @@ path_to_head = Exercise(
             ),
         ),
         Misconception(
+            "delivered at END only",
+            "Only END of the receiver's input is new. Others read its keys and values, and later heads its output, at "
+            "every position: deliver all of them.",
+            _at_end_only,
+        ),
+        Misconception(
             "source and base exchanged",
             "You ran the source prompts with the base run's message. Run the base prompts; the message alone comes from "
             "the source.",
@@ -385,4 +400,86 @@ path_to_head = Exercise(
             lambda model, base, source, sender, receiver, component: _read(model, base, []),
         ),
     ),
+)
+
+
+@dataclass(frozen=True, repr=False)
+class _Chosen(Exercise):
+    """An exercise whose answer is a choice: what it does counts, not how it was made."""
+
+    outcome: Callable = None  # (the choice, *case) -> what it does
+
+    def _measured(self, choose: Callable) -> Callable:
+        @wraps(choose)
+        def measured(*case):
+            choice = choose(*case)
+            return None if choice is None or choice is ... else self.outcome(choice, *case)
+
+        return measured
+
+    def __call__(self, answer: Callable, seed: int = 0) -> Verdict:
+        if isinstance(answer, Unwritten) or not callable(answer):
+            return super().__call__(answer, seed)
+        wrong = tuple(Misconception(one.name, one.advice, self._measured(one.answer)) for one in self.misconceptions)
+        plain = Exercise(self.number, self.title, self._measured(self.solution), self.cases, wrong, self.tolerance)
+        verdict = plain(self._measured(answer), seed)
+        if verdict.kind == "not written":
+            wait_for(answer, self.number)
+        return verdict
+
+
+def _messages(data: IOIDataset, at: Tensor) -> dict[str, Tensor]:
+    """What three senders written by hand say at these positions: a flag, a token, and the place of its twin."""
+    tokens, rows, place = data.tokens.cpu(), torch.arange(len(data)), torch.arange(data.tokens.shape[1])
+    twin = (tokens == tokens[rows, at][:, None]) & (place < at[:, None])
+    return {"flag": twin.any(dim=1), "token": tokens[rows, at], "place": twin.int().argmax(dim=1)}
+
+
+def _news(choice: IOIDataset, base: IOIDataset) -> dict[str, bool]:
+    """Which of the three senders at S2 say the same in both runs, in every prompt."""
+    if not isinstance(choice, IOIDataset):
+        raise TypeError(f"return an IOIDataset, such as `base.counterfactual(kind)`, not {type(choice).__name__}.")
+    if choice.tokens.shape != base.tokens.shape or not torch.equal(choice.lengths, base.lengths):
+        raise ValueError(
+            "your prompts have another number or length than the base's, so no message can be carried over."
+        )
+    at = base.pos["S2"].cpu()
+    old, new = _messages(base, at), _messages(choice, at)
+    return {
+        "that it is repeated stays": bool((old["flag"] == new["flag"]).all()),
+        "which name it is stays": bool((old["token"] == new["token"]).all()),
+        "where it was changes": bool((old["place"] != new["place"]).all()),
+    }
+
+
+refuting_source = _Chosen(
+    number="7.4",
+    title="Refute a reading of an edge",
+    solution=lambda base: base.counterfactual("swap_names"),
+    cases=lambda seed: [(random_data(random_model(seed % 3), n, seed=100 * seed + n),) for n in (6, 4)],
+    misconceptions=(
+        Misconception(
+            "the repetition is gone",
+            "In your source S2 is no longer a repeated name. A sender that says only 'repeated' changes there too, so a "
+            "large effect would refute nothing. Keep what the claim speaks of, and change something else.",
+            lambda base: base.counterfactual("abc"),
+        ),
+        Misconception(
+            "the name at S2 is another",
+            "Another name is repeated in your source. An effect would show that more than 'repeated' is said, but not "
+            "whether it is the name or its place. Keep the name at S2.",
+            lambda base: base.counterfactual("swap_subject"),
+        ),
+        Misconception(
+            "another name in the same place",
+            "You changed the name and left its place. An effect would be about the name; asked for is the place.",
+            lambda base: base.counterfactual("random_names"),
+        ),
+        Misconception(
+            "nothing differs",
+            "Your source tells S2 what the base does: every path between them carries nothing.",
+            lambda base: base,
+        ),
+    ),
+    outcome=_news,
 )
