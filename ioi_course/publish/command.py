@@ -64,7 +64,7 @@ def run(
     jobs, start, stopped = min(jobs or default_jobs(), len(paths)), time.perf_counter(), False
     try:
         _execute(course_run, jobs)
-        if CIRCUIT_CHAPTER in course_run.outcomes:
+        if CIRCUIT_CHAPTER in course_run.outcomes and resolved in WITH_CIRCUIT:
             _write_circuit_page(course_run.out, resolved)
     except KeyboardInterrupt:
         stopped = True
@@ -110,6 +110,7 @@ def _tell(course_run: CourseRun, index: Path, took: str) -> None:
 
 
 CIRCUIT_CHAPTER = "12_the_circuit"  # the circuit's page is made along with it
+WITH_CIRCUIT = ("synthetic", "gpt2-small")  # elsewhere a circuit has to be found first: `ioi-course circuit-page`
 
 
 def _write_circuit_page(folder: Path, model: str) -> Page | None:
