@@ -30,7 +30,7 @@ RELATIVE = {
 }
 
 
-# 7.5
+# 7.4
 def count_by_listing(a, b):
     ways = [[]]
     for mlp in range(a, b):
@@ -193,7 +193,7 @@ TO_HEAD = {
 }
 
 
-# 7.4
+# 7.5
 def with_first_names_exchanged(base):
     """Without `swap_names`: the tokens at IO and S1 change places, word by word."""
     new, rows = copy(base), torch.arange(len(base))

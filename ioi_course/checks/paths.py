@@ -91,7 +91,7 @@ def _count_ways(sender_layer: int, receiver_layer: int) -> int:
 
 
 count_ways = Exercise(
-    number="7.5",
+    number="7.4",
     title="How many ways",
     solution=_count_ways,
     cases=lambda seed: [(0, 1), (0, 4), (2, 7), (7, 9), (9, 12), (3 + seed % 3, 10 + seed % 2)],
@@ -453,7 +453,7 @@ def _news(choice: IOIDataset, base: IOIDataset) -> dict[str, bool]:
 
 
 refuting_source = _Chosen(
-    number="7.4",
+    number="7.5",
     title="Refute a reading of an edge",
     solution=lambda base: base.counterfactual("swap_names"),
     cases=lambda seed: [(random_data(random_model(seed % 3), n, seed=100 * seed + n),) for n in (6, 4)],
