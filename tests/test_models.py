@@ -423,7 +423,7 @@ def test_full_disk(hub, monkeypatch):
 def test_environment_variables_of_the_hub(hub, tmp_path):
     """HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE work from outside, progress is shown, and the cache then serves alone."""
     code = "from ioi_course.models import *; print(model_name(load_model(device='cpu')))"
-    env = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    env = {key: value for key, value in os.environ.items() if not key.lower().endswith(("_proxy", "_offline"))}
     env |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "IOI_COURSE_MODEL": ""}
     env["TQDM_POSITION"] = "-1"  # the hub's way to ask for bars where there is no terminal
     run = {"capture_output": True, "text": True, "timeout": 60, "check": True}
