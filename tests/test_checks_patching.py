@@ -491,9 +491,8 @@ def patch_attention(model, data, tokens, cache, layer, head):
 
 def what_it_carries(experiment, clean):
     one_fixed = {"position": "swap_names", "token": "random_names"}
-    found = {
-        what for what, kind in one_fixed.items() if not -0.1 < experiment(clean, clean.counterfactual(kind, 5)) < 0.1
-    }
+    effects = {what: experiment(clean, clean.counterfactual(kind, 5)) for what, kind in one_fixed.items()}
+    found = [what for what, effect in effects.items() if not -0.1 < effect < 0.1]
     return "both" if len(found) == 2 else (found or ["neither"])[0]
 
 
