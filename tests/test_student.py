@@ -147,7 +147,8 @@ def test_run_all_never_stops(name, tmp_path, monkeypatch, kernel):
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(nb, timeout=300, kernel_name=kernel, resources=resources).execute()  # raises otherwise
     for cell in nb.cells:
-        if cell.source.startswith("# Needs your answer"):
+        used = cell.source.startswith("# Needs your answer")
+        if used and not all(isinstance(node, ast.FunctionDef) for node in ast.parse(cell.source).body):
             said = "".join(output.get("text", "") for output in cell.outputs)
             assert re.search(r"This cell waits for exercise \d+\.\d+\.", said), cell.source
 
