@@ -124,6 +124,7 @@ class Predictions:
         """Set the result beside the guess."""
         if key not in self.made:
             raise ValueError(f"There is no prediction {key!r}; there are: {', '.join(self.made) or 'none yet'}.")
+        _shown(measured)  # a result that waits for an exercise says so here, and not when it is displayed
         one = self.made[key]
         one.measured, one.within = measured, within
         return one

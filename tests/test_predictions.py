@@ -60,6 +60,15 @@ def test_a_cell_may_run_again(predict):
     assert not predict.made["6.a"].changed and "1 came out as you said" in repr(predict.ledger())
 
 
+def test_a_result_that_waits_says_so_at_once(predict):
+    from ioi_course.waiting import Unwritten, Waiting
+
+    predict("6.a", 4, "What?")
+    with pytest.raises(Waiting, match="exercise 6.2"):
+        predict.score("6.a", Unwritten("6.2"))
+    assert predict.made["6.a"].measured is ... and "What?" in repr(predict.ledger())
+
+
 def test_slips_of_the_author_are_errors(predict):
     with pytest.raises(ValueError, match="'6.a'"):
         predict("7.a", 1, "What?")

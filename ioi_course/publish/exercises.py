@@ -138,12 +138,14 @@ def student_edition(
 
 
 def _names(source: str) -> set[str]:
-    """The names that a cell uses; a word in a text or a comment is none. Empty for a cell that is not plain Python."""
+    """The names that a cell uses: no words in texts, no parameters. Empty for a cell that is not plain Python."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
         return set()
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    nodes = list(ast.walk(tree))
+    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return used - {node.arg for node in nodes if isinstance(node, ast.arg)}
 
 
 def _order(number: str) -> tuple[int, ...]:
