@@ -55,7 +55,7 @@ def run_nbval(path: Path, threads: int, kernel: str) -> subprocess.CompletedProc
         str(path.parent),
     ]
     command += ["-c", os.devnull, path.name]
-    return subprocess.run(command, cwd=path.parent, env=env, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=path.parent, env=env, capture_output=True, text=True, timeout=1200)
 
 
 @pytest.mark.parametrize("name", EVERY)
