@@ -16,7 +16,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["cells", "transformer_lens", "ioi_course.checks", "ioi_course.universality"])
 
 
-def run_cells(path: Path, model: str, timeout: float = 600) -> str | None:
+def run_cells(path: Path, model: str, timeout: float = 1200) -> str | None:
     """Run a notebook's code cells on a model: the first failing cell with its traceback, None if all pass."""
     receiver, sender = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=_run, args=(sender, path, model))
