@@ -126,7 +126,7 @@ _EDGES = (
     *(Edge(mover, "logits", "residual") for mover in _MOVERS),
 )
 
-
+# %% ../nbs/library/measured.ipynb #d2a311d0
 def measured_circuit(
     model,  # a TransformerBridge
     data: IOIDataset,

@@ -94,7 +94,6 @@ class Prediction:
 # %% ../nbs/library/predictions.ipynb #83953bfb
 class Predictions:
     """What a reader expects in one chapter: call it to ask, `score` after the measurement, `ledger` at the end."""
-
     def __init__(self, chapter: str):  # its number, the first part of every key
         self.chapter = str(chapter)
         self.made: dict[str, Prediction] = {}

@@ -18,17 +18,9 @@ from .plots.core import head_name
 from .roles import Head
 from .shown import Shown
 
-# %% ../nbs/library/selection.ipynb #ecfb4666
-@dataclass(frozen=True, eq=False, repr=False)
-class Counted(Shown):
-    """Which effects count, by the rule of `that_count`; shows itself as a table of those."""
-
-    mean: Float[Tensor, "layer head"]  # the effect, averaged over draws and prompts
-    over_prompts: Float[Tensor, "layer head"]  # its standard error over prompts
-    over_draws: Float[Tensor, "layer head"] | None  # and over draws of the counterfactual, where there are several
-    total: float  # the whole effect, in the unit of the mean
-    k: float
-    share: float
+# %% ../nbs/library/selection.ipynb #ca071943
+class _Chosen(Shown):
+    """What follows from means, errors and the rule: which effects count."""
 
     @property
     def mask(self) -> Tensor:
@@ -54,6 +46,18 @@ class Counted(Shown):
     def lowering(self) -> list[Head]:
         """Those of them with a negative effect."""
         return [head for head in self.heads if self.mean[head] < 0]
+
+# %% ../nbs/library/selection.ipynb #ecfb4666
+@dataclass(frozen=True, eq=False, repr=False)
+class Counted(_Chosen):
+    """Which effects count, by the rule of `that_count`; shows itself as a table of those."""
+
+    mean: Float[Tensor, "layer head"]  # the effect, averaged over draws and prompts
+    over_prompts: Float[Tensor, "layer head"]  # its standard error over prompts
+    over_draws: Float[Tensor, "layer head"] | None  # and over draws of the counterfactual, where there are several
+    total: float  # the whole effect, in the unit of the mean
+    k: float
+    share: float
 
     def table(self) -> pd.DataFrame:
         """A row per head that counts: effect, its errors, its share of the whole."""

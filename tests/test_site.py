@@ -15,13 +15,13 @@ import yaml
 from typer.testing import CliRunner
 
 from ioi_course import checks, cli, plots
-from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import Exercise
 from ioi_course.project import find_root, settings
 from ioi_course.publish.exercises import exercises
 from ioi_course.publish.made_pages import EXPORTED, described, pictures
 from ioi_course.publish.run import chapter_name, chapters
 from ioi_course.publish.site import PageHead
+from ioi_course.roles import PAPER
 
 ROOT = find_root()
 NBS = ROOT / "nbs"
@@ -264,13 +264,13 @@ def test_exercises_are_listed(staged):
 
 
 def test_first_page_fits_a_screen():
-    """What one learns, where to begin and the circuit as it is drawn from the answer key, in few words."""
+    """What one learns, where to begin and the circuit as it was published, in few words."""
     first = NOTEBOOKS["index"].cells[0].source
     words = re.sub(r"!\[[^\]]*\]\(.*?\)|\]\(.*?\)", "", first).split()
     assert len(words) < 210
     assert "learn to" in first and "(00_setup.ipynb)" in first
     picture = re.search(r"!\[([^\]]{100,})\]\((images/\S+)\)", first)
-    assert (NBS / picture[2]).read_text(encoding="utf-8").strip() == plots.circuit_diagram(CIRCUIT).svg
+    assert (NBS / picture[2]).read_text(encoding="utf-8").strip() == plots.circuit_diagram(PAPER).svg
 
 
 # The instructor guide

@@ -259,7 +259,7 @@ class Misconception:
     advice: str  # to the student: what is off and where to look, without giving the line away
     answer: Callable  # the function as somebody with this misconception writes it
 
-
+# %% ../../nbs/library/checks/core.ipynb #8ac51612
 @dataclass(frozen=True, repr=False)
 class Exercise:
     """A check: call it with a student's function, and it returns a `Verdict`."""

@@ -67,7 +67,7 @@ def _label_box(x: float, y: float, name: str, side: str) -> tuple[float, float, 
 def _apart(one: Sequence[float], two: Sequence[float]) -> bool:
     return one[2] <= two[0] or two[2] <= one[0] or one[3] <= two[1] or two[3] <= one[1]
 
-
+# %% ../../nbs/library/plots/charts.ipynb #a929ff56
 @dataclass(frozen=True)
 class _Chart:
     """Where the points of a chart lie, in pixels."""
@@ -109,21 +109,22 @@ class _Chart:
         across = (x - x0) / (x1 - x0) * (width or self.width)
         return self.left + across, self.top + (y1 - y) / (y1 - y0) * self.height
 
-    def beside(self) -> dict[str, str]:
-        """On which side of its point each label stands; a label that would lie on another has none."""
-        where = {n: (x, y) for s in self.series for n, x, y in zip(s.labels, s.x, s.y, strict=True) if n in self.named}
-        taken, sides = [], {}
-        for name in (name for name in self.named if name in where):
-            for side in _SIDES:
-                boxes = [_label_box(*self.place(*where[name], wide), name, side) for wide in (210, self.width, 800)]
-                low = self.top + self.height
-                inside = all(self.left < box[0] and self.top <= box[1] and box[3] < low for box in boxes)
-                apart = all(_apart(one, two) for other in taken for one, two in zip(boxes, other, strict=True))
-                if inside and apart:
-                    taken.append(boxes)
-                    sides[name] = side
-                    break
-        return sides
+# %% ../../nbs/library/plots/charts.ipynb #0e4097b0
+def _beside(chart: _Chart) -> dict[str, str]:
+    """On which side of its point each label stands; a label that would lie on another has none."""
+    where = {n: (x, y) for s in chart.series for n, x, y in zip(s.labels, s.x, s.y, strict=True) if n in chart.named}
+    taken, sides = [], {}
+    for name in (name for name in chart.named if name in where):
+        for side in _SIDES:
+            boxes = [_label_box(*chart.place(*where[name], wide), name, side) for wide in (210, chart.width, 800)]
+            low = chart.top + chart.height
+            inside = all(chart.left < box[0] and chart.top <= box[1] and box[3] < low for box in boxes)
+            apart = all(_apart(one, two) for other in taken for one, two in zip(boxes, other, strict=True))
+            if inside and apart:
+                taken.append(boxes)
+                sides[name] = side
+                break
+    return sides
 
 # %% ../../nbs/library/plots/charts.ipynb #58b43992
 def _chart_axes(chart: _Chart) -> Iterator[str]:
@@ -144,7 +145,7 @@ def _chart_axes(chart: _Chart) -> Iterator[str]:
 # %% ../../nbs/library/plots/charts.ipynb #108fa0aa
 def _chart_series(chart: _Chart) -> Iterator[str]:
     """The points of a chart, the lines through them and the labels beside them."""
-    sides = chart.beside()
+    sides = _beside(chart)
     for series in chart.series:
         places = [chart.place(x, y) for x, y in zip(series.x, series.y, strict=True)]
         if chart.x_labels:
@@ -178,7 +179,7 @@ def _chart_figure(chart: _Chart, frame: _Frame) -> go.Figure:
     bottom = chart.bottom + 22
     size = chart.left + chart.width + chart.right, chart.top + chart.height + bottom
     figure = go.Figure(layout=_layout(frame, *size, chart.left, chart.right, chart.top, bottom))
-    sides = chart.beside()
+    sides = _beside(chart)
     hover = "%{customdata}<br>%{y}" if chart.x_labels else "%{customdata}<br>%{x}, %{y}"
     for series in chart.series:
         labels = [_plain(label) for label in series.labels]

@@ -203,7 +203,6 @@ def _script(library: str, cdn: str, spec: dict) -> str:
 @dataclass(frozen=True, repr=False)
 class Plot:
     """A plot that shows itself as a cell's last value: interactive where scripts run, else a picture and a table."""
-
     summary: str  # one line of text, which is what a terminal shows
     table: pd.DataFrame  # the numbers as they are plotted
     svg: str  # the static picture

@@ -346,7 +346,7 @@ def lens(
     )
     return Picture("The logit lens", (_panel(340, end + 12, "The logit lens", alt, parts),), alt)
 
-
+# %% ../../nbs/library/plots/pictures.ipynb #874fad63
 def sum_of_parts(
     parts: Mapping[str, float],  # what each part adds, in the order of the bars
     unit: str = "logits",
