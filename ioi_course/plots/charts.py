@@ -71,7 +71,6 @@ def _apart(one: Sequence[float], two: Sequence[float]) -> bool:
 @dataclass(frozen=True)
 class _Chart:
     """Where the points of a chart lie, in pixels."""
-
     series: list[_Series]
     x_title: str
     y_title: str
