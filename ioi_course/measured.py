@@ -22,7 +22,7 @@ from .models import model_name
 from .plots import head_name
 from .progress import _bar
 from .prompts import IOIDataset
-from .roles import Circuit, Edge, Head
+from .roles import PAPER, Circuit, Head
 from .selection import that_count
 
 # %% ../nbs/library/measured.ipynb #fb3c54ea
@@ -107,25 +107,6 @@ def _backups(search: _Search) -> None:
     writes = out.direct_after.double().mean(dim=0) > 0  # a negative head that takes less back is no backup
     search.name("backup name mover", found.mean, found.mask & (found.mean > 0) & writes, search.late)
 
-# %% ../nbs/library/measured.ipynb #6a694480
-_POSITIONS = {
-    "previous token": "S1+1",
-    "duplicate token": "S2",
-    "induction": "S2",
-    "S-inhibition": "END",
-    "name mover": "END",
-    "negative name mover": "END",
-    "backup name mover": "END",
-}
-_MOVERS = [role for role in _POSITIONS if role.endswith("name mover")]
-_EDGES = (
-    Edge("previous token", "induction", "k"),
-    Edge("duplicate token", "S-inhibition", "v"),
-    Edge("induction", "S-inhibition", "v"),
-    *(Edge("S-inhibition", mover, "q") for mover in _MOVERS),
-    *(Edge(mover, "logits", "residual") for mover in _MOVERS),
-)
-
 # %% ../nbs/library/measured.ipynb #d2a311d0
 def measured_circuit(
     model,  # a TransformerBridge
@@ -145,6 +126,6 @@ def measured_circuit(
         _repetition(search, attention)
         _backups(search)
     source = "measured" + (f"; none passes as {', '.join(search.nearest)}: the nearest" if search.nearest else "")
-    roles = {role: search.roles[role] for role in _POSITIONS}
+    roles = {role: search.roles[role] for role in PAPER.roles}
     shape = model.cfg.n_layers, model.cfg.n_heads
-    return Circuit(roles, _POSITIONS, _EDGES, model_name(model), source, *shape)
+    return Circuit(roles, PAPER.positions, PAPER.edges, model_name(model), source, *shape)

@@ -235,9 +235,9 @@ def test_the_solution_passes_and_every_misconception_is_told_apart(name, seed):
     assert exercise(exercise.solution, seed)
     assert len(exercise.misconceptions) >= 4
     assert len({one.name for one in exercise.misconceptions}) == len(exercise.misconceptions)
-    answers = {"solution": [run(exercise.solution, case) for case in cases]}
+    answers = {"solution": [run(exercise.solution, case, exercise.outcome) for case in cases]}
     for one in exercise.misconceptions:
-        answers[one.name] = [run(one.answer, case) for case in cases]
+        answers[one.name] = [run(one.answer, case, exercise.outcome) for case in cases]
         verdict = exercise(one.answer, seed)
         assert verdict.misconception == one.name, verdict
     for (one, left), (other, right) in combinations(answers.items(), 2):
@@ -247,7 +247,8 @@ def test_the_solution_passes_and_every_misconception_is_told_apart(name, seed):
 
 def test_cases_are_the_same_for_the_same_seed():
     for exercise in EXERCISES.values():
-        first, second = ([run(exercise.solution, case) for case in exercise.cases(3)] for _ in range(2))
+        twice = (exercise.cases(3) for _ in range(2))
+        first, second = ([run(exercise.solution, case, exercise.outcome) for case in cases] for cases in twice)
         assert all(same(a, b, 0) for a, b in zip(first, second, strict=True)), exercise
 
 
@@ -258,6 +259,19 @@ def test_a_wrong_answer_shows_its_case():
     assert dict(verdict.case) == {"x": "[1.0, 1.0, 1.0]", "n": "2", "yours": "3.0", "expected": "6.0"}
     assert "\n  x: [1.0, 1.0, 1.0]" in repr(verdict) and "<dt>yours</dt><dd><code>3.0" in verdict._repr_html_()
     assert exercise(lambda x, n: x.sum() * n).case == ()
+
+
+def test_a_choice_is_judged_by_what_it_does():
+    """And what it does cannot be handed in: the outcome is measured on whatever the answer returns."""
+    def outcome(choice, n):
+        if not isinstance(choice, str):
+            raise TypeError("return a word")
+        return len(choice) == n
+
+    longer = Misconception("too long", "Count again.", lambda n: "x" * (n + 1))
+    exercise = Exercise("9.9", "A word", lambda n: "x" * n, lambda seed: [(2,), (3,)], (longer,), outcome=outcome)
+    assert exercise(lambda n: "y" * n) and exercise(lambda n: "").misconception == "too long"
+    assert exercise(lambda n: True).kind == "raised" and exercise(lambda n: None).kind == "not written"
 
 
 def test_a_misconception_shows_its_case_too():

@@ -365,6 +365,8 @@ def test_prompts_count_by_what_they_do(answer):
 
 def test_a_choice_that_is_none_says_so():
     assert checks.told_apart(lambda data: None).kind == "not written"
+    right = {"the two explanations differ": "on all prompts", "only names were changed": True}
+    assert checks.told_apart(lambda data: right).kind == "raised", "the result itself is no choice of prompts"
     verdict = checks.told_apart(lambda data: "abc")
     assert verdict.kind == "raised" and "IOIDataset" in verdict.message, verdict
     assert checks.told_apart(lambda: None).kind == "raised"

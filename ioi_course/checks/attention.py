@@ -1,17 +1,12 @@
 """Checks of chapter 5: attention patterns, what would explain them, and what they carry."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ioi_course.attention import by_roles
-from ioi_course.checks.core import Exercise, Misconception, Verdict, random_data, random_model
+from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
 from ioi_course.prompts import IOIDataset
-from ioi_course.waiting import Unwritten, wait_for
 
 __all__ = ["pattern_by_hand", "from_end", "without_preference", "told_apart", "source_effects", "role_and_place"]
 
@@ -261,32 +256,6 @@ without_preference = Exercise(
 )
 
 
-@dataclass(frozen=True, repr=False)
-class _Choice(Exercise):
-    """An exercise whose answer is a choice: what it does counts, not how it was made."""
-
-    outcome: Callable = (
-        None  # (the choice, *case) -> what it does, a dictionary, which solution and misconceptions return
-    )
-
-    def _measured(self, choose: Callable) -> Callable:
-        @wraps(choose)
-        def measured(*case):
-            choice = choose(*case)
-            known = choice is None or choice is ... or isinstance(choice, dict)  # nothing, or measured already
-            return choice if known else self.outcome(choice, *case)
-
-        return measured
-
-    def __call__(self, answer: Callable, seed: int = 0) -> Verdict:
-        if isinstance(answer, Unwritten) or not callable(answer):
-            return super().__call__(answer, seed)
-        verdict = super().__call__(self._measured(answer), seed)
-        if verdict.kind == "not written":
-            wait_for(answer, self.number)
-        return verdict
-
-
 def _names_in(data: IOIDataset, tokenizer) -> Tensor:
     names = torch.tensor([tokenizer.encode(f" {name}", add_special_tokens=False)[0] for name in data.names])
     return torch.isin(data.tokens.cpu(), names)
@@ -322,18 +291,13 @@ def _apart(choice: IOIDataset, data: IOIDataset) -> dict[str, str | bool]:
     return {"the two explanations differ": where, "only names were changed": alike}
 
 
-def _without_repetition(data: IOIDataset) -> dict:
-    return _apart(data.counterfactual("abc"), data)
-
-
-def _one_of_them(data: IOIDataset) -> dict:
+def _one_of_them(data: IOIDataset) -> IOIDataset:
     prompts = [*data.counterfactual("abc")[:1], *data[1:]]
-    return _apart(IOIDataset.from_prompts(_tokenizer(), prompts, data.bos, data.names), data)
+    return IOIDataset.from_prompts(_tokenizer(), prompts, data.bos, data.names)
 
 
-def _other_sentences(data: IOIDataset) -> dict:
-    turned = IOIDataset.from_prompts(_tokenizer(), list(data)[::-1], data.bos, data.names).counterfactual("abc")
-    return _apart(turned, data)
+def _other_sentences(data: IOIDataset) -> IOIDataset:
+    return IOIDataset.from_prompts(_tokenizer(), list(data)[::-1], data.bos, data.names).counterfactual("abc")
 
 
 def _choice_cases(seed: int) -> list[tuple]:
@@ -341,17 +305,17 @@ def _choice_cases(seed: int) -> list[tuple]:
     return [(random_data(model, n, seed=200 * seed + n),) for n in (6, 4, 3)]
 
 
-told_apart = _Choice(
+told_apart = Exercise(
     number="5.4",
     title="Tell two explanations apart",
-    solution=_without_repetition,
+    solution=lambda data: data.counterfactual("abc"),
     cases=_choice_cases,
     misconceptions=(
         Misconception(
             "both explanations expect the same",
             "In your prompts the last name before END is still one that was there before. Both heads look at it, whichever "
             "explanation is true, so the result cannot decide. What would have to be different about that name?",
-            lambda data: _apart(data.counterfactual("swap_subject"), data),
+            lambda data: data.counterfactual("swap_subject"),
         ),
         Misconception(
             "more than names was changed",
@@ -363,7 +327,7 @@ told_apart = _Choice(
             "the explanations agree, and more than names was changed",
             "The last name is still a repeated one, and the sentence is not the same any more. Leave the words, and look at "
             "the name at S2: under which of the two explanations does it matter that it was there before?",
-            lambda data: _apart(data.counterfactual("extra_s"), data),
+            lambda data: data.counterfactual("extra_s"),
         ),
         Misconception(
             "only some of the prompts decide",

@@ -159,13 +159,18 @@ def _line(error: BaseException, function: Callable) -> str:
     return f", at the line `{linecache.getline(frames[-1].filename, frames[-1].lineno).strip()}`" if frames else ""
 
 # %% ../../nbs/library/checks/core.ipynb #c34ea63f
-def run(function: Callable, case: Sequence[Any]) -> Any:
-    """What the function returns for copies of the arguments, in plain form; raises `Stopped` without a result."""
+def run(function: Callable, case: Sequence[Any], outcome: Callable | None = None) -> Any:
+    """What the function returns for copies of the arguments, in plain form; raises `Stopped` without a result.
+
+    With `outcome` the function returns a choice, and what counts is what that does: `outcome(choice, *case)`.
+    """
     arguments = [_copy(value) for value in case]
     models = [value for value in case if isinstance(value, TransformerBridge)]
     try:
         with torch.random.fork_rng(devices=[]):
             result = function(*arguments)
+            if outcome is not None and result is not None and result is not ...:
+                result = outcome(result, *case)
     except NotImplementedError as error:
         raise Stopped("not written", "not written yet.") from error
     except Exception as error:
@@ -270,6 +275,7 @@ class Exercise:
     cases: Callable[[int], Sequence[tuple]]  # seed -> arguments of one call each
     misconceptions: tuple[Misconception, ...]
     tolerance: float = 1e-4  # see `same`
+    outcome: Callable | None = None  # where the answer is a choice: (choice, *case) -> what it does, which is compared
 
     def __repr__(self) -> str:
         return f"Exercise {self.number} · {self.title}"
@@ -287,7 +293,7 @@ class Exercise:
         cases = list(self.cases(seed))
         try:
             _check_parameters(answer, self.solution, cases[0])
-            mine = [run(answer, case) for case in cases]
+            mine = [run(answer, case, self.outcome) for case in cases]
         except Stopped as stopped:
             if stopped.kind == "not written":
                 wait_for(answer, self.number)
@@ -305,7 +311,7 @@ def _check_parameters(answer: Callable, solution: Callable, case: tuple) -> None
 
 def _judge(exercise: Exercise, mine: list[Any], cases: list[tuple]) -> tuple[str, str, str | None, tuple]:
     """Kind, message and misconception for a student's results on all cases, and the first case that failed."""
-    expected = [run(exercise.solution, case) for case in cases]
+    expected = [run(exercise.solution, case, exercise.outcome) for case in cases]
     wrong = [i for i in range(len(cases)) if not same(mine[i], expected[i], exercise.tolerance)]
     if not wrong:
         return "passed", f"passed on {len(cases)} hidden cases.", None, ()
@@ -314,7 +320,7 @@ def _judge(exercise: Exercise, mine: list[Any], cases: list[tuple]) -> tuple[str
     case = [(name, short(value)) for name, value in zip(names, cases[first], strict=False)]
     case = (*case, ("yours", short(mine[first])), ("expected", short(expected[first])))
     for one in exercise.misconceptions:
-        if _explains(one, mine, cases, exercise.tolerance):
+        if _explains(one, mine, cases, exercise):
             return "misconception", f"{one.name}. {one.advice}", one.name, case
     right = f"right on {len(cases) - len(wrong)} of {len(cases)} cases. "
     if all(isinstance(result, Tensor) and not result.ndim for result in [*mine, *expected]):
@@ -322,9 +328,10 @@ def _judge(exercise: Exercise, mine: list[Any], cases: list[tuple]) -> tuple[str
     return "wrong", f"{right}Case {first + 1}: {clue(mine[first], expected[first])}", None, case
 
 # %% ../../nbs/library/checks/core.ipynb #9923b7a3
-def _explains(one: Misconception, mine: list[Any], cases: list[tuple], tolerance: float) -> bool:
+def _explains(one: Misconception, mine: list[Any], cases: list[tuple], exercise: Exercise) -> bool:
+    wrong = (run(one.answer, case, exercise.outcome) for case in cases)
     try:
-        return all(same(result, run(one.answer, case), tolerance) for result, case in zip(mine, cases, strict=True))
+        return all(same(*pair, exercise.tolerance) for pair in zip(mine, wrong, strict=True))
     except Stopped:
         return False
 

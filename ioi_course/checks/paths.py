@@ -1,17 +1,14 @@
 """The exercises of chapter 7."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ioi_course.checks.core import Exercise, Misconception, Verdict, random_data, random_model
+from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
 from ioi_course.metrics import logit_diff
 from ioi_course.prompts import IOIDataset
-from ioi_course.waiting import Unwritten, wait_for
 
 __all__ = ["relative_change", "count_ways", "path_to_logits", "path_to_head", "refuting_source"]
 
@@ -403,31 +400,6 @@ path_to_head = Exercise(
 )
 
 
-@dataclass(frozen=True, repr=False)
-class _Chosen(Exercise):
-    """An exercise whose answer is a choice: what it does counts, not how it was made."""
-
-    outcome: Callable = None  # (the choice, *case) -> what it does
-
-    def _measured(self, choose: Callable) -> Callable:
-        @wraps(choose)
-        def measured(*case):
-            choice = choose(*case)
-            return None if choice is None or choice is ... else self.outcome(choice, *case)
-
-        return measured
-
-    def __call__(self, answer: Callable, seed: int = 0) -> Verdict:
-        if isinstance(answer, Unwritten) or not callable(answer):
-            return super().__call__(answer, seed)
-        wrong = tuple(Misconception(one.name, one.advice, self._measured(one.answer)) for one in self.misconceptions)
-        plain = Exercise(self.number, self.title, self._measured(self.solution), self.cases, wrong, self.tolerance)
-        verdict = plain(self._measured(answer), seed)
-        if verdict.kind == "not written":
-            wait_for(answer, self.number)
-        return verdict
-
-
 def _messages(data: IOIDataset, at: Tensor) -> dict[str, Tensor]:
     """What three senders written by hand say at these positions: a flag, a token, and the place of its twin."""
     tokens, rows, place = data.tokens.cpu(), torch.arange(len(data)), torch.arange(data.tokens.shape[1])
@@ -452,11 +424,11 @@ def _news(choice: IOIDataset, base: IOIDataset) -> dict[str, bool]:
     }
 
 
-refuting_source = _Chosen(
+refuting_source = Exercise(
     number="7.5",
     title="Refute a reading of an edge",
     solution=lambda base: base.counterfactual("swap_names"),
-    cases=lambda seed: [(random_data(random_model(seed % 3), n, seed=100 * seed + n),) for n in (6, 4)],
+    cases=lambda seed: [(random_data(random_model(seed % 3), n, seed=100 * seed + n),) for n in (6, 4, 3)],
     misconceptions=(
         Misconception(
             "the repetition is gone",

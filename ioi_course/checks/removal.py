@@ -4,25 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ioi_course.checks.attribution import _centred, _dot, _generator, _normal
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
 
 __all__ = ["without_heads", "removed"]
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def _centred(x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-    return x - x.mean(dim=-1, keepdim=True)
-
-
-def _dot(x: Float[Tensor, "batch d_model"], direction: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch"]:
-    return (x * direction).sum(dim=-1)
 
 
 # --- 4.5 ---

@@ -4,21 +4,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ioi_course.checks.attention import _draw, _future, _rng
 from ioi_course.checks.core import Exercise, Misconception
 
 __all__ = ["normalise", "attend", "causal_pattern", "one_head", "needed_at_the_end"]
-
-
-def _rng(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _draw(rng: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=rng, dtype=torch.float64)
-
-
-def _future(scores: Tensor) -> Tensor:
-    return torch.ones_like(scores, dtype=torch.bool).triu(1)
 
 
 def _centred(x: Float[Tensor, "pos d_model"], rms: bool) -> Float[Tensor, "pos d_model"]:
