@@ -84,8 +84,8 @@ def test_each_class_of_edges_is_worth_its_share(model, prompts):
         assert abs(lost.mean()) > 4 * lost.std() / len(data) ** 0.5, edge
 
 
-def test_edges_into_the_movers_keys_matter_together(model, prompts):
+def test_edges_into_the_movers_keys_are_weak_even_together(model, prompts):
     data, means, whole = prompts
     to_keys = [Edge(*edge) for edge in CIRCUIT.edges if edge.via == "k" and edge.receiver.endswith("name mover")]
     lost = 1 - run_with_edges(model, data, drop=head_edges(CIRCUIT, to_keys), means=means).mean() / whole.mean()
-    assert len(to_keys) == 6 and lost > 2 * sum(SHARES[edge] for edge in to_keys)
+    assert len(to_keys) == 6 and lost < 0.15, "the queries do the work"

@@ -383,15 +383,15 @@ def test_bad_levels(small, few):
 
 def test_the_synthetic_model_carries_both_signals_and_position_above_all(cells):
     means = cells.cells.mean(dim=-1)
-    assert torch.allclose(means, torch.tensor([[4.05, 3.71, 3.24], [-3.16, -3.65, -3.98]]).double(), atol=0.01)
+    assert torch.allclose(means, torch.tensor([[4.22, 3.89, 3.41], [-3.90, -4.40, -4.65]]).double(), atol=0.01)
     assert (cells.cells[0] > 0).all() and (cells.cells[1] < 0).all()
     position, token = cells.fit().table()["weight"]
-    assert position == pytest.approx(3.63, abs=0.01) and token == pytest.approx(0.41, abs=0.01)
+    assert position == pytest.approx(4.08, abs=0.01) and token == pytest.approx(0.39, abs=0.01)
 
 
 def test_a_random_position_takes_the_position_signal_away(model, data, cells):
     row = signal_table(model, data, positions=["random"], **QUIET).cells[0].mean(dim=-1)
-    assert row.abs().max() < 0.5 and row[0] > row[1] > row[2]
+    assert row.abs().max() < 0.25 * cells.base.mean() and row[0] > row[1] > row[2]
 
 
 def test_each_head_carries_its_share(model, data, cells):

@@ -173,10 +173,10 @@ def test_the_table_lists_what_changes_most(demo_z):
 def test_a_sweep_shows_itself(demo_z, model, demo):
     shown = repr(demo_z)
     assert "z from the clean run into the corrupted one" in shown and "8 prompts; model synthetic" in shown
-    assert "corrupted −3.53 is 0 on the scale, clean 3.53 is 1" in shown and "L8H10" in shown
+    assert "corrupted −3.85 is 0 on the scale, clean 3.85 is 1" in shown and "L8H10" in shown
     assert "<table" in demo_z._repr_html_() and "-0.0 " not in shown
     by_pos = quiet(model, demo[0][:1], demo[1][:1], "resid_pre")
-    assert "L0 John@10" in repr(by_pos) and "1 prompt;" in repr(by_pos)
+    assert "John@10" in repr(by_pos) and "1 prompt;" in repr(by_pos)
 
 
 def test_without_a_scale_the_change_is_shown(model, demo):

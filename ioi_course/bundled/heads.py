@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PREVIOUS_TOKEN', 'DUPLICATE_TOKEN', 'NOT_SELF', 'NOT_SELF_CLOCKS', 'INDUCTION', 'S_INHIBITION', 'ATTENDS_REPEATED',
-           'ATTENDS_NAME', 'ATTENDS_NEAR', 'S_INHIBITION_REST', 'NAME_MOVER', 'NEGATIVE_NAME_MOVER',
+           'ATTENDS_NAME', 'ATTENDS_NEAR', 'S_INHIBITION_REST', 'ITSELF', 'NAME_MOVER', 'NEGATIVE_NAME_MOVER',
            'BACKUP_NAME_MOVER', 'BACKGROUND', 'HELD', 'STEADY', 'CLASSES', 'Term', 'Write', 'Head', 'HeadWeights',
            'head_weights', 'previous_token_head', 'duplicate_token_head', 'induction_head', 's_inhibition_head',
            'mover_head', 'background_head', 'design_head']
@@ -144,36 +144,38 @@ S_INHIBITION = {
     (8, 10): {"position": 0.40, "token": 0.28},
 }
 ATTENDS_REPEATED, ATTENDS_NAME, ATTENDS_NEAR, S_INHIBITION_REST = 10.0, 8.0, 0.9, 13.3  # units of score
+ITSELF = 1.1  # how much of its own position it brings, as a share of the pointer
 
 
 def s_inhibition_head(position: float, token: float) -> Head:
-    """Attends from where a recipient is expected to the repeated name; brings its pointer and token."""
+    """Attends from where a recipient is expected to the repeated name; brings its pointer, place and token."""
     repeated_name = ATTENDS_REPEATED * space("repeated") + ATTENDS_NAME * space("name")
     near = clocks([0])
-    writes = (Write(position, space("pointer"), space("s_position")), Write(token, window("s_token"), space("s_token")))
+    places = space("pointer") + ITSELF * clocks(POINTER_CLOCKS)  # of the mention before, and of this one
+    writes = (Write(position, places, space("s_position")), Write(token, window("s_token"), space("s_token")))
     return Head((Term(1, space("recipient"), repeated_name), Term(ATTENDS_NEAR, near, near)), S_INHIBITION_REST, writes)
 
 # %% ../../nbs/library/bundled/heads.ipynb #c8f8a71a
 NAME_MOVER = {
-    (9, 6): {"name": 8, "repeated": -6, "position": -1.01, "token": -0.5, "rest": 7.1, "gain": 0.54},
-    (9, 9): {"name": 8, "repeated": -6, "position": -1.05, "token": -0.5, "rest": 7.0, "gain": 0.82},
-    (10, 0): {"name": 8, "repeated": -6, "position": -0.92, "token": -0.45, "rest": 7.7, "gain": 0.30},
+    (9, 6): {"name": 8, "repeated": -1, "position": -1.26, "token": -0.5, "rest": 7.1, "gain": 0.54},
+    (9, 9): {"name": 8, "repeated": -1, "position": -1.31, "token": -0.5, "rest": 7.0, "gain": 0.82},
+    (10, 0): {"name": 8, "repeated": -1, "position": -1.15, "token": -0.45, "rest": 7.7, "gain": 0.30},
 }
 NEGATIVE_NAME_MOVER = {
-    (10, 7): {"name": 6, "repeated": -4, "position": -0.55, "said": 3.0, "rest": 7.2, "gain": -0.36},
-    (11, 10): {"name": 6, "repeated": -4, "position": -0.5, "said": 3.0, "rest": 7.4, "gain": -0.25},
+    (10, 7): {"name": 6, "repeated": -0.7, "position": -0.69, "said": 3.0, "rest": 7.2, "gain": -0.36},
+    (11, 10): {"name": 6, "repeated": -0.7, "position": -0.62, "said": 3.0, "rest": 7.4, "gain": -0.25},
 }
 
 # %% ../../nbs/library/bundled/heads.ipynb #261c2bf5
 BACKUP_NAME_MOVER = {
-    (9, 0): {"name": 8, "repeated": -6, "position": -0.84, "token": -0.3, "rest": 9.0, "gain": 0.25},
-    (9, 7): {"name": 8, "repeated": -6, "position": -0.67, "token": -0.3, "rest": 9.2, "gain": 0.27},
-    (10, 1): {"name": 8, "repeated": -6, "position": -1.01, "said": -1.9, "rest": 7.1, "gain": 0.17},
-    (10, 2): {"name": 8, "repeated": -6, "position": -1.09, "said": -2.1, "rest": 7.2, "gain": 0.19},
-    (10, 6): {"name": 8, "repeated": -6, "position": -1.18, "said": -1.8, "rest": 7.0, "gain": 0.20},
-    (10, 10): {"name": 8, "repeated": -6, "position": -1.34, "said": -1.9, "rest": 6.9, "gain": 0.27},
-    (11, 2): {"name": 8, "repeated": -6, "position": -1.18, "said": -2.2, "rest": 7.0, "gain": 0.40},
-    (11, 9): {"name": 8, "repeated": -6, "position": -1.09, "said": -2.1, "rest": 7.0, "gain": 0.37},
+    (9, 0): {"name": 8, "repeated": -1, "position": -1.05, "token": -0.3, "rest": 9.0, "gain": 0.25},
+    (9, 7): {"name": 8, "repeated": -1, "position": -0.84, "token": -0.3, "rest": 9.2, "gain": 0.27},
+    (10, 1): {"name": 8, "repeated": -1, "position": -1.26, "said": -1.9, "rest": 7.1, "gain": 0.17},
+    (10, 2): {"name": 8, "repeated": -1, "position": -1.36, "said": -2.1, "rest": 7.2, "gain": 0.19},
+    (10, 6): {"name": 8, "repeated": -1, "position": -1.47, "said": -1.8, "rest": 7.0, "gain": 0.20},
+    (10, 10): {"name": 8, "repeated": -1, "position": -1.68, "said": -1.9, "rest": 6.9, "gain": 0.27},
+    (11, 2): {"name": 8, "repeated": -1, "position": -1.47, "said": -2.2, "rest": 7.0, "gain": 0.40},
+    (11, 9): {"name": 8, "repeated": -1, "position": -1.36, "said": -2.1, "rest": 7.0, "gain": 0.37},
 }
 
 # %% ../../nbs/library/bundled/heads.ipynb #fed121ca

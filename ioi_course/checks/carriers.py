@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 
@@ -63,17 +63,25 @@ class _Real:
 
     def __call__(self, clean: IOIDataset, other: IOIDataset) -> float:
         check_aligned(clean, other)
-        model, name, rows = _synthetic(), f"blocks.{self.layer}.{self.site}", torch.arange(len(clean))
-        index = (rows, clean.pos["S2"], self.head) if self.site == "attn.hook_z" else (rows, clean.pos["S2"])
-        with torch.no_grad():
-            _, given = model.run_with_cache(other.tokens, names_filter=[name])
-            whole = logit_diff(model(clean.tokens), clean)
+        return _effect(self, tuple(clean.records), tuple(other.records))
 
-            def patch(value, hook):
-                value[index] = given[name][index]
-                return value
 
-            return (logit_diff(model.run_with_hooks(clean.tokens, fwd_hooks=[(name, patch)]), clean) / whole - 1).item()
+@lru_cache(maxsize=1024)
+def _effect(activation: _Real, mine: tuple[IOIPrompt, ...], given: tuple[IOIPrompt, ...]) -> float:
+    """The relative change of the difference; kept, since a check asks for the same again with each misconception."""
+    model, site, layer = _synthetic(), activation.site, activation.layer
+    clean, other = (IOIDataset.from_prompts(model, list(records)) for records in (mine, given))
+    name, place = f"blocks.{layer}.{site}", (torch.arange(len(clean)), clean.pos["S2"])
+    index = (*place, activation.head) if site == "attn.hook_z" else place
+    with torch.no_grad():
+        _, cached = model.run_with_cache(other.tokens, names_filter=[name])
+        whole = logit_diff(model(clean.tokens), clean)
+
+        def patch(value, hook):
+            value[index] = cached[name][index]
+            return value
+
+        return (logit_diff(model.run_with_hooks(clean.tokens, fwd_hooks=[(name, patch)]), clean) / whole - 1).item()
 
 
 @cache
