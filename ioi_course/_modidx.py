@@ -784,6 +784,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'ioi_course.measured._Search.late': ('library/measured.html#_search.late', 'ioi_course/measured.py'),
                                      'ioi_course.measured._Search.name': ('library/measured.html#_search.name', 'ioi_course/measured.py'),
                                      'ioi_course.measured._backups': ('library/measured.html#_backups', 'ioi_course/measured.py'),
+                                     'ioi_course.measured._by_engine': ('library/measured.html#_by_engine', 'ioi_course/measured.py'),
+                                     'ioi_course.measured._by_hooks': ('library/measured.html#_by_hooks', 'ioi_course/measured.py'),
                                      'ioi_course.measured._inhibition': ('library/measured.html#_inhibition', 'ioi_course/measured.py'),
                                      'ioi_course.measured._movers': ('library/measured.html#_movers', 'ioi_course/measured.py'),
                                      'ioi_course.measured._repetition': ('library/measured.html#_repetition', 'ioi_course/measured.py'),

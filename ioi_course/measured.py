@@ -15,12 +15,13 @@ from torch import Tensor
 from .ablation import ablate
 from .attention import KEYS, QUERIES, attention_to_roles
 from .attribution import direct_attribution
+from .engine.forward import engine_of, run, unsupported
+from .engine.patches import Window, head_patch, propagate, windows_from
 from .heads import head_scores
-from .inhibition import _Job, _measure
+from .inhibition import patch_heads
 from .metrics import logit_diff
 from .models import model_name
 from .plots import head_name
-from .progress import _bar
 from .prompts import IOIDataset
 from .roles import PAPER, Circuit, Head
 from .selection import that_count
@@ -63,6 +64,33 @@ def _movers(search: _Search) -> None:
     for role, way in (("name mover", sign), ("negative name mover", -sign)):
         search.name(role, way * found.mean, found.mask & (way * found.mean > 0), search.late)
 
+# %% ../nbs/library/measured.ipynb #f086b3bb
+def _by_engine(
+    model, data: IOIDataset, other: IOIDataset, heads: list[Head]
+) -> Float[Tensor, "head batch"]:
+    """What each head's output at END, taken from the other prompts, changes in each prompt's logit difference."""
+    engine = engine_of(model)
+    device, layers = engine.embed[0].device, sorted({layer for layer, _ in heads})
+    base, source = (run(engine, prompts.tokens.to(device)) for prompts in (data, other))
+    end, answers = data.pos["END"].to(device), data.answers.to(device)
+    windows = windows_from(end, end)  # one position of each prompt
+
+    def visit(window: Window, layer: int, stage: str) -> Tensor | None:
+        starts = stage == "mid" and layer in layers
+        return head_patch(engine, base, source.z[layer], "z", window, layer) if starts else None
+
+    found = torch.empty(len(layers) * engine.n_heads, len(data))
+    for window, streams in zip(windows, propagate(engine, base, windows, visit), strict=True):
+        found[:, window.prompts.cpu()] = engine.logit_diff(streams, answers[window.prompts]).float().cpu()
+    before = engine.logit_diff(base.resid_pre[-1][torch.arange(len(data)), end], answers).float().cpu()
+    return (found - before)[[layers.index(layer) * engine.n_heads + head for layer, head in heads]]
+
+
+def _by_hooks(model, data: IOIDataset, other: IOIDataset, heads: list[Head]) -> Float[Tensor, "head batch"]:
+    """The same with a run of the model for each head."""
+    found = [patch_heads(model, data, {"other": other}, [head], [head], progress=False) for head in heads]
+    return torch.stack([one.change[0] for one in found])
+
 # %% ../nbs/library/measured.ipynb #cb30ad25
 _FEW = 16  # prompts for what is run once per head
 
@@ -72,14 +100,11 @@ def _inhibition(search: _Search, attention: Float[Tensor, "layer head query key"
     looks = attention[:, :, QUERIES.index("END"), KEYS.index("S2")]
     before = looks[: search.early.stop]
     tried = [tuple(at) for at in (before >= 0.1).nonzero().tolist()] or [divmod(int(before.argmax()), looks.shape[1])]
-    few, movers = search.data[:_FEW], search.roles["name mover"]
-    other = {"other subject": few.counterfactual("swap_subject")}
-    job = _Job(search.model, few, other, [[head] for head in tried], [movers[0]], [], "END", 0.5)
-    with _bar("heads that look at S2", False) as bar:
-        base, _, runs, _ = _measure(job, bar)
+    few = search.data[:_FEW]
+    measure = _by_hooks if unsupported(search.model) else _by_engine
+    changes = measure(search.model, few, few.counterfactual("swap_subject"), tried)
     effects = torch.zeros(len(few), *looks.shape, dtype=torch.float64)
-    for run, (layer, head) in zip(runs, tried, strict=True):
-        effects[:, layer, head] = (run[0] - base).double()
+    effects[:, [layer for layer, _ in tried], [head for _, head in tried]] = changes.double().T
     found = that_count(effects, 2 * search.base)
     search.name("S-inhibition", -found.mean, found.mask & (found.mean < 0), search.early)
 

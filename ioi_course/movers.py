@@ -180,9 +180,11 @@ class OwnRanks:
     logit: Float[Tensor, "state *head"]  # its own, over the mean of all tokens, before the final scale divides
 
 # %% ../nbs/library/movers.ipynb #04a63803
-def _read_out(model, W_O: Float[Tensor, "d_head d_model"]) -> Float[Tensor, "d_head vocab"]:
+def _read_out(
+    model, W_O: Float[Tensor, "d_head d_model"], W_U: Float[Tensor, "d_model vocab"]
+) -> Float[Tensor, "d_head vocab"]:
     """What each dimension of a head's z adds to the logits, but for the final scale."""
-    return centred(model, wide(W_O)) * model.ln_final.w @ wide(model.W_U)
+    return centred(model, wide(W_O)) * model.ln_final.w @ W_U
 
 
 def _ranks(v: Float[Tensor, "state d_head"], out: Float[Tensor, "d_head vocab"], tokens: Int[Tensor, "state"]):
@@ -229,7 +231,7 @@ def own_ranks(
     if heads is not None:
         _check_heads(model, heads)
     every = model.cfg.n_layers, model.cfg.n_heads
-    W_V, W_O = wide(spread(model.W_V, model.cfg.n_heads, dim=1)), model.W_O
+    W_V, W_O, W_U = wide(spread(model.W_V, model.cfg.n_heads, dim=1)), model.W_O, wide(model.W_U)
     found, nothing = [], torch.zeros_like(states[0])
     with torch.no_grad(), _bar("heads", progress) as bar:
         norms = [block.ln1 for block in model.blocks]
@@ -237,7 +239,7 @@ def own_ranks(
         chosen = list(np.ndindex(every)) if heads is None else list(heads)
         bar.total = len(chosen)
         for layer, head in chosen:
-            found.append(_ranks(reads[layer] @ W_V[layer, head], _read_out(model, W_O[layer, head]), tokens))
+            found.append(_ranks(reads[layer] @ W_V[layer, head], _read_out(model, W_O[layer, head], W_U), tokens))
             bar.update()
     shape = len(tokens), *(every if heads is None else [len(chosen)])
     return OwnRanks(*(torch.stack(values, dim=1).view(shape).cpu() for values in zip(*found, strict=True)))
