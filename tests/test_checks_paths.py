@@ -1,6 +1,7 @@
 """The exercises of chapter 7: wrong answers as students write them are recognised, other right answers pass."""
 
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from ioi_course.checks import paths as checks
 from ioi_course.metrics import logit_diff
 from ioi_course.paths import path_patch
+from ioi_course.prompts import IOIDataset
 
 SEEDS = (0, 1)
 
@@ -205,10 +207,21 @@ def with_first_names_exchanged(base):
     return new
 
 
+def with_a_new_name_for_io(base):
+    """Accepted once: S2 and its first mention are as asked, but IO is somebody who is in no prompt."""
+    used = {name for record in base.records for name in record.names}
+    new = next(name for name in base.names if name not in used)
+    records = [
+        replace(record, IO=new, order={"ABBA": "BABA", "BABA": "ABBA"}[record.order]) for record in base.records
+    ]
+    return IOIDataset.from_prompts(base.tokenizer, records)
+
+
 SOURCES = {
     "the repetition is gone": lambda base: base.counterfactual("abc", seed=5),
     "the name at S2 is another": lambda base: base.counterfactual("swap_subject", seed=3),
     "another name in the same place": lambda base: base.counterfactual("random_names", seed=7),
+    "another word has changed, too": with_a_new_name_for_io,
     "nothing differs": lambda base: base[list(range(len(base)))],
 }
 

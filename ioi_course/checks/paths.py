@@ -1,5 +1,6 @@
 """The exercises of chapter 7."""
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -421,7 +422,16 @@ def _news(choice: IOIDataset, base: IOIDataset) -> dict[str, bool]:
         "that it is repeated stays": bool((old["flag"] == new["flag"]).all()),
         "which name it is stays": bool((old["token"] == new["token"]).all()),
         "where it was changes": bool((old["place"] != new["place"]).all()),
+        "the words are the same": torch.equal(choice.tokens.sort(dim=1).values, base.tokens.sort(dim=1).values),
     }
+
+
+def _with_a_stranger(base: IOIDataset) -> IOIDataset:
+    """The first two names exchanged, and IO replaced by a name that is in no prompt."""
+    moved = base.counterfactual("swap_names")
+    new = base.counterfactual("random_names")
+    records = [replace(record, IO=other.IO) for record, other in zip(moved.records, new.records, strict=True)]
+    return IOIDataset.from_prompts(base.tokenizer, records, base.bos)
 
 
 refuting_source = Exercise(
@@ -446,6 +456,12 @@ refuting_source = Exercise(
             "another name in the same place",
             "You changed the name and left its place. An effect would be about the name; asked for is the place.",
             lambda base: base.counterfactual("random_names"),
+        ),
+        Misconception(
+            "another word has changed, too",
+            "Your source has the name in another place, but another word is new as well. An effect could be that word's. "
+            "Use the same words.",
+            _with_a_stranger,
         ),
         Misconception(
             "nothing differs",
