@@ -1,5 +1,7 @@
 """Wrong answers to the exercises of chapter 11, written as students write them, and what the checks make of them."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -84,35 +86,49 @@ def share_of_the_whole(before, after, direct):
 # --- 11.3 ---
 
 
-def means_of_everything(z, template, wanted):
-    return z.mean(0)[None].repeat(len(wanted), 1, 1)
+def labels(measure, heads, least, second):
+    """By hand: silence each head, then whatever `second` makes of it."""
+    intact, found = measure([], []), {}
+    for head in heads:
+        rest = [h for h in heads if h != head]
+        if intact - measure([head], []) >= least:
+            found[head] = "needed"
+        else:
+            found[head] = second(intact, head, rest)
+    return found
 
 
-def means_over_heads(z, template, wanted):
-    rows = []
-    for t in wanted.tolist():
-        mean = z[template == t].mean((0, 1))
-        rows.append(torch.stack([mean] * z.shape[1]))
-    return torch.stack(rows)
+def cast_by_silence(measure, heads, least):
+    return labels(measure, heads, least, lambda *_: "idle")
 
 
-def means_of_one(z, template, wanted):
-    first = [(template == t).nonzero()[0, 0] for t in wanted]
-    return z[torch.stack(first)]
+def cast_frozen_only(measure, heads, least):
+    intact = measure([], [])
+    costs = {h: intact - measure([h], [o for o in heads if o != h]) for h in heads}
+    return {h: "needed" if cost >= least else "idle" for h, cost in costs.items()}
 
 
-def means_not_divided(z, template, wanted):
-    same = (wanted[:, None] == template[None]).to(z.dtype)
-    return torch.einsum("br,rhd->bhd", same, z)
+def cast_exchanged(measure, heads, least):
+    return labels(measure, heads, least, lambda i, h, rest: "idle" if i - measure([h], rest) >= least else "replaced")
 
 
-def means_divided_by_all(z, template, wanted):
-    same = (wanted[:, None] == template[None]).to(z.dtype)
-    return torch.einsum("br,rhd->bhd", same, z) / z.shape[0]
+def cast_in_an_empty_house(measure, heads, least):
+    nothing = measure(heads, [])
+    return labels(
+        measure, heads, least, lambda i, h, rest: "replaced" if measure(rest, []) - nothing >= least else "idle"
+    )
 
 
-def means_by_template(z, template, wanted):
-    return torch.stack([z[template == t].mean(0) for t in range(int(template.max()) + 1)])
+def cast_by_what_is_left(measure, heads, least):
+    return {head: "needed" if measure([head], []) >= least else "idle" for head in heads}
+
+
+def cast_by_sets(measure, heads, least):
+    """The right answer with sets, and the intact run measured with everything frozen."""
+    intact = measure([], heads)
+    needed = {h for h in heads if intact - measure([h], []) >= least}
+    writes = {h for h in heads if intact - measure([h], set(heads) - {h}) >= least}
+    return {h: "needed" if h in needed else "replaced" if h in writes else "idle" for h in heads}
 
 
 # --- 11.4 ---
@@ -220,6 +236,11 @@ def still_the_last(measure, heads, k):
     return greedily(measure, heads, k)[-1]
 
 
+def still_every_set(measure, heads, k):
+    sets = sorted(itertools.combinations(heads, k), key=lambda some: measure(list(some)))
+    return list(sets[0])
+
+
 def still_dropped(measure, heads, k):
     left = list(heads)
     for _ in range(len(heads) - k):
@@ -241,12 +262,11 @@ WRONG = [
     (checks.repaired_share, share_with_the_wrong_sign, "sign of the loss"),
     (checks.repaired_share, repaired_logits, "in logits, not as a share"),
     (checks.repaired_share, share_of_the_whole, "relative to the logit difference"),
-    (checks.template_means, means_of_everything, "mean over all templates"),
-    (checks.template_means, means_over_heads, "mean over the wrong axis"),
-    (checks.template_means, means_of_one, "one prompt taken for the mean"),
-    (checks.template_means, means_not_divided, "sum for a mean"),
-    (checks.template_means, means_divided_by_all, "divided by the number of all prompts"),
-    (checks.template_means, means_by_template, "by template, not by prompt"),
+    (checks.idle_or_replaced, cast_by_silence, "each silenced, and no more"),
+    (checks.idle_or_replaced, cast_frozen_only, "only with the others frozen"),
+    (checks.idle_or_replaced, cast_exchanged, "idle and replaced exchanged"),
+    (checks.idle_or_replaced, cast_in_an_empty_house, "the others silenced, not frozen"),
+    (checks.idle_or_replaced, cast_by_what_is_left, "what is left taken for what is lost"),
     (checks.by_output_and_scale, split_without_holding, "scale not held"),
     (checks.by_output_and_scale, split_upside_down, "ratio upside down"),
     (checks.by_output_and_scale, split_scale_first, "held at the scale after"),
@@ -263,6 +283,7 @@ WRONG = [
     (checks.keep_still, still_highest, "highest taken for lowest"),
     (checks.keep_still, still_in_order_of_layers, "order lost"),
     (checks.keep_still, still_the_last, "only the last one"),
+    (checks.keep_still, still_every_set, "every set tried"),
     (checks.keep_still, still_dropped, "dropped, not chosen"),
 ]
 
@@ -289,11 +310,6 @@ def share_from_the_prediction(before, after, direct):
     return (after.sum() - naive) / (before.sum() - naive)
 
 
-def means_by_matrix(z, template, wanted):
-    same = (wanted[:, None] == template[None]).float()
-    return torch.einsum("br,rhd->bhd", same / same.sum(1, keepdim=True), z.float()).tolist()
-
-
 def split_by_what_was_written(before, after, scale_before, scale_after):
     found = np.zeros((2, *before.shape))
     for i in range(before.shape[0]):
@@ -315,7 +331,7 @@ def causes_by_difference(attention_before, attention_after, worth_before, worth_
 RIGHT = [
     (checks.knock_out, knock_out_with_a_mask),
     (checks.repaired_share, share_from_the_prediction),
-    (checks.template_means, means_by_matrix),
+    (checks.idle_or_replaced, cast_by_sets),
     (checks.by_output_and_scale, split_by_what_was_written),
     (checks.by_attention_and_value, causes_by_difference),
     (checks.keep_still, greedily),

@@ -13,23 +13,36 @@ SEEDS = (0, 1)
 
 
 # 8.1
-def previous_by_loop(pattern):
-    positions = pattern.shape[-1]
-    values = [pattern[:, :, i, i - 1] for i in range(2, positions)]
-    return [sum(v[:, head].mean().item() for v in values) / len(values) for head in range(pattern.shape[1])]
+def half_again(second):
+    """The answer that writes BOS and the drawn tokens by a loop, and then `second` of each row's list."""
+
+    def answer(drawn, bos):
+        return torch.tensor([[bos, *row, *second(row)] for row in drawn.tolist()])
+
+    return answer
 
 
-def previous_like_the_demo(pattern):  # offset=1 with dim1=-1, dim2=-2, as the demo writes it, but without BOS's entry
-    return pattern[..., 1:, 1:].diagonal(offset=1, dim1=-1, dim2=-2).mean(-1).mean(0).float()
+def random_order(drawn, bos):
+    generator = torch.Generator().manual_seed(7)
+    orders = torch.stack([torch.randperm(drawn.shape[1], generator=generator) for _ in drawn])
+    return torch.cat([torch.full((len(drawn), 1), bos), drawn, drawn.gather(1, orders)], dim=1)
 
 
-PREVIOUS = {
-    "query and key swapped": lambda p: torch.stack([p[:, :, i - 1, i] for i in range(2, p.shape[-1])]).mean((0, 1)),
-    "current token taken for the previous one": lambda p: p[..., 2:, 2:].diagonal(dim1=-2, dim2=-1).mean((0, 2)),
-    "BOS off by one": lambda p: einops.reduce(p.diagonal(offset=1, dim1=-1, dim2=-2), "b h d -> h", "mean"),
-    "mean over the wrong axis": lambda p: p[..., 1:, 1:].diagonal(-1, -2, -1).mean(-1).mean(1),
-    "mean over all positions": lambda p: (p[..., 1:, 1:].diagonal(-1, -2, -1).sum(-1) / p.shape[2]).mean(0),
-    "one step too far": lambda p: torch.stack([p[:, :, i, i - 2] for i in range(3, p.shape[-1])]).mean((0, 1)),
+def both_halves_in_another_order(drawn, bos):  # asked for is every token twice; which order comes first is free
+    return torch.cat([torch.full((len(drawn), 1), bos), drawn.flip(1), drawn], dim=1)
+
+
+SEPARATING = {
+    "the same order again": lambda drawn, bos: torch.cat([torch.full((len(drawn), 1), bos), drawn, drawn], dim=1),
+    "the second copy rotated": half_again(lambda row: row[1:] + row[:1]),
+    "each token directly after its copy": lambda drawn, bos: torch.tensor(
+        [[bos, *(token for token in row for _ in range(2))] for row in drawn.tolist()]
+    ),
+    "other tokens in the second half": half_again(lambda row: [token + 77 for token in row]),
+    "BOS left out": lambda drawn, bos: random_order(drawn, bos)[:, 1:],
+    "only the first sequence told apart": lambda drawn, bos: torch.tensor(
+        [[bos, *row, *(row if i else row[::-1])] for i, row in enumerate(drawn.tolist())]
+    ),
 }
 
 
@@ -304,7 +317,7 @@ WITHOUT = {
 }
 
 WRONG = {
-    "previous_token_score": PREVIOUS,
+    "separating_tokens": SEPARATING,
     "induction_score": INDUCTION,
     "loss_saved": SAVED,
     "induction_targets": TARGETS,
@@ -312,7 +325,7 @@ WRONG = {
     "induction_without": WITHOUT,
 }
 RIGHT = {
-    "previous_token_score": (previous_by_loop, previous_like_the_demo),
+    "separating_tokens": (random_order, both_halves_in_another_order),
     "induction_score": (induction_by_loop, induction_by_block),
     "loss_saved": (saved_by_loop, saved_by_cross_entropy),
     "induction_targets": (targets_by_loop, targets_as_bools),
@@ -351,6 +364,15 @@ def test_wrong_answers_are_recognised(exercise, name, seed):
 def test_other_right_answers_pass(exercise, answer, seed):
     verdict = getattr(checks, exercise)(answer, seed)
     assert verdict.passed, verdict.message
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_head_of_the_list_fails_wherever_there_are_more(seed):
+    """Leaving all but the first head in was once right on four of five cases."""
+    check = checks.induction_without
+    for case in check.cases(seed):
+        right, first = check.solution(*case), torch.as_tensor(without_first(*case))
+        assert torch.allclose(right, first.to(right), atol=1e-5) == (len(case[3]) == 1)
 
 
 def test_a_wrong_answer_of_no_known_kind():

@@ -150,6 +150,13 @@ def weights_in_order(cells, positions, tokens):
     return weights_numpy(cells, fixed[len(positions)], fixed[len(tokens)])
 
 
+def weights_alone(cells, positions, tokens):
+    sign = {"kept": 1, "random": 0, "inverted": -1}
+    rows = np.array([(sign[p], sign[t]) for p in positions for t in tokens], dtype=float)
+    values = np.array(cells).ravel()
+    return [np.linalg.lstsq(column[:, None], values, rcond=None)[0].item() for column in rows.T]
+
+
 def weights_mean(cells, positions, tokens):
     sign = {"kept": 1, "random": 0, "inverted": -1}
     position = sum(sign[p] * cells[i].mean() for i, p in enumerate(positions)) / len(positions)
@@ -283,6 +290,7 @@ WRONG = {
     },
     checks.two_weights: {
         weights_constant: "a constant in the sum",
+        weights_alone: "each signal fitted alone",
         weights_token_first: "weights exchanged",
         weights_zero: "inverted taken for 0",
         weights_in_order: "levels taken by their place",
@@ -346,3 +354,11 @@ def test_misconceptions_differ_from_the_solution_and_from_each_other(exercise):
 
 def test_every_exercise_is_found_in_the_checks():
     assert {getattr(checks, name) for name in inhibition.__all__} == set(RIGHT)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_separate_fits_fail_on_nearly_all_cases(seed):
+    """They are right where the levels are balanced, which four of five cases once were."""
+    cases = checks.two_weights.cases(seed)
+    right = [np.allclose(weights_alone(*case), checks.two_weights.solution(*case), atol=1e-4) for case in cases]
+    assert sum(right) == 1 and len(cases) == 5

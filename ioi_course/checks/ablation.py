@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import combinations
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,7 @@ from ioi_course.checks.core import Exercise, Misconception
 __all__ = [
     "knock_out",
     "repaired_share",
-    "template_means",
+    "idle_or_replaced",
     "by_output_and_scale",
     "by_attention_and_value",
     "keep_still",
@@ -170,60 +171,96 @@ repaired_share = Exercise(
 # --- 11.3 ---
 
 
-def _template_means(
-    z: Float[Tensor, "reference head d_head"], template: Int[Tensor, "reference"], wanted: Int[Tensor, "batch"]
-) -> Float[Tensor, "batch head d_head"]:
-    return torch.stack([z[template == each].mean(dim=0) for each in wanted])
+class _Cast:
+    """A logit difference to which some heads are needed, some replaced when they are silent, and some nothing."""
+
+    def __init__(self, draw: random.Random, heads: list[Head]):
+        shuffled = draw.sample(heads, len(heads))
+        needed, replaced, idle = shuffled[:2], shuffled[2:4], shuffled[4:]
+        self.writes = {head: draw.uniform(1, 2) for head in (*needed, *replaced)}
+        self.backup = dict(zip(replaced, (idle[0], needed[0]), strict=True))  # one of them is idle until then
+
+    def __call__(self, silent: list[Head], frozen: list[Head]) -> float:
+        silent, frozen = set(map(tuple, silent)), set(map(tuple, frozen))
+        said = sum(size for head, size in self.writes.items() if head not in silent)
+        able = {head for head, other in self.backup.items() if other not in silent | frozen}
+        return said + 0.9 * sum(self.writes[head] for head in silent & able)
 
 
-def _template_means_cases(seed: int) -> list[tuple]:
-    generator, cases = _generator(seed), []
-    for kinds, references, batch in ((3, 12, 4), (2, 7, 1), (4, 15, 6), (3, 11, 3)):
-        template = torch.cat([torch.arange(kinds), torch.arange(kinds)])
-        template = torch.cat([template, torch.randint(kinds, (references - 2 * kinds,), generator=generator)])
-        template = template[torch.randperm(references, generator=generator)]
-        z = _normal(generator, references, 4, 3) + template[:, None, None]
-        cases.append((z, template, torch.randint(kinds, (batch,), generator=generator)))
+def _by_costs(measure: Callable, heads: list[Head], least: float, alone: Callable, held: Callable) -> dict[Head, str]:
+    labels = {}
+    for head in heads:
+        others = [other for other in heads if other != head]
+        second = "replaced" if held(measure, head, others) >= least else "idle"
+        labels[head] = "needed" if alone(measure, head, others) >= least else second
+    return labels
+
+
+def _alone(measure: Callable, head: Head, others: list[Head]) -> float:
+    return measure([], []) - measure([head], [])
+
+
+def _held(measure: Callable, head: Head, others: list[Head]) -> float:
+    return measure([], []) - measure([head], others)
+
+
+def _others_silent(measure: Callable, head: Head, others: list[Head]) -> float:
+    return measure(others, []) - measure([head, *others], [])
+
+
+def _idle_or_replaced(measure: Callable, heads: list[Head], least: float) -> dict[Head, str]:
+    return _by_costs(measure, heads, least, _alone, _held)
+
+
+def _exchanged(measure: Callable, heads: list[Head], least: float) -> dict[Head, str]:
+    other = {"idle": "replaced", "replaced": "idle"}
+    return {head: other.get(label, label) for head, label in _idle_or_replaced(measure, heads, least).items()}
+
+
+def _cast_cases(seed: int) -> list[tuple]:
+    cases = []
+    for i, count in enumerate((6, 7, 8, 6)):
+        draw = random.Random(100 * seed + i)
+        heads = draw.sample([(layer, head) for layer in (9, 10, 11) for head in range(4)], count)
+        cases.append((_Cast(draw, heads), heads, 0.3))
     return cases
 
 
-template_means = Exercise(
+idle_or_replaced = Exercise(
     number="11.3",
-    title="The mean of its template",
-    solution=_template_means,
-    cases=_template_means_cases,
+    title="Idle, or replaced?",
+    solution=_idle_or_replaced,
+    cases=_cast_cases,
     misconceptions=(
         Misconception(
-            "mean over all templates",
-            "All reference prompts are in one mean. At END one template has other positions and other words than another.",
-            lambda z, template, wanted: z.mean(dim=0).expand(len(wanted), *z.shape[1:]),
+            "each silenced, and no more",
+            "A head whose loss costs nothing may be idle, or another may have taken its place. This experiment has the "
+            "same result in both cases. What would have to be kept from happening?",
+            lambda measure, heads, least: _by_costs(measure, heads, least, _alone, lambda *_: 0.0),
         ),
         Misconception(
-            "mean over the wrong axis",
-            "The mean also runs over heads, so that every head gets the same. Only the reference prompts are averaged.",
-            lambda z, template, wanted: (
-                _template_means(z, template, wanted).mean(dim=1, keepdim=True).expand(-1, z.shape[1], -1)
+            "only with the others frozen",
+            "Where nobody may react you learn what a head writes, and not whether the model can do without it.",
+            lambda measure, heads, least: _by_costs(measure, heads, least, _held, _held),
+        ),
+        Misconception(
+            "idle and replaced exchanged",
+            "A head that is replaced costs something as soon as the others are kept from reacting. An idle one does not.",
+            _exchanged,
+        ),
+        Misconception(
+            "the others silenced, not frozen",
+            "With all others silent, a head that only stands in for them goes to work, so that an idle one looks busy. "
+            "Freeze the others: they go on as they were.",
+            lambda measure, heads, least: _by_costs(measure, heads, least, _alone, _others_silent),
+        ),
+        Misconception(
+            "what is left taken for what is lost",
+            "`measure` returns the logit difference of the run. The cost of a head is by how much that is lower than in "
+            "the intact run.",
+            lambda measure, heads, least: _by_costs(
+                measure, heads, least, lambda m, head, _: m([head], []), lambda m, head, others: m([head], others)
             ),
-        ),
-        Misconception(
-            "one prompt taken for the mean",
-            "This puts in the first reference prompt of the template. That is resampling; it keeps that prompt's names.",
-            lambda z, template, wanted: torch.stack([z[template == each][0] for each in wanted]),
-        ),
-        Misconception(
-            "sum for a mean",
-            "The prompts of the template are added up, and not divided by their number.",
-            lambda z, template, wanted: torch.stack([z[template == each].sum(dim=0) for each in wanted]),
-        ),
-        Misconception(
-            "divided by the number of all prompts",
-            "The sum is over the template's prompts, so divide by their number, not by that of all.",
-            lambda z, template, wanted: torch.stack([z[template == each].sum(dim=0) / len(z) for each in wanted]),
-        ),
-        Misconception(
-            "by template, not by prompt",
-            "This has one row for each template. Asked for is one for each entry of `wanted`.",
-            lambda z, template, wanted: _template_means(z, template, template.unique()),
         ),
     ),
 )
@@ -437,27 +474,37 @@ def _all_others(measure: Callable, heads: list[Head], k: int) -> list[Head]:
     return kept
 
 
+def _best_set(measure: Callable, heads: list[Head], k: int) -> list[Head]:
+    return list(min(combinations(heads, k), key=lambda some: measure(list(some))))
+
+
 class _Team:
     """A logit difference that falls as heads are frozen, less so where they stand in for each other."""
 
-    def __init__(self, seed: int, heads: list[Head]):
-        draw = random.Random(seed)
-        ranked = draw.sample(heads, len(heads))
-        self.alone = {head: 2 - 0.13 * i for i, head in enumerate(ranked)}
-        self.twins = {frozenset(ranked[i : i + 2]) for i in (0, 3)}  # the best does what the second does, too
+    def __init__(self, draw: random.Random, heads: list[Head]):
+        self.alone = {head: draw.uniform(1, 2) for head in heads}
+        self.shared = {frozenset(pair): draw.choice((0, 0, 0.4, 1)) for pair in combinations(heads, 2)}
 
     def __call__(self, heads: list[Head]) -> float:
         frozen = set(map(tuple, heads))
-        overlap = sum(1.4 for twins in self.twins if twins <= frozen)
+        overlap = sum(size for pair, size in self.shared.items() if pair <= frozen)
         return 9 - sum(self.alone[head] for head in frozen) + overlap
+
+
+def _tells_apart(measure: Callable, heads: list[Head], k: int) -> bool:
+    """Do the four ways of choosing end with four sets?"""
+    ways = (_keep_still, _by_alone, _all_others, _best_set)
+    return len({frozenset(way(measure, heads, k)) for way in ways}) == len(ways)
 
 
 def _keep_still_cases(seed: int) -> list[tuple]:
     cases = []
-    for i, (count, k) in enumerate(((6, 3), (7, 4), (6, 2), (8, 5))):
+    for i, (count, k) in enumerate(((6, 3), (7, 4), (7, 3), (8, 4))):
         heads = [(layer, head) for layer in (9, 10, 11) for head in range(4)]
-        heads = random.Random(seed + i).sample(heads, count)
-        cases.append((_Team(seed + i, heads), heads, k))
+        draw = random.Random(seed + i)
+        heads = draw.sample(heads, count)
+        teams = (_Team(draw, heads) for _ in range(10_000))
+        cases.append((next(team for team in teams if _tells_apart(team, heads, k)), heads, k))
     return cases
 
 
@@ -487,6 +534,12 @@ keep_still = Exercise(
             "only the last one",
             "Return the list of all heads that were chosen, not the one that came last.",
             lambda measure, heads, k: _keep_still(measure, heads, k)[-1],
+        ),
+        Misconception(
+            "every set tried",
+            "This is the best set of k heads, found by trying all of them. It can be better than what a greedy search "
+            "finds, and costs as many measurements as there are sets. Asked for is the greedy one: add one head at a time.",
+            _best_set,
         ),
         Misconception(
             "dropped, not chosen",

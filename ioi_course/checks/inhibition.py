@@ -247,14 +247,20 @@ def _all_cells(cells, positions, tokens) -> Float[Tensor, "2"]:
     return _design(positions, tokens).T @ cells.flatten().double() / cells.numel()
 
 
+def _each_alone(cells, positions, tokens) -> Float[Tensor, "2"]:
+    """One regression for each signal, as if the other were not there."""
+    design = _design(positions, tokens)
+    return design.T @ cells.flatten().double() / design.pow(2).sum(0)
+
+
 def _weight_cases(seed: int) -> list[tuple]:
     rng = torch.Generator().manual_seed(seed)
-    shapes = [
+    shapes = [  # in all but the first the levels of neither signal add up to 0, so the two are not independent
         (["kept", "inverted"], ["kept", "random", "inverted"]),
-        (["inverted", "kept"], ["random", "kept", "inverted"]),
-        (["kept", "random", "inverted"], ["inverted", "kept"]),
-        (["kept", "random"], ["inverted", "random", "kept"]),
+        (["kept", "random"], ["random", "kept"]),
         (["random", "inverted"], ["kept", "random"]),
+        (["random", "kept"], ["inverted", "random"]),
+        (["kept", "random"], ["random", "inverted"]),
     ]
     return [(3 * torch.randn(len(p), len(t), generator=rng, dtype=torch.float64), p, t) for p, t in shapes]
 
@@ -269,6 +275,12 @@ two_weights = Exercise(
             "a constant in the sum",
             "With a third term the weights are others, unless the levels are balanced. Asked for is a sum of two.",
             _with_constant,
+        ),
+        Misconception(
+            "each signal fitted alone",
+            "Two fits of one signal each give the weights of the sum only where the levels of one of them add up to 0. "
+            "Elsewhere each takes the credit for a part of the other: fit both at once.",
+            _each_alone,
         ),
         Misconception(
             "weights exchanged",
@@ -350,7 +362,7 @@ def _share_cases(seed: int) -> list[tuple]:
 
 share_by_attention = Exercise(
     number="10.4",
-    title="With eyes held",
+    title="Attention held",
     solution=_share_by_attention,
     cases=_share_cases,
     misconceptions=(
