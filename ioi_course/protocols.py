@@ -8,6 +8,7 @@ __all__ = ['CHOICES', 'SIX', 'Protocol', 'in_its_place', 'run_protocol', 'Protoc
 # %% ../nbs/library/protocols.ipynb #a01c34d2
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from .plots.core import _Frame, _number
 from .prompts import IOIDataset
 from .roles import Circuit
 from .shown import Shown
-from .trial import Faithfulness, _share
+from .trial import Faithfulness
 
 # %% ../nbs/library/protocols.ipynb #0e464710
 CHOICES = {
@@ -84,7 +85,9 @@ def in_its_place(
     return _over_all(model, data, layers, memory)
 
 
-def _joined(parts: Sequence[Float[Tensor, "some pos head d_head"]], width: int) -> Float[Tensor, "batch pos head d_head"]:
+def _joined(
+    parts: Sequence[Float[Tensor, "some pos head d_head"]], width: int
+) -> Float[Tensor, "batch pos head d_head"]:
     """Batches one after the other, each filled up to the same number of positions."""
     return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, 0, 0, width - part.shape[1])) for part in parts])
 
@@ -151,7 +154,8 @@ class Protocols(Shown):
         for name, values in self.runs.items():
             faith = self.faithfulness(name)
             by = pd.Series(each[name] / each["model"]) if faith.share == faith.share else pd.Series([np.nan])
-            rows[name] = values.mean().item(), faith.share, faith.table()["error"]["share"], by.min(), by.max(), by.std()
+            error = faith.table()["error"]["share"]
+            rows[name] = values.mean().item(), faith.share, error, by.min(), by.max(), by.std()
         columns = ["circuit", "share", "error", "lowest template", "highest template", "spread"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
@@ -161,7 +165,8 @@ class Protocols(Shown):
     def _caption(self) -> str:
         kinds = len(set(self.templates))
         whole = f"model {self.name}: {self.model.mean().item():.2f} logits"
-        return f"{len(self.of)} heads under {len(self.runs)} protocols ({len(self.model)} prompts, {kinds} templates; {whole})"
+        prompts = f"{len(self.model)} prompts, {kinds} templates"
+        return f"{len(self.of)} heads under {len(self.runs)} protocols ({prompts}; {whole})"
 
     def plot(self, title: str = "circuit against model, template by template") -> Plot:
         """A point per template and protocol; on the diagonal circuit and model agree."""
@@ -186,9 +191,10 @@ def protocols(
     data: IOIDataset,
     circuit: Circuit,
     chosen: Mapping[str, Protocol | tuple[Protocol, Circuit]] = SIX,  # a name each; with another circuit if wanted
+    means: Mapping[str, Means] = MappingProxyType({}),  # of `in_its_place`, by `put`, where they are known already
 ) -> Protocols:
     """Run a circuit under several protocols; what takes a head's place is computed once for each choice."""
-    kept, runs = {}, {}
+    kept, runs = dict(means), {}
     for name, each in chosen.items():
         protocol, own = each if isinstance(each[0], Protocol) else (each, circuit)
         protocol.check()

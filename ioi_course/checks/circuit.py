@@ -242,17 +242,25 @@ def _inside(broken, classes, outside):
     return nodes[int(_gaps(broken, [{head: role} for head, role in nodes]).abs().argmax())]
 
 
+def _suspects(rng: random.Random, plant: Plant) -> list[tuple[Head, str]]:
+    """The planted head at all positions, and others drawn from those outside."""
+    others = [head for head in dict(nodes_outside(CIRCUIT)) if head != plant.at]
+    suspects = [(head, rng.choice(["S1+1", "S2", "END"])) for head in rng.sample(others, 10)]
+    suspects += nodes_outside(CIRCUIT, [plant.at])
+    rng.shuffle(suspects)
+    return suspects
+
+
 def _missing_cases(seed: int) -> list[tuple]:
-    """A model for each kind; suspects are the planted head at all positions, and others drawn from those outside."""
-    rng, cases = random.Random(seed), []
+    """A model for each kind; with the sleeper, two wrong ways end at different heads."""
+    rng, cases, classes = random.Random(seed), [], class_nodes(CIRCUIT)
     for kind in ("sleeper", "S-inhibition", "duplicate token", "negative name mover", "previous token"):
         place = rng.randrange(2)
-        plant, _ = _planted(kind, place)
-        others = [head for head in dict(nodes_outside(CIRCUIT)) if head != plant.at]
-        suspects = [(head, rng.choice(["S1+1", "S2", "END"])) for head in rng.sample(others, 10)]
-        suspects += nodes_outside(CIRCUIT, [plant.at])
-        rng.shuffle(suspects)
-        cases.append((_broken(kind, place, rng.randrange(3)), class_nodes(CIRCUIT), suspects))
+        plant, broken, same = _planted(kind, place)[0], _broken(kind, place, rng.randrange(3)), True
+        while same:
+            case = broken, classes, _suspects(rng, plant)
+            same = kind == "sleeper" and _search(*case, "none") in (plant.node, _after_the_heaviest(*case))
+        cases.append(case)
     return cases
 
 
