@@ -70,5 +70,6 @@ class Breaker:
         new = {key: some for key, some in zip(keys, sets, strict=True) if key not in self.known}
         if new:
             found = knock_out(self.model, self.data, list(new.values()), keep, means=self.means)
+            self.means.kept.clear()  # what it would reuse weighs more than the answers, which are kept here
             self.known |= dict(zip(new, found, strict=True))
         return torch.stack([self.known[key] for key in keys])
