@@ -7,14 +7,14 @@ __all__ = ['HeadEdge', 'head_edges', 'run_with_edges', 'edge_shares']
 
 # %% ../nbs/library/edges.ipynb #7f61c3ce
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .circuit import _check_means
+from .circuit import _alive, _check_means, _check_nodes
 from .engine import Engine, attend, engine_of, spread
 from .plots import head_name
 from .prompts import IOIDataset
@@ -95,7 +95,12 @@ def _streams(
 
 # %% ../nbs/library/edges.ipynb #bfb006d1
 def _run(
-    engine: Engine, data: IOIDataset, means: Sequence[Tensor], edges: set[HeadEdge], kept: bool
+    engine: Engine,
+    data: IOIDataset,
+    means: Sequence[Tensor],
+    edges: set[HeadEdge],
+    kept: bool,
+    where: Sequence[Bool[Tensor, "batch pos head"]] | None,  # for each layer, the places at which a head is heard
 ) -> Float[Tensor, "batch"]:
     """The logit differences of one batch."""
     reads, hears = _streams(engine, edges, kept)
@@ -109,7 +114,9 @@ def _run(
             inputs.append(spread(part, engine.n_heads)[from_stream, :, :, each])  # head prompt pos d_head
         q, k, v = inputs
         z = (attend(q, k) @ v).permute(1, 2, 0, 3)
-        heard = torch.where(hears[:, layer, None, None, :, None], z, means[layer].to(z))
+        heard = hears[:, layer, None, None, :]
+        heard = heard if where is None else heard & where[layer].to(device)
+        heard = torch.where(heard[..., None], z, means[layer].to(z))
         after = x + heard.flatten(-2) @ block.out[0] + block.out[1]
         x = after + block.mlp((x if block.parallel else after).flatten(0, -2)).view_as(x)
     end = x[reads.get(("logits", "residual"), 0), torch.arange(len(data)), data.pos["END"].to(device)]
@@ -131,15 +138,16 @@ def run_with_edges(
     drop: Iterable[HeadEdge] = (),  # edges that there are not, even if they are in `keep`
     means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,  # None: `reference_means(model, data)`
     memory: float = 0.5,  # GB (2**30 bytes) that it may take, beside the weights and the means
+    at: Mapping[Head, str] | None = None,  # the role of the one position where a head is heard; None: all positions
 ) -> Float[Tensor, "batch"]:
     """Each prompt's logit difference if heads are heard along some edges only, and elsewhere replaced by their mean.
 
     Embeddings are always there, and so are MLPs, each computed from the stream that it adds to: an edge includes what
     MLPs on the way make of it, as in the path patching of Wang et al. 2022 (arXiv 2211.00593). Edges act at all
-    positions. ValueError for an edge that cannot be.
+    positions, or only at those of `at`. ValueError for an edge that cannot be.
     """
     engine, means = engine_of(model), _check_means(model, data, means)
-    drop, kept = _checked(model, drop), keep is not None
+    drop, kept, at = _checked(model, drop), keep is not None, None if at is None else _check_nodes(model, at, "at")
     edges = _checked(model, keep) - drop if kept else drop
     size = _sizes(engine, len(_streams(engine, edges, kept)[1]), data.tokens.shape[1], memory)
     found = []
@@ -147,7 +155,8 @@ def run_with_edges(
         for rows in torch.arange(len(data)).split(size):
             batch = data[rows]
             some = [mean[rows.to(mean.device), : batch.tokens.shape[1]] for mean in means]
-            found.append(_run(engine, batch, some, edges, kept))
+            where = None if at is None else _alive(model, batch, at, {})
+            found.append(_run(engine, batch, some, edges, kept, where))
     return torch.cat(found)
 
 # %% ../nbs/library/edges.ipynb #f8abd6ae

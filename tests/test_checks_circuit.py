@@ -10,51 +10,7 @@ from ioi_course.circuit import run_circuit
 SEEDS = (0, 1)
 
 
-# 12.1
-def means_by_dictionary(z, groups):
-    rows = {}
-    for i, group in enumerate(groups.tolist()):
-        rows.setdefault(group, []).append(z[i].numpy())
-    return np.array([np.mean(rows[group], axis=0) for group in groups.tolist()])
-
-
-def means_by_matrix(z, groups):
-    same = (groups[:, None] == groups).to(z)
-    return torch.einsum("bc,cphd->bphd", same / same.sum(1, keepdim=True), z).float()
-
-
-def means_of_others(z, groups):
-    out = z.clone()
-    for i in range(len(z)):
-        rows = [j for j in range(len(z)) if groups[j] == groups[i] and j != i]
-        if rows:
-            out[i] = z[rows].mean(0)
-    return out
-
-
-def mean_over_positions(z, groups):
-    out = torch.empty_like(z)
-    for i in range(len(z)):
-        out[i] = z[groups == groups[i]].mean(dim=(0, 1))
-    return out
-
-
-def weighted(z, groups, divide):
-    same = (groups[:, None] == groups).to(z)
-    return torch.einsum("bc,cphd->bphd", same, z) / divide
-
-
-GROUPS = {
-    "mean over all prompts": lambda z, g: z.mean(0).repeat(len(z), 1, 1, 1),
-    "mean over the wrong axis": mean_over_positions,
-    "sum for a mean": lambda z, g: weighted(z, g, 1),
-    "one row for each group": lambda z, g: torch.stack([z[g == i].mean(0) for i in sorted(set(g.tolist()))]),
-    "divided by all prompts": lambda z, g: weighted(z, g, len(g)),
-    "own prompt left out": means_of_others,
-}
-
-
-# 12.2, prompt by prompt, and with a mask
+# 12.1, prompt by prompt, and with a mask
 def diffs(logits, data):
     ends = [logits[i, int(end)] for i, end in enumerate(data.pos["END"])]
     return torch.stack([row[io] - row[s] for row, (io, s) in zip(ends, data.answers.tolist(), strict=True)])
@@ -100,7 +56,7 @@ ALONE = {
 }
 
 
-# 12.3
+# 12.2
 def gap_by_loop(circuit, model):
     return [abs(float(np.mean(a.numpy()) - np.mean(b.numpy()))) for a, b in zip(circuit, model, strict=True)]
 
@@ -114,71 +70,87 @@ GAPS = {
 }
 
 
-# 12.4
-def search(gap, draws):
-    """With indices and a record of everything."""
-    now, record = frozenset(), []
-    for draw in draws:
-        scored = [(gap(list(now | {head})), head) for head in draw if head not in now]
-        if scored:
-            value, head = max(scored)
-            now = now | {head}
-            record.append((value, now))
-    return max(record, key=lambda pair: pair[0])[1]
+# 12.3, without the search of the checks
+def distances(broken, sets):
+    alone, whole = broken(sets)
+    return [abs(float(a) - float(b)) for a, b in zip(alone, whole, strict=True)]
 
 
-def search_last(gap, draws):
-    now = []
-    for draw in draws:
-        now.append(max((head for head in draw if head not in now), key=lambda head: gap([*now, head])))
-    return set(now)
+def by_class_and_node(broken, classes, outside):
+    """Every class with every node: the node that makes up for most, wherever."""
+    best = {}
+    for some in classes.values():
+        before = distances(broken, [some])[0]
+        after = distances(broken, [dict([*some.items(), node]) for node in outside])
+        best |= {(before - left, node): node for left, node in zip(after, outside, strict=True)}
+    return best[max(best, key=lambda key: key[0])]
 
 
-def search_singly(gap, draws):
-    now, best = [], []
-    for draw in draws:
-        now = [*now, max((head for head in draw if head not in now), key=lambda head: gap([head]))]
-        best = now if not best or gap(now) > gap(best) else best
-    return set(best)
+def by_halves(broken, classes, outside):
+    """With the worst class out, take out half of the suspects at a time."""
+    worst = max(classes.values(), key=lambda some: distances(broken, [some])[0])
+    left = list(outside)
+    while len(left) > 1:
+        halves = left[: len(left) // 2], left[len(left) // 2 :]
+        gaps = []
+        for half in halves:
+            waves = [half]  # a set has one node of a head: the same head at other positions goes into the next set
+            while any(len(dict(wave)) < len(wave) for wave in waves):
+                waves = [part for wave in waves for part in (wave[::2], wave[1::2])]
+            gaps.append(min(distances(broken, [dict([*worst.items(), *wave]) for wave in waves])))
+        left = halves[gaps.index(min(gaps))]
+    return left[0]
 
 
-def search_smallest(gap, draws):
-    now, best = [], []
-    for draw in draws:
-        now = [*now, min((head for head in draw if head not in now), key=lambda head: gap([*now, head]))]
-        best = now if not best or gap(now) > gap(best) else best
-    return set(best)
+def without_a_class(broken, classes, outside, some, pick):
+    return outside[pick(broken, [{**some, head: role} for head, role in outside])]
 
 
-def search_uphill(gap, draws):
-    now, value = [], -1
-    for draw in draws:
-        head = max((head for head in draw if head not in now), key=lambda head: gap([*now, head]))
-        if gap([*now, head]) < value:
-            return set(now)
-        now, value = [*now, head], gap([*now, head])
-    return set(now)
+def worst_class(broken, classes):
+    gaps = distances(broken, list(classes.values()))
+    return list(classes.values())[gaps.index(max(gaps))]
 
 
-def search_first(gap, draws):
-    now, best = [], []
-    for draw in draws:
-        if draw[0] not in now:
-            now = [*now, draw[0]]
-            best = now if not best or gap(now) > gap(best) else best
-    return set(best)
+def nearest(broken, sets):
+    gaps = distances(broken, sets)
+    return gaps.index(min(gaps))
 
 
-SEARCHES = {
-    "last set instead of the best": search_last,
-    "heads judged alone": search_singly,
-    "smallest gap": search_smallest,
-    "stopped at the first fall": search_uphill,
-    "first candidate each time": search_first,
+def farthest(broken, sets):
+    gaps = distances(broken, sets)
+    return gaps.index(max(gaps))
+
+
+def lowest(broken, sets):
+    return broken(sets)[1].tolist().index(min(broken(sets)[1].tolist()))
+
+
+def least_left(broken, classes, outside):
+    left = {name: float(broken([some])[1]) for name, some in classes.items()}
+    return without_a_class(broken, classes, outside, classes[min(left, key=left.get)], nearest)
+
+
+def at_the_end(broken, classes, outside):
+    some = [(head, role) for head, role in outside if role == "END"]
+    return without_a_class(broken, classes, some, worst_class(broken, classes), nearest)
+
+
+def member(broken, classes, outside):
+    nodes = [(head, role) for some in classes.values() for head, role in some.items()]
+    return nodes[farthest(broken, [dict([node]) for node in nodes])]
+
+
+MISSING = {
+    "nothing taken out": lambda b, c, o: without_a_class(b, c, o, {}, nearest),
+    "the class that matters most": least_left,
+    "END only": at_the_end,
+    "lowest instead of closest": lambda b, c, o: without_a_class(b, c, o, worst_class(b, c), lowest),
+    "farthest instead of closest": lambda b, c, o: without_a_class(b, c, o, worst_class(b, c), farthest),
+    "a head of the circuit": member,
 }
 
 
-# 12.5
+# 12.4
 def parts(model, data, keep, others, head, means):
     """Logit differences: circuit, without K, without K and v, model."""
     runs = [keep, {h: r for h, r in keep.items() if h not in others}]
@@ -208,22 +180,68 @@ NEEDED = {
     "not divided": share(lambda c, b, a, w: abs((a - b).mean())),
 }
 
+
+# 12.5, prompt by prompt
+def exchange(model, data, places, others, read, write, whole_layer=False, answers=None):
+    """`read(i, role)` and `write(i, role)` give positions in the partner and in the prompt."""
+    cache = model.run_with_cache(others.tokens)[1]
+
+    def hook(z, hook):
+        new = z.clone()
+        for (layer, head), role in places.items():
+            heads = slice(None) if whole_layer else head
+            for i in range(len(data) if layer == hook.layer() else 0):
+                at = min(read(i, role), others.tokens.shape[1] - 1)
+                to = write(i, role)
+                to = to if isinstance(to, slice) else min(to, z.shape[1] - 1)
+                new[i, to, heads] = cache[hook.name][i, at, heads]
+        return new
+
+    logits = model.run_with_hooks(data.tokens, fwd_hooks=[(lambda name: name.endswith("attn.hook_z"), hook)])
+    rows = [logits[i, int(end)] for i, end in enumerate(data.pos["END"])]
+    answers = data.answers if answers is None else answers
+    return torch.stack([row[io] - row[s] for row, (io, s) in zip(rows, answers.tolist(), strict=True)])
+
+
+def exchanged(read=None, write=None, whole_layer=False, of_others=False):
+    def answer(model, data, places, others):
+        theirs, mine = (lambda i, role, d=d: int(d.pos[role][i]) for d in (others, data))
+        from_ = theirs if read is None else lambda i, role: read(data, others, i, role)
+        to = mine if write is None else lambda i, role: write(data, others, i, role)
+        answers = others.answers if of_others else None
+        return exchange(model, data, places, others, from_, to, whole_layer, answers)
+
+    return answer
+
+
+SCRUBBED = {
+    "own position in the partner": exchanged(read=lambda data, others, i, role: int(data.pos[role][i])),
+    "the partner's position in the prompt": exchanged(write=lambda data, others, i, role: int(others.pos[role][i])),
+    "answers of the partners": exchanged(of_others=True),
+    "prompt and partner exchanged": lambda model, data, places, others: exchanged()(model, others, places, data),
+    "at every position": exchanged(write=lambda data, others, i, role: slice(None)),
+    "whole layer exchanged": exchanged(whole_layer=True),
+    "END for every head": lambda model, data, places, others: exchanged()(
+        model, data, dict.fromkeys(places, "END"), others
+    ),
+}
+
 RIGHT = {
-    "group_means": (means_by_dictionary, means_by_matrix),
     "circuit_alone": (masked(), alone_as_list),
     "incompleteness": (gap_by_loop, lambda c, m: (m - c).mean(-1).abs().numpy()),
-    "greedy_set": (search, lambda gap, draws: {tuple(head) for head in search(gap, draws)}),
+    "find_missing": (by_class_and_node, by_halves),
     "share_given": (
         share(lambda c, b, a, w: abs((a - b).mean() / w.mean())),
         share(lambda c, b, a, w: float(abs(np.mean(a.numpy()) - np.mean(b.numpy())) / abs(np.mean(w.numpy())))),
     ),
+    "scrubbed": (exchanged(), lambda *case: exchanged()(*case).numpy()),
 }
 WRONG = {
-    "group_means": GROUPS,
     "circuit_alone": ALONE,
     "incompleteness": GAPS,
-    "greedy_set": SEARCHES,
+    "find_missing": MISSING,
     "share_given": NEEDED,
+    "scrubbed": SCRUBBED,
 }
 
 
@@ -257,8 +275,8 @@ def test_every_exercise_and_every_misconception_is_tested():
 def test_other_wrong_answers_are_wrong():
     """Nothing is misnamed: a wrong answer that no misconception explains is merely wrong."""
     assert checks.incompleteness(lambda circuit, model: circuit.mean(-1)).kind == "wrong"
-    assert checks.group_means(lambda z, groups: z.flip(0)).kind == "wrong"
-    assert checks.greedy_set(lambda gap, draws: {tuple(head) for draw in draws for head in draw}).kind == "wrong"
+    assert checks.scrubbed(lambda model, data, places, others: torch.zeros(len(data))).kind == "wrong"
+    assert checks.find_missing(lambda broken, classes, outside: outside[0]).kind == "wrong"
     assert checks.share_given(lambda model, data, keep, others, head, means: 0.0).kind == "wrong"
 
 

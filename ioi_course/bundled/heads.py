@@ -7,9 +7,11 @@ __all__ = ['PREVIOUS_TOKEN', 'DUPLICATE_TOKEN', 'NOT_SELF', 'NOT_SELF_CLOCKS', '
            'ATTENDS_NAME', 'ATTENDS_NEAR', 'S_INHIBITION_REST', 'ITSELF', 'NAME_MOVER', 'NEGATIVE_NAME_MOVER',
            'BACKUP_NAME_MOVER', 'BACKGROUND', 'HELD', 'STEADY', 'CLASSES', 'Term', 'Write', 'Head', 'HeadWeights',
            'head_weights', 'previous_token_head', 'duplicate_token_head', 'induction_head', 's_inhibition_head',
-           'mover_head', 'background_head', 'design_head']
+           'mover_head', 'background_head', 'class_head', 'design_head']
 
 # %% ../../nbs/library/bundled/heads.ipynb #8b7f86ab
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -249,9 +251,18 @@ CLASSES = {  # role: (function, table with a row for each head)
 }
 
 
-def design_head(layer: int, index: int) -> Head:
-    """The head at this place: of its class if it is in one, else a background head."""
+def class_head(like: tuple[int, int], layer: int, **changes: float) -> Head:
+    """A head in this layer that is made as one of the circuit is, but for the strengths that are given anew."""
     for build, table in CLASSES.values():
-        if (layer, index) in table:
-            return build(**table[layer, index], **({"layer": layer} if build is duplicate_token_head else {}))
+        if like in table:
+            return build(**table[like] | changes, **({"layer": layer} if build is duplicate_token_head else {}))
+    raise ValueError(f"L{like[0]}H{like[1]} is in no class, so no head can be made like it.")
+
+
+def design_head(layer: int, index: int, planted: Mapping[tuple[int, int], Head] = MappingProxyType({})) -> Head:
+    """The head at this place: one that was planted, or of its class if it is in one, else a background head."""
+    if (layer, index) in planted:
+        return planted[layer, index]
+    if any((layer, index) in table for _, table in CLASSES.values()):
+        return class_head((layer, index), layer)
     return background_head(layer, index)

@@ -2,84 +2,25 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 
+from ioi_course.breaking import Breaker, class_nodes
+from ioi_course.breaking import outside as nodes_outside
+from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.bundled.planted import Plant, draw_plant, planted_model
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
 from ioi_course.circuit import run_circuit, run_without
 from ioi_course.roles import Head
 from ioi_course.metrics import logit_diff
 from ioi_course.prompts import IOIDataset
+from ioi_course.scrubbing import partners, scrub
 
-__all__ = ["group_means", "circuit_alone", "incompleteness", "greedy_set", "share_given"]
-
-
-def _group_means(
-    z: Float[Tensor, "batch pos head d_head"], groups: Int[Tensor, "batch"]
-) -> Float[Tensor, "batch pos head d_head"]:
-    return torch.stack([z[groups == group].mean(0) for group in groups])
-
-
-def _others_mean(z: Tensor, groups: Tensor) -> Tensor:
-    """As `_group_means`, but each prompt is left out of its own mean (unless it is alone)."""
-    total = torch.stack([z[groups == group].sum(0) for group in groups])
-    count = (groups[:, None] == groups).sum(1)[:, None, None, None]
-    return torch.where(count > 1, (total - z) / (count - 1).clamp(min=1), z)
-
-
-def _group_cases(seed: int) -> list[tuple]:
-    g = torch.Generator().manual_seed(seed)
-    labels = [3, 0, 3, 7, 0, 3], [1, 1], [5], [2, 0, 1, 0], [4, 4, 9, 9, 4]
-    shapes = (5, 2, 3), (4, 3, 2), (3, 2, 2), (6, 1, 3), (2, 4, 1)
-    return [
-        (torch.randn(len(some), *shape, generator=g, dtype=torch.float64), torch.tensor(some))
-        for some, shape in zip(labels, shapes, strict=True)
-    ]
-
-
-group_means = Exercise(
-    number="12.1",
-    title="The mean of its kind",
-    solution=_group_means,
-    cases=_group_cases,
-    misconceptions=(
-        Misconception(
-            "mean over all prompts",
-            "You averaged over all prompts. Position 12 is S2 in one template and a comma in the next: take the mean "
-            "over prompts of the same group only.",
-            lambda z, groups: z.mean(0, keepdim=True).expand_as(z),
-        ),
-        Misconception(
-            "mean over the wrong axis",
-            "You averaged over positions as well, so every position gets the same. What a head puts out at S2 says "
-            "nothing about END: keep the axis.",
-            lambda z, groups: _group_means(z, groups).mean(1, keepdim=True).expand_as(z),
-        ),
-        Misconception(
-            "sum for a mean",
-            "You added the prompts of a group up. Divide by their number.",
-            lambda z, groups: torch.stack([z[groups == group].sum(0) for group in groups]),
-        ),
-        Misconception(
-            "one row for each group",
-            "You have the right means, one for each group. Every prompt needs its own row, with the mean of its group.",
-            lambda z, groups: torch.stack([z[groups == group].mean(0) for group in groups.unique()]),
-        ),
-        Misconception(
-            "divided by all prompts",
-            "You added the prompts of a group up and divided by the number of all prompts.",
-            lambda z, groups: torch.stack([z[groups == group].sum(0) for group in groups]) / len(z),
-        ),
-        Misconception(
-            "own prompt left out",
-            "You left each prompt out of its own mean. That is a good idea when the means are of the prompts that you "
-            "run. Here they are of a reference: all of its prompts count.",
-            _others_mean,
-        ),
-    ),
-)
+__all__ = ["circuit_alone", "incompleteness", "find_missing", "share_given", "scrubbed"]
 
 
 # Runs of random models with random nodes. What is kept, where, and what takes its place differs.
@@ -160,7 +101,7 @@ def _circuit_alone(
 
 
 circuit_alone = Exercise(
-    number="12.2",
+    number="12.1",
     title="The circuit alone",
     solution=_circuit_alone,
     cases=_run_cases,
@@ -217,7 +158,7 @@ def _difference_cases(seed: int) -> list[tuple]:
 
 
 incompleteness = Exercise(
-    number="12.3",
+    number="12.2",
     title="Incompleteness",
     solution=_incompleteness,
     cases=_difference_cases,
@@ -253,85 +194,115 @@ incompleteness = Exercise(
 )
 
 
-def _greedy_set(gap: Callable[[Sequence[Head]], float], draws: Sequence[Sequence[Head]]) -> set[Head]:
-    return set(_climb(gap, draws, gap, best=True))
+# --- 12.3: models in which a head was planted that the answer key omits
 
 
-def _climb(gap: Callable, draws: Sequence[Sequence[Head]], score: Callable, best: bool, stop: bool = False) -> tuple:
-    """Sets head by head by a score; returns the best that was met by the gap, or the last."""
-    chosen, met = (), []
-    for candidates in draws:
-        tried = [(*chosen, head) for head in candidates if head not in chosen]
-        if not tried:
-            continue
-        new = max(tried, key=score)
-        if stop and chosen and gap(new) < gap(chosen):
-            break
-        chosen = new
-        met.append(chosen)
-    return max(met, key=gap) if best else chosen
+@cache
+def _planted(kind: str, seed: int) -> tuple[Plant, TransformerBridge]:
+    plant = draw_plant(seed, kind)
+    return plant, planted_model(plant)
 
 
-def _search_case(rng: random.Random, steps: int) -> tuple:
-    """A gap of heads and of pairs of heads, and candidates for each step."""
-    heads = [(layer, head) for layer in range(4) for head in range(3)]
-    alone = {head: rng.gauss(0, 1) for head in heads}
-    both = {(a, b): rng.gauss(0, 1) for a in heads for b in heads if a < b}
-
-    def gap(chosen) -> float:
-        chosen = sorted(set(map(tuple, chosen)))
-        pairs = [both[a, b] for a in chosen for b in chosen if a < b]
-        return abs(sum(alone[head] for head in chosen) + sum(pairs))
-
-    return gap, [rng.sample(heads, 4) for _ in range(steps)]
+@cache
+def _broken(kind: str, place: int, seed: int) -> Breaker:
+    """Kept, since a check asks for the same knock-outs again with each misconception."""
+    _, model = _planted(kind, place)
+    return Breaker(model, IOIDataset(model, 4, seed=seed), CIRCUIT)
 
 
-def _search_cases(seed: int) -> list[tuple]:
-    """Searches in which the gap falls on the way: to the end in one half, and to rise again in the other."""
-    cases, rng = [], random.Random(seed)
-    for i, steps in enumerate((5, 4, 6, 3, 5, 6)):
-        falls = False
-        while not falls:
-            gap, draws = _search_case(rng, steps)
-            best = _greedy_set(gap, draws)
-            falls = best != set(_climb(gap, draws, gap, best=i % 2 == 0, stop=i % 2 == 0))
-        cases.append((gap, draws))
+def _find_missing(
+    broken: Callable[[Sequence[Mapping[Head, str]]], tuple[Tensor, Tensor]],
+    classes: Mapping[str, Mapping[Head, str]],
+    outside: Sequence[tuple[Head, str]],
+) -> tuple[Head, str]:
+    return _search(broken, classes, outside)
+
+
+def _gaps(broken, sets: Sequence[Mapping[Head, str]]) -> Tensor:
+    """F(M \\ K) - F(C \\ K)."""
+    alone, whole = broken(sets)
+    return whole - alone
+
+
+def _search(broken, classes, outside, where=None, judge=lambda gaps: gaps.abs().argmin()):
+    """The node that `judge` picks by the gap without it, once the class `where` (None: the worst one) is out as well."""
+    names = list(classes)
+    if where is None:
+        where = names[int(_gaps(broken, [classes[name] for name in names]).abs().argmax())]
+    return outside[int(judge(_gaps(broken, [{**classes[where], head: role} for head, role in outside])))]
+
+
+def _after_the_heaviest(broken, classes, outside):
+    _, whole = broken(list(classes.values()))
+    return _search(broken, classes, outside, list(classes)[int(whole.argmin())])
+
+
+def _inside(broken, classes, outside):
+    nodes = [node for some in classes.values() for node in some.items()]
+    return nodes[int(_gaps(broken, [{head: role} for head, role in nodes]).abs().argmax())]
+
+
+def _suspects(rng: random.Random, plant: Plant) -> list[tuple[Head, str]]:
+    """The planted head at all positions, and others drawn from those outside."""
+    others = [head for head in dict(nodes_outside(CIRCUIT)) if head != plant.at]
+    suspects = [(head, rng.choice(["S1+1", "S2", "END"])) for head in rng.sample(others, 10)]
+    suspects += nodes_outside(CIRCUIT, [plant.at])
+    rng.shuffle(suspects)
+    return suspects
+
+
+def _missing_cases(seed: int) -> list[tuple]:
+    """A model for each kind; with the sleeper, two wrong ways end at different heads."""
+    rng, cases, classes = random.Random(seed), [], class_nodes(CIRCUIT)
+    for kind in ("sleeper", "S-inhibition", "duplicate token", "negative name mover", "previous token"):
+        place = rng.randrange(2)
+        plant, broken, same = _planted(kind, place)[0], _broken(kind, place, rng.randrange(3)), True
+        while same:
+            case = broken, classes, _suspects(rng, plant)
+            same = kind == "sleeper" and _search(*case, "none") in (plant.node, _after_the_heaviest(*case))
+        cases.append(case)
     return cases
 
 
-greedy_set = Exercise(
-    number="12.4",
-    title="A greedy search",
-    solution=_greedy_set,
-    cases=_search_cases,
+find_missing = Exercise(
+    number="12.3",
+    title="Find what is missing",
+    solution=_find_missing,
+    cases=_missing_cases,
     misconceptions=(
         Misconception(
-            "last set instead of the best",
-            "You returned the set of the last step. The gap can fall on the way, because every step must add a head: "
-            "return the best set that you have met.",
-            lambda gap, draws: set(_climb(gap, draws, gap, best=False)),
+            "nothing taken out",
+            "You compared circuit and model as they are. A head that waits until others are gone does not show there: "
+            "first find the class without which the two differ most, and look with that class out.",
+            lambda broken, classes, outside: _search(broken, classes, outside, "none"),
         ),
         Misconception(
-            "heads judged alone",
-            "You chose the candidate with the largest gap of its own. What counts is the gap of K with it: heads that "
-            "do nothing alone may do much together.",
-            lambda gap, draws: set(_climb(gap, draws, lambda heads: gap(heads[-1:]), best=True)),
+            "the class that matters most",
+            "You took out the class without which the model has least. There circuit and model both fail, so they agree. "
+            "Take the one without which they are farthest apart.",
+            _after_the_heaviest,
         ),
         Misconception(
-            "smallest gap",
-            "You took the candidate that makes the gap smallest. The search looks for where the circuit fails.",
-            lambda gap, draws: set(_climb(gap, draws, lambda heads: -gap(heads), best=True)),
+            "END only",
+            "You looked at END only. What is missing may act at S2 or S1+1: try every node in `outside`.",
+            lambda broken, classes, outside: _search(broken, classes, [node for node in outside if node[1] == "END"]),
         ),
         Misconception(
-            "stopped at the first fall",
-            "You stopped when no candidate made the gap larger. It may rise again with the next heads: go on to the "
-            "last step.",
-            lambda gap, draws: set(_climb(gap, draws, gap, best=True, stop=True)),
+            "lowest instead of closest",
+            "You took the node without which the model has least. If the missing head works against IO, the model has more "
+            "without it: look for the smallest distance from the circuit, in size.",
+            lambda broken, classes, outside: _search(broken, classes, outside, judge=lambda gaps: gaps.argmin()),
         ),
         Misconception(
-            "first candidate each time",
-            "You added the first candidate of each step without trying the others.",
-            lambda gap, draws: set(_climb(gap, [[c for c in d][:1] for d in draws], gap, best=True)),
+            "farthest instead of closest",
+            "You took the node without which circuit and model are farthest apart. Without the missing head they agree.",
+            lambda broken, classes, outside: _search(broken, classes, outside, judge=lambda gaps: gaps.abs().argmax()),
+        ),
+        Misconception(
+            "a head of the circuit",
+            "You named a node of the circuit, the one without which the two differ most. That is where it hurts, and not "
+            "what is missing: the missing node is in `outside`.",
+            _inside,
         ),
     ),
 )
@@ -391,7 +362,7 @@ def _share_cases(seed: int) -> list[tuple]:
 
 
 share_given = Exercise(
-    number="12.5",
+    number="12.4",
     title="Is it needed?",
     solution=_share_given,
     cases=_share_cases,
@@ -433,6 +404,106 @@ share_given = Exercise(
             "not divided",
             "This is the change in logits. Divide it by the size of F(M).",
             _own_measure(lambda before, after, whole, full: (after.mean() - before.mean()).abs()),
+        ),
+    ),
+)
+
+
+# --- 12.5: an output from another prompt, at that prompt's own position
+
+
+def _scrubbed(model, data: IOIDataset, places: Mapping[Head, str], others: IOIDataset) -> Float[Tensor, "batch"]:
+    return scrub(model, data, places, others)
+
+
+def _exchanging(mine: Callable, theirs: Callable, answers: str = "data", every_head: bool = False) -> Callable:
+    """The answer that writes at `mine(data, others, role)` what it reads at `theirs(data, others, role)`."""
+
+    def answer(model, data, places, others):
+        rows, names = torch.arange(len(data)), [f"blocks.{at}.attn.hook_z" for at in range(model.cfg.n_layers)]
+        _, cache = model.run_with_cache(others.tokens, names_filter=names)
+
+        def put(z, hook):
+            for (layer, head), role in places.items():
+                if layer == hook.layer():
+                    some = slice(None) if every_head else slice(head, head + 1)
+                    read = theirs(data, others, role).clamp(max=others.tokens.shape[1] - 1)
+                    value, to = cache[hook.name][rows, read, some], mine(data, others, role)
+                    if to is None:
+                        z[:, :, some] = value[:, None]
+                    else:
+                        z[rows, to.clamp(max=z.shape[1] - 1), some] = value
+            return z
+
+        logits = model.run_with_hooks(data.tokens, fwd_hooks=[(name, put) for name in names])
+        end, (io, s) = logits[rows, data.pos["END"]], (data if answers == "data" else others).answers.T
+        return end[rows, io] - end[rows, s]
+
+    return answer
+
+
+def _own(data, others, role):
+    return data.pos[role]
+
+
+def _partners(data, others, role):
+    return others.pos[role]
+
+
+def _scrub_cases(seed: int) -> list[tuple]:
+    """Partners of other lengths, with other answers."""
+    cases, rng = [], random.Random(seed)
+    for i, n in enumerate((4, 3, 5, 2)):
+        model = random_model(i % 2)
+        data, longer = random_data(model, n, seed=seed + i), False
+        while not longer:
+            others = partners(data, rng.choice([["IO"], ["S", "order"], []]), rng.randrange(1000))
+            longer = any(not torch.equal(data.pos[role], others.pos[role]) for role in ("S2", "END"))
+        cases.append((model, data, _random_keep(rng, model), others))
+    return cases
+
+
+scrubbed = Exercise(
+    number="12.5",
+    title="One scrub",
+    solution=_scrubbed,
+    cases=_scrub_cases,
+    misconceptions=(
+        Misconception(
+            "own position in the partner",
+            "You read the partner at the positions of the prompt. The partner is another sentence: its END is at "
+            "`others.pos`.",
+            _exchanging(_own, _own),
+        ),
+        Misconception(
+            "the partner's position in the prompt",
+            "You wrote at the partner's positions. Read there, and write at those of `data`.",
+            _exchanging(_partners, _partners),
+        ),
+        Misconception(
+            "answers of the partners",
+            "You measured the partners' names. The prompt is that of `data`, and so is the question.",
+            _exchanging(_own, _partners, answers="others"),
+        ),
+        Misconception(
+            "prompt and partner exchanged",
+            "You ran the partners and gave them outputs of the prompts. It is the other way round.",
+            lambda model, data, places, others: scrub(model, others, places, data),
+        ),
+        Misconception(
+            "at every position",
+            "You wrote the partner's output at all positions. A node is a head at one position; elsewhere the head stays.",
+            _exchanging(lambda data, others, role: None, _partners),
+        ),
+        Misconception(
+            "whole layer exchanged",
+            "You exchanged all heads of the layer. Only the one head is under the hypothesis.",
+            _exchanging(_own, _partners, every_head=True),
+        ),
+        Misconception(
+            "END for every head",
+            "You exchanged every head at END. `places` says where each one acts.",
+            _exchanging(lambda data, others, role: data.pos["END"], lambda data, others, role: others.pos["END"]),
         ),
     ),
 )
