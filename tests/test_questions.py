@@ -20,9 +20,11 @@ NOTE_LINES = {  # the notes' line with a question, and its entry
     97: "ov-identity", 166: "why-values", 169: "why-keys", 171: "query-at-end", 173: "query-at-end",
     210: "passes", 214: "passes",
 }  # fmt: skip
-IN_PASSING = """which-counterfactual noise all-paths mediators sign zero mean circle single-tokens qkv directions
-attention-and-projection copying-is-not-moving negative token-or-position disentangle distributed always-parallel dropout
-memory skip memorised repeat-io larger-models punctuation other-models""".split()  # asked in the notes without a mark
+IN_PASSING = """
+which-counterfactual noise all-paths mediators sign zero mean circle single-tokens qkv directions copying-is-not-moving
+attention-and-projection negative token-or-position disentangle distributed always-parallel dropout memory skip memorised
+repeat-io larger-models punctuation other-models
+""".split()  # asked in the notes without a mark
 DEMO = """why-backups why-negative-less final-scale mlp-0 tied anti-induction unused-induction""".split()
 ASKED = {*NOTE_LINES.values(), *IN_PASSING, *DEMO}
 ENTRY = re.compile(r"^### (.+?) \{#([\w-]+)\}\n\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)

@@ -314,8 +314,8 @@ def test_schedules_add_up():
             taught += rows
         assert taught == list(range(last + 1))
         assert re.findall(r"\| ([A-D]) \|$", table, re.MULTILINE) == list("ABCD")
-    assert f"{sum(times.values()) // 60} hours" in GUIDE
-    assert f"{sum(times.values()) // 60} hours" in NOTEBOOKS["index"].cells[0].source
+    assert f"take {round(sum(times.values()) / 60)} hours" in GUIDE
+    assert f"take {round(sum(times.values()) / 60)} hours" in NOTEBOOKS["index"].cells[0].source
 
 
 def test_mistakes_are_those_of_the_checks():
