@@ -354,3 +354,13 @@ def test_every_misconception_has_an_independent_wrong_answer():
         exercise = getattr(checks, name)
         tested = {wrong for of, _, wrong in WRONG if of is exercise}
         assert tested == {one.name for one in exercise.misconceptions}
+
+
+def test_a_chance_that_is_met_exactly_is_enough():
+    """1 − 0.9² is 0.19, though not in binary floating point: two prompts do, not three."""
+    assert checks.prompts_to_see.solution(0.1, 0.19) == 2
+    assert checks.prompts_to_see.solution(0.2, 0.36) == 2 and checks.prompts_to_see.solution(0.2, 0.361) == 3
+    for seed in range(6):  # the cases keep off such borders, so that no right way of reckoning is refused
+        for rate, chance in checks.prompts_to_see.cases(seed):
+            exact = math.log(1 - chance) / math.log(1 - rate)
+            assert abs(exact - round(exact)) > 1e-6

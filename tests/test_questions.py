@@ -22,8 +22,8 @@ NOTE_LINES = {  # the notes' line with a question, and its entry
 }  # fmt: skip
 IN_PASSING = """
 which-counterfactual noise all-paths mediators sign zero mean circle single-tokens qkv directions copying-is-not-moving
-attention-and-projection negative token-or-position disentangle distributed always-parallel dropout memory skip memorised
-repeat-io larger-models punctuation other-models
+attention-and-projection negative token-or-position disentangle distributed always-parallel dropout memory skip
+memorised repeat-io larger-models punctuation other-models
 """.split()  # asked in the notes without a mark
 DEMO = """why-backups why-negative-less final-scale mlp-0 tied anti-induction unused-induction""".split()
 ASKED = {*NOTE_LINES.values(), *IN_PASSING, *DEMO}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import torch
 from jaxtyping import Float, Int
@@ -117,8 +118,10 @@ turning = Exercise(
 
 
 def _prompts_to_see(rate: float, chance: float = 0.95) -> int:
+    """Reckoned with the decimals that are written: in binary 1 - 0.9 ** 2 is less than 0.19, and so would take one more."""
+    unseen, wanted = 1 - Fraction(str(rate)), 1 - Fraction(str(chance))
     n = max(1, math.floor(_exactly(rate, chance)) - 1)
-    while 1 - (1 - rate) ** n < chance:
+    while unseen**n > wanted:
         n += 1
     return n
 
@@ -130,7 +133,7 @@ def _exactly(rate: float, chance: float) -> float:
 def _prompts_to_see_cases(seed: int) -> list[tuple]:
     rates = 0.002 + 0.3 * torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     chances = (0.95, 0.9, 0.99, 0.6)
-    return [(0.013, 0.95), (0.7, 0.5), *((round(r, 3), c) for r, c in zip(rates.tolist(), chances, strict=True))]
+    return [(0.013, 0.95), (0.7, 0.5), (0.25, 0.7), *((round(r, 3), c) for r, c in zip(rates.tolist(), chances, strict=True))]
 
 
 prompts_to_see = Exercise(
