@@ -39,6 +39,7 @@ bench: setup ## time the patching engine on GPT-2 small's shape and on SmolLM2 (
 notebooks: setup ## after an edit: make stubs, badges and links, export the modules, run every chapter, store its outputs, clean, README, student/
 	$(BIN)/python tools/stubs.py
 	$(BIN)/python tools/badges.py
+	$(BIN)/python tools/minutes.py
 	$(BIN)/python tools/glossary.py
 	$(BIN)/nbdev-export
 	$(BIN)/ioi-course run --model synthetic --save

@@ -6,9 +6,11 @@
 __all__ = ['abc_reference', 'Means', 'reference_means']
 
 # %% ../nbs/library/means.ipynb #397e8459
-from numbers import Integral
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from numbers import Integral
 
 import torch
 from jaxtyping import Float, Int
@@ -19,10 +21,19 @@ from .engine import engine_of, run, unsupported
 from .prompts import ROLES, IOIDataset
 
 # %% ../nbs/library/means.ipynb #4b88820d
+@lru_cache(maxsize=16)
+def _any_of(names: tuple[str, ...]) -> re.Pattern:
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b")
+
+
 def _layouts(data: IOIDataset) -> list[tuple]:
-    """For each prompt what has to be equal for a position to mean the same: template, order, places of the roles."""
-    places = torch.stack([data.pos[role] for role in ROLES], dim=1).tolist()
-    return [(prompt.template, prompt.order, prompt.extra, *at) for prompt, at in zip(data, places, strict=True)]
+    """For each prompt what has to be equal for a position to mean the same: template, order, places of the roles.
+
+    Of a name that a template itself holds, as that of a distractor, only the place counts.
+    """
+    places, names = torch.stack([data.pos[role] for role in ROLES], dim=1).tolist(), _any_of(tuple(data.names))
+    shapes = (names.sub("[X]", prompt.template) for prompt in data)
+    return [(shape, p.order, p.extra, *at) for shape, p, at in zip(shapes, data, places, strict=True)]
 
 
 def abc_reference(

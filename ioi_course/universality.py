@@ -55,6 +55,12 @@ class Wiki:
         above = self.heads[list(KINDS)].ge(threshold).groupby(self.heads["model"], sort=False).sum()
         return above.rename_axis(None)
 
+    def beside(self, other: "Wiki") -> "Wiki":
+        """The models of this wiki, then those of another one."""
+        if twice := self.models.index.intersection(other.models.index).tolist():
+            raise ValueError(f"{twice[0]} is in both; give a wiki of other models.")
+        return Wiki(pd.concat([self.heads, other.heads]), pd.concat([self.models, other.models]))
+
     def plot(self, kind: str = "induction") -> Plot:
         """A tile per model: layer down, head across, each head's score of one kind as the colour."""
         return _mosaic(self.heads, kind)

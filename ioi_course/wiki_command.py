@@ -25,6 +25,9 @@ def wiki(
         Path, typer.Option(help="The folder that keeps what is measured: a run that was stopped goes on from there.")
     ] = Path("build/wiki"),
     out: Annotated[Path | None, typer.Option(help="Write all heads to this .csv file.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="A folder for each model's scores as .csv, with date and versions beside them.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw a tile per model into this .svg file.")] = None,
     kind: Annotated[str, typer.Option(help="What to draw: previous, duplicate, induction or first.")] = "induction",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes at a time, with --where processes.")] = None,
@@ -36,6 +39,7 @@ def wiki(
     """Measure where the heads of many models look, model by model; see chapter 14."""
     from ioi_course.heads import KINDS, save_wiki
     from ioi_course.universality import wiki
+    from ioi_course.wiki_kept import keep_wiki
 
     try:
         for path in (out, picture):
@@ -48,6 +52,8 @@ def wiki(
         found = wiki(models, where, cache, n=n, batch=batch, seed=seed, prompts=prompts, jobs=jobs)
         if out is not None:
             save_wiki(found.heads, out)
+        if keep is not None:
+            keep_wiki(found, keep)
         if picture is not None and len(found.heads):
             found.plot(kind).save(picture)
     except (CourseError, ValueError, OSError, ModuleNotFoundError) as error:

@@ -1,13 +1,16 @@
 """The checks of chapter 13 recognise wrong answers as students write them, and let right ones pass in any style."""
 
 import math
+import random
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from ioi_course.checks import adversarial as checks
-from ioi_course.metrics import logit_diff
+from ioi_course.prompts import IOIDataset
 
 # --- 13.1 ---
 
@@ -100,92 +103,44 @@ def prompts_good(rate, chance=0.95):
 # --- 13.3 ---
 
 
-def restoring(model, data, source, heads, change):
-    names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
-    _, cache = model.run_with_cache(source.tokens, names_filter=names)
-
-    def hook_function(z, hook):
-        z = z.clone()
-        change(z, cache[hook.name], hook.layer())
-        return z
-
-    return model.run_with_hooks(data.tokens, fwd_hooks=[(name, hook_function) for name in names])
+def with_names(broken, wanted):
+    """The distractor's name exchanged, by its place in the text of the template."""
+    records = []
+    for record in broken:
+        before, after = record.template.split(record.IO)
+        records.append(replace(record, template=before + wanted(broken, record) + after))
+    return IOIDataset.from_prompts(broken.tokenizer, records, broken.bos, broken.names)
 
 
-def restore_by_loops(model, data, source, heads):
-    def change(z, other, layer):
-        for i in range(len(data)):
-            for head in [h for at, h in heads if at == layer]:
-                z[i, data.lengths[i] - 1, head] = other[i, source.lengths[i] - 1, head]
-
-    return logit_diff(restoring(model, data, source, heads, change), data, per_prompt=True).tolist()
+def control_drawn(broken):
+    dice = random.Random(3)
+    return with_names(broken, lambda data, record: dice.choice(sorted({*data.names} - {record.IO, record.S})))
 
 
-def restore_at_source_end(model, data, source, heads):
-    def change(z, other, layer):
-        i, end = torch.arange(len(data)), source.pos["END"]
-        for at, head in heads:
-            if at == layer:
-                z[i, end, head] = other[i, end, head]
-
-    return logit_diff(restoring(model, data, source, heads, change), data, per_prompt=True)
+def control_last_name(broken):
+    return with_names(broken, lambda data, record: [n for n in data.names if n not in (record.IO, record.S)][-1])
 
 
-def restore_whole_layers(model, data, source, heads):
-    def change(z, other, layer):
-        if layer in [at for at, _ in heads]:
-            i = torch.arange(len(data))
-            z[i, data.pos["END"]] = other[i, source.pos["END"]]
-
-    return logit_diff(restoring(model, data, source, heads, change), data, per_prompt=True)
+def control_nothing(broken):
+    return broken[list(range(len(broken)))]
 
 
-def restore_with_a_dictionary(model, data, source, heads):
-    head_of = {}
-    for layer, head in heads:
-        head_of[layer] = head
-
-    def change(z, other, layer):
-        if layer in head_of:
-            i, h = torch.arange(len(data)), head_of[layer]
-            z[i, data.pos["END"], h] = other[i, source.pos["END"], h]
-
-    return logit_diff(restoring(model, data, source, heads, change), data, per_prompt=True)
+def control_s(broken):
+    return with_names(broken, lambda data, record: record.S)
 
 
-def restore_the_other_way(model, data, source, heads):
-    return restore_by_loops(model, source, data, heads)
+def control_plain(broken):
+    cut = r"(One day \w+ had a good time\. |, where \w+ had a good time| that \w+ liked)"
+    records = [replace(record, template=re.sub(cut, "", record.template)) for record in broken]
+    return IOIDataset.from_prompts(broken.tokenizer, records, broken.bos, broken.names)
 
 
-def restore_nothing(model, data, source, heads):
-    def change(z, other, layer):
-        z = other  # noqa: F841 (a new name, not a change)
-
-    return logit_diff(restoring(model, data, source, heads, change), data, per_prompt=True)
-
-
-def right_change(data, source, heads, off=0):
-    def change(z, other, layer):
-        i = torch.arange(len(data))
-        for at, head in heads:
-            if at == layer:
-                z[i, data.pos["END"] - off, head] = other[i, source.pos["END"] - off, head]
-
-    return change
-
-
-def restore_read_at_minus_one(model, data, source, heads):
-    logits = restoring(model, data, source, heads, right_change(data, source, heads))
-    return [(x[-1, io] - x[-1, s]).item() for x, (io, s) in zip(logits, data.answers, strict=True)]
-
-
-def restore_without_bos(model, data, source, heads):
-    logits = restoring(model, data, source, heads, right_change(data, source, heads, off=1))
-    return logit_diff(logits, data, per_prompt=True)
-
-
-def restore_mean(model, data, source, heads):
-    return logit_diff(restoring(model, data, source, heads, right_change(data, source, heads)), data)
+def control_other_io(broken):
+    records = []
+    for record in broken:
+        name = next(n for n in broken.names if n not in (record.IO, record.S))
+        records.append(replace(record, IO=name, template=record.template.replace(record.IO, name)))
+    return IOIDataset.from_prompts(broken.tokenizer, records, broken.bos, broken.names)
 
 
 # --- 13.4 ---
@@ -294,14 +249,10 @@ WRONG = [
     (checks.prompts_to_see, prompts_none, "chance of no failure"),
     (checks.prompts_to_see, prompts_floor, "rounded down"),
     (checks.prompts_to_see, prompts_good, "success taken for failure"),
-    (checks.restore_heads, restore_at_source_end, "END of the source in both"),
-    (checks.restore_heads, restore_whole_layers, "all heads of the layer"),
-    (checks.restore_heads, restore_with_a_dictionary, "one head per layer"),
-    (checks.restore_heads, restore_the_other_way, "runs exchanged"),
-    (checks.restore_heads, restore_nothing, "nothing replaced"),
-    (checks.restore_heads, restore_read_at_minus_one, "padding taken for END"),
-    (checks.restore_heads, restore_without_bos, "END off by one"),
-    (checks.restore_heads, restore_mean, "mean over prompts"),
+    (checks.control_for, control_nothing, "the broken prompts themselves"),
+    (checks.control_for, control_plain, "the clause is gone"),
+    (checks.control_for, control_s, "S is said again"),
+    (checks.control_for, control_other_io, "another IO"),
     (checks.auc_from_pairs, auc_reversed, "direction reversed"),
     (checks.auc_from_pairs, auc_strict, "ties count nothing"),
     (checks.auc_from_pairs, auc_not_strict, "ties count whole"),
@@ -319,7 +270,8 @@ WRONG = [
 RIGHT = [
     (checks.turning, turning_by_loops),
     (checks.prompts_to_see, prompts_by_logarithm),
-    (checks.restore_heads, restore_by_loops),
+    (checks.control_for, control_drawn),
+    (checks.control_for, control_last_name),
     (checks.auc_from_pairs, auc_by_ranks),
     (checks.expect_afresh, afresh_in_numpy),
 ]
@@ -354,3 +306,13 @@ def test_every_misconception_has_an_independent_wrong_answer():
         exercise = getattr(checks, name)
         tested = {wrong for of, _, wrong in WRONG if of is exercise}
         assert tested == {one.name for one in exercise.misconceptions}
+
+
+def test_a_chance_that_is_met_exactly_is_enough():
+    """1 − 0.9² is 0.19, though not in binary floating point: two prompts do, not three."""
+    assert checks.prompts_to_see.solution(0.1, 0.19) == 2
+    assert checks.prompts_to_see.solution(0.2, 0.36) == 2 and checks.prompts_to_see.solution(0.2, 0.361) == 3
+    for seed in range(6):  # the cases keep off such borders, so that no right way of reckoning is refused
+        for rate, chance in checks.prompts_to_see.cases(seed):
+            exact = math.log(1 - chance) / math.log(1 - rate)
+            assert abs(exact - round(exact)) > 1e-6

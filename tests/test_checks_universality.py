@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ioi_course.checks.universality import first_depth, handover, renumbered_distance, shared_edges
+from ioi_course.checks.universality import (
+    first_depth,
+    handover,
+    parting_template,
+    renumbered_distance,
+    shared_edges,
+)
 
 # --- 14.1 ---
 
@@ -34,6 +40,13 @@ def one_early(at_s2, at_end):
 
 def widest(at_s2, at_end):
     return np.argmax((at_end - at_s2).numpy())
+
+
+def not_less(at_s2, at_end):
+    layer = len(at_end)
+    while layer > 0 and at_end[layer - 1] >= at_s2[layer - 1]:
+        layer -= 1
+    return layer
 
 
 def wraps_around(at_s2, at_end):
@@ -64,6 +77,11 @@ def by_count_of_layers(wiki, kind, threshold):
 def plain_layer(wiki, kind, threshold):
     good = wiki[wiki[kind] >= threshold].groupby("model")["layer"].min()
     return {model: float(good.get(model, np.nan)) for model in wiki["model"].unique()}
+
+
+def strictly_above(wiki, kind, threshold):
+    good = wiki[wiki[kind] > threshold].groupby("model")["layer"].min()
+    return {model: good.get(model, np.nan) / part["layer"].max() for model, part in wiki.groupby("model")}
 
 
 def of_the_deepest(wiki, kind, threshold):
@@ -154,6 +172,10 @@ def unsigned(first, second, threshold):
     return jaccard(edges(first, threshold, signed=False), edges(second, threshold, signed=False))
 
 
+def strictly_stronger(first, second, threshold):
+    return jaccard(*(edges(table, threshold + 1e-9) for table in (first, second)))
+
+
 def only_positive(first, second, threshold):
     return jaccard(edges(first, threshold, of=float), edges(second, threshold, of=float))
 
@@ -178,15 +200,44 @@ def with_absent(first, second, threshold):
     return 1 - unlike / first.size if one | other else np.nan
 
 
+# --- 14.5 ---
+
+
+def words_before_end(plain):
+    return plain.replace("[OBJECT] to", "[OBJECT] in the morning to")
+
+
+def no_name_comes(plain):
+    return plain + " the"
+
+
+def some_other_one(plain):
+    return "When [A] and [B] met near the [PLACE], [S] gave the [OBJECT] to"
+
+
+def later_and_other(plain):
+    return "It was late in the morning. When [A] and [B] met near the [PLACE], [S] gave the [OBJECT] to"
+
+
+def other_and_no_name(plain):
+    return "When [A] and [B] met near the [PLACE], [S] gave the"
+
+
+def lower_case_and_later(plain):
+    return "In the morning it was late. " + plain[0].lower() + plain[1:]
+
+
 WRONG = [
     (handover, first_crossing, "first crossing taken for the last"),
     (handover, a_half, "compared with a half instead of with S2"),
     (handover, one_early, "last layer before instead of first after"),
     (handover, widest, "largest gap"),
+    (handover, not_less, "a tie counted as more"),
     (handover, wraps_around, "never taken for always"),
     (first_depth, by_count_of_layers, "divided by the number of layers"),
     (first_depth, plain_layer, "layer instead of depth"),
     (first_depth, of_the_deepest, "one depth scale for all models"),
+    (first_depth, strictly_above, "the threshold itself left out"),
     (first_depth, of_the_best, "best head instead of the first"),
     (first_depth, of_the_last, "last head instead of the first"),
     (first_depth, only_where_found, "models without such a head dropped"),
@@ -196,11 +247,17 @@ WRONG = [
     (renumbered_distance, nearest, "nearest head taken twice"),
     (renumbered_distance, means, "difference of the means"),
     (shared_edges, unsigned, "sign ignored"),
+    (shared_edges, strictly_stronger, "the threshold itself left out"),
     (shared_edges, only_positive, "negative effects forgotten"),
     (shared_edges, by_place, "rows compared by place"),
     (shared_edges, of_the_first, "share of the first model's edges"),
     (shared_edges, of_both_sums, "shared edges counted twice"),
     (shared_edges, with_absent, "absent edges counted as shared"),
+    (parting_template, words_before_end, "both explanations expect the same"),
+    (parting_template, no_name_comes, "the task is gone"),
+    (parting_template, some_other_one, "another sentence"),
+    (parting_template, later_and_other, "more than the place was changed"),
+    (parting_template, other_and_no_name, "another sentence, and the task is gone"),
 ]
 
 
@@ -213,7 +270,13 @@ def test_wrong_answers_are_recognised(exercise, answer, name, seed):
 
 @pytest.mark.parametrize(
     "exercise, answer",
-    [(handover, handed_over), (first_depth, depth_of_first), (renumbered_distance, tried_out), (shared_edges, shared)],
+    [
+        (handover, handed_over),
+        (first_depth, depth_of_first),
+        (renumbered_distance, tried_out),
+        (shared_edges, shared),
+        (parting_template, lower_case_and_later),
+    ],
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_right_answers_pass(exercise, answer, seed):
@@ -222,7 +285,7 @@ def test_right_answers_pass(exercise, answer, seed):
 
 
 def test_every_misconception_is_tried_or_told_apart():
-    for exercise in (handover, first_depth, renumbered_distance, shared_edges):
+    for exercise in (handover, first_depth, renumbered_distance, shared_edges, parting_template):
         assert len(exercise.misconceptions) >= 4
         for seed in range(4):
             for misconception in exercise.misconceptions:

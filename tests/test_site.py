@@ -19,6 +19,7 @@ from ioi_course.checks.core import Exercise
 from ioi_course.project import find_root, settings
 from ioi_course.publish.exercises import exercises
 from ioi_course.publish.made_pages import EXPORTED, described, pictures
+from ioi_course.publish.pages import slug
 from ioi_course.publish.run import chapter_name, chapters
 from ioi_course.publish.site import PageHead
 from ioi_course.roles import PAPER
@@ -94,7 +95,9 @@ def test_site_offers_what_a_reader_needs():
 
 def test_sidebar_names_every_page_once():
     listed = targets(CONFIG["website"]["sidebar"]["contents"])
-    written = {f"{name}.ipynb" for name in NOTEBOOKS} | {path.name for path in NBS.glob("*.qmd")}
+    written = {f"{name}.ipynb" for name in NOTEBOOKS} | {
+        path.relative_to(NBS).as_posix() for folder in (NBS, NBS / "reference") for path in folder.glob("*.qmd")
+    }
     assert len(listed) == len(set(listed))
     assert set(listed) == written | MADE
     assert set(targets(CONFIG["website"]["navbar"]["left"])) <= set(listed)
@@ -154,6 +157,18 @@ def test_page_without_a_summary_is_refused():
         PageHead(nb).begin()
 
 
+def anchors(text: str) -> set[str]:
+    """What a link into a page may name: the anchors that headings give themselves, and those that Quarto makes."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    named = set(re.findall(r"\{#([\w-]+)\}", prose))
+    return named | {slug(plain(title)) for title in re.findall(r"^#{1,6} (.+)$", prose, re.MULTILINE)}
+
+
+def plain(markdown: str) -> str:
+    """A heading without the addresses of its links."""
+    return re.sub(r"\]\([^)]*\)", "]", markdown)
+
+
 def test_no_dead_link_inside_the_site(staged):
     """Pages, pictures and anchors; what the sidebar lists is there, too."""
     texts, dead = pages(staged), []
@@ -165,7 +180,7 @@ def test_no_dead_link_inside_the_site(staged):
             there = (path.parent / target).resolve() if target else path
             if not there.is_file() and there != staged / "circuit.html":
                 dead.append(f"{path.name}: {target}")
-            elif anchor and there.suffix == ".qmd" and f"{{{anchor}}}" not in texts[there]:
+            elif anchor and anchor[1:] not in anchors(texts[there]):
                 dead.append(f"{path.name}: {target}{anchor}")
     assert count > 200 and not dead
     for target in targets(CONFIG["website"]["sidebar"]["contents"]):
@@ -299,8 +314,8 @@ def test_schedules_add_up():
             taught += rows
         assert taught == list(range(last + 1))
         assert re.findall(r"\| ([A-D]) \|$", table, re.MULTILINE) == list("ABCD")
-    assert f"{sum(times.values()) // 60} hours" in GUIDE
-    assert f"{sum(times.values()) // 60} hours" in NOTEBOOKS["index"].cells[0].source
+    assert f"take {round(sum(times.values()) / 60)} hours" in GUIDE
+    assert f"take {round(sum(times.values()) / 60)} hours" in NOTEBOOKS["index"].cells[0].source
 
 
 def test_mistakes_are_those_of_the_checks():

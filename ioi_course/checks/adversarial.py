@@ -1,18 +1,24 @@
 """Checks of chapter 13, adversarial prompts."""
 
 import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ioi_course.adversarial import distract, extra_position
+from ioi_course.adversarial import WHERE, distract, extra_position
+from ioi_course.bundled.answer_key import known_circuit
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
-from ioi_course.metrics import logit_diff
+from ioi_course.failures import observe
+from ioi_course.models import load_model
 from ioi_course.prompts import IOIDataset
 
-__all__ = ["turning", "prompts_to_see", "restore_heads", "auc_from_pairs", "expect_afresh"]
+__all__ = ["turning", "prompts_to_see", "control_for", "auc_from_pairs", "expect_afresh"]
 
 # --- 13.1 ---
 
@@ -117,8 +123,10 @@ turning = Exercise(
 
 
 def _prompts_to_see(rate: float, chance: float = 0.95) -> int:
+    """Reckoned with the decimals that are written: in binary 1 - 0.9 ** 2 is less than 0.19, and so would take one more."""
+    unseen, wanted = 1 - Fraction(str(rate)), 1 - Fraction(str(chance))
     n = max(1, math.floor(_exactly(rate, chance)) - 1)
-    while 1 - (1 - rate) ** n < chance:
+    while unseen**n > wanted:
         n += 1
     return n
 
@@ -130,7 +138,7 @@ def _exactly(rate: float, chance: float) -> float:
 def _prompts_to_see_cases(seed: int) -> list[tuple]:
     rates = 0.002 + 0.3 * torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     chances = (0.95, 0.9, 0.99, 0.6)
-    return [(0.013, 0.95), (0.7, 0.5), *((round(r, 3), c) for r, c in zip(rates.tolist(), chances, strict=True))]
+    return [(0.013, 0.95), (0.7, 0.5), (0.25, 0.7), *((round(r, 3), c) for r, c in zip(rates.tolist(), chances, strict=True))]
 
 
 prompts_to_see = Exercise(
@@ -173,113 +181,102 @@ prompts_to_see = Exercise(
 # --- 13.3 ---
 
 
-def _restore_heads(model, data: IOIDataset, source: IOIDataset, heads: list[tuple[int, int]]) -> Float[Tensor, "batch"]:
-    return logit_diff(_restored(model, data, source, heads), data, per_prompt=True)
+@cache
+def _synthetic():
+    """The model with a known circuit, and its S-inhibition heads and name movers."""
+    roles = known_circuit(load_model("synthetic")).roles
+    return load_model("synthetic"), list(roles["S-inhibition"]), list(roles["name mover"])
 
 
-def _restored(
-    model, data, source, heads, read=lambda source: source.pos["END"], write=lambda data: data.pos["END"]
-) -> Float[Tensor, "batch pos vocab"]:
-    """The logits of a run with these heads' outputs at one position from another run's position."""
-    names = sorted({f"blocks.{layer}.attn.hook_z" for layer, _ in heads})
-    rows = torch.arange(len(data))
-
-    def put(z, hook):
-        for layer, head in heads:
-            if hook.name == f"blocks.{layer}.attn.hook_z":
-                z[rows, write(data), head] = cache[hook.name][rows, read(source), head]
-        return z
-
-    with torch.no_grad():
-        _, cache = model.run_with_cache(source.tokens, names_filter=names)
-        return model.run_with_hooks(data.tokens, fwd_hooks=[(name, put) for name in names])
+def _again(broken: IOIDataset, templates: list[str], names: list[str] | None = None) -> IOIDataset:
+    """The prompts with other templates, and IO's names exchanged if some are given."""
+    records = [replace(record, template=template) for record, template in zip(broken, templates, strict=True)]
+    if names is not None:
+        records = [replace(record, IO=name) for record, name in zip(records, names, strict=True)]
+    return IOIDataset.from_prompts(broken.tokenizer, records, broken.bos, broken.names)
 
 
-def _restore_cases(seed: int) -> list[tuple]:
-    small, other, raw = (
-        random_model(0),
-        random_model(1, n_layers=2, n_heads=3, d_model=24),
-        random_model(2, processing=()),
-    )
-    chosen = (
-        (small, 4, "between", [(0, 1), (1, 2), (1, 3)]),
-        (raw, 3, "before", [(1, 0), (0, 3), (1, 1)]),
-        (other, 1, "last", [(0, 2), (1, 0), (0, 1)]),
-        (small, 5, "last", [(2, 0), (0, 0), (0, 2)]),
-    )
-    cases = []
-    for i, (model, n, where, heads) in enumerate(chosen):
-        data = random_data(model, n, seed + i)
-        cases.append((model, distract(data, "IO", where), data, heads))
-    return cases
+def _fresh(broken: IOIDataset) -> list[str]:
+    """For each prompt a name that does not occur in it."""
+    return [next(name for name in broken.names if name not in record.names) for record in broken]
 
 
-def _everything(model, heads) -> list[tuple[int, int]]:
-    """All heads of the layers that these are in."""
-    return [(layer, head) for layer in sorted({layer for layer, _ in heads}) for head in range(model.cfg.n_heads)]
+def _renamed(broken: IOIDataset, names: list[str]) -> list[str]:
+    """The templates with another name in the distractor than IO's."""
+    pairs = zip(broken, names, strict=True)
+    return [re.sub(rf"\b{record.IO}\b", name, record.template) for record, name in pairs]
 
 
-def _padding(model, data, source, heads) -> Float[Tensor, "batch"]:
-    logits = _restored(model, data, source, heads)[:, -1]
-    return (logits.gather(1, data.answers) * torch.tensor([1, -1])).sum(dim=1)
+def _without_clause(broken: IOIDataset) -> list[str]:
+    clauses = [[text.replace("[X]", record.IO) for text, *_ in WHERE.values()] for record in broken]
+    return [min((r.template.replace(c, "") for c in each), key=len) for r, each in zip(broken, clauses, strict=True)]
 
 
-restore_heads = Exercise(
+def _said(choice: IOIDataset, broken: IOIDataset) -> str:
+    """Whose name the sentences say once more than the task does: IO is said once, S twice."""
+    found = set()
+    for i, record in enumerate(broken):
+        words = [token.strip() for token in choice.str_tokens(i)]
+        found |= {who for who, usual in (("IO", 1), ("S", 2)) if words.count(getattr(record, who)) > usual}
+    return " and ".join(sorted(found)) or "nobody"
+
+
+def _differs(choice: IOIDataset, broken: IOIDataset) -> str:
+    if choice.tokens.shape != broken.tokens.shape:
+        return "more than a word"
+    counts = (choice.tokens != broken.tokens).sum(dim=1)
+    return "nothing" if not counts.any() else "one word" if (counts == 1).all() else "more than a word"
+
+
+def _controls(choice: IOIDataset, broken: IOIDataset) -> dict[str, str]:
+    """What the chosen prompts are, beside the broken ones, and how much they repair on the synthetic model."""
+    if not isinstance(choice, IOIDataset) or len(choice) != len(broken):
+        raise TypeError(f"return an IOIDataset of {len(broken)} prompts, one for each of the broken ones")
+    model, inhibition, movers = _synthetic()
+    found = observe(model, broken, movers, source=choice, restore=inhibition).diff.mean()
+    harmless = _again(broken, _renamed(broken, _fresh(broken)))
+    low, high = (observe(model, prompts, movers).diff.mean() for prompts in (broken, harmless))
+    share = ((found - low) / (high - low)).item()
+    return {
+        "repaired": "more than half" if share > 0.5 else "less than half",
+        "differs from the broken prompts in": _differs(choice, broken),
+        "said once too often": _said(choice, broken),
+    }
+
+
+def _control_cases(seed: int) -> list[tuple[IOIDataset]]:
+    model = _synthetic()[0]
+    return [(distract(IOIDataset(model, 16, seed=10 * seed + i), "IO", where),) for i, where in enumerate(WHERE)]
+
+
+control_for = Exercise(
     number="13.3",
-    title="Repair it",
-    solution=_restore_heads,
-    cases=_restore_cases,
+    title="A control for the repair",
+    solution=lambda broken: _again(broken, _renamed(broken, _fresh(broken))),
+    cases=_control_cases,
+    outcome=_controls,
     misconceptions=(
         Misconception(
-            "END of the source in both",
-            "The output is put where END is in the *source*. In `data` that is an earlier position: read at one END, write "
-            "at the other.",
-            lambda model, data, source, heads: logit_diff(
-                _restored(model, data, source, heads, write=lambda data: source.pos["END"]), data, per_prompt=True
-            ),
+            "the broken prompts themselves",
+            "Your prompts are the broken ones, so nothing is put right. IO must not be said again in them.",
+            lambda broken: broken,
         ),
         Misconception(
-            "all heads of the layer",
-            "Whole layers are replaced. Only the heads that are named should be.",
-            lambda model, data, source, heads: _restore_heads(model, data, source, _everything(model, heads)),
+            "the clause is gone",
+            "Without the clause your prompts are shorter, and every name after it is somewhere else. If the repair fails, is "
+            "it the place or the name? Keep the clause, and change whom it names.",
+            lambda broken: _again(broken, _without_clause(broken)),
         ),
         Misconception(
-            "one head per layer",
-            "Where two heads are in one layer, only the last is replaced. A dictionary from layer to head keeps one.",
-            lambda model, data, source, heads: _restore_heads(model, data, source, list(dict(heads).items())),
+            "S is said again",
+            "The clause names S now. One word was changed, but the prompts still say somebody once too often. Take a name "
+            "that is nowhere else in the prompt.",
+            lambda broken: _again(broken, _renamed(broken, [record.S for record in broken])),
         ),
         Misconception(
-            "runs exchanged",
-            "Here `source` is run, with outputs from `data`. It should be the other way round.",
-            lambda model, data, source, heads: _restore_heads(model, source, data, heads),
-        ),
-        Misconception(
-            "nothing replaced",
-            "These are the logit differences of `data` as they are. Does the hook change the value that the model goes on "
-            "with, and does it read from the other run?",
-            lambda model, data, source, heads: logit_diff(model(data.tokens), data, per_prompt=True),
-        ),
-        Misconception(
-            "padding taken for END",
-            "The logits are read at the last position, which is padding in all but the longest prompts. `logit_diff` finds "
-            "each prompt's END.",
-            _padding,
-        ),
-        Misconception(
-            "END off by one",
-            "Read and written one position too early. The positions in `pos` count from 0 and count BOS: take nothing off.",
-            lambda model, data, source, heads: logit_diff(
-                _restored(
-                    model, data, source, heads, lambda source: source.pos["END"] - 1, lambda data: data.pos["END"] - 1
-                ),
-                data,
-                per_prompt=True,
-            ),
-        ),
-        Misconception(
-            "mean over prompts",
-            "One number for each prompt was asked for: `per_prompt=True`.",
-            lambda model, data, source, heads: _restore_heads(model, data, source, heads).mean(),
+            "another IO",
+            "You have changed IO's name everywhere, so the new name is said again. Only the mention in the clause should change.",
+            lambda broken: _again(broken, _renamed(broken, _fresh(broken)), _fresh(broken)),
         ),
     ),
 )

@@ -1,4 +1,8 @@
-"""The checks of chapter 14: where the answer is handed over, depths, distances up to renumbering, shared edges."""
+"""The checks of chapter 14: handover, depths, distances up to renumbering, shared edges, and prompts that tell apart."""
+
+import random
+import re
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -7,8 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ioi_course.checks.core import Exercise, Misconception
+from ioi_course.metrics import accuracy
+from ioi_course.models import load_model
+from ioi_course.prompts import IOIDataset
+from ioi_course.templates import TEMPLATES
 
-__all__ = ["handover", "first_depth", "renumbered_distance", "shared_edges"]
+__all__ = ["handover", "first_depth", "renumbered_distance", "shared_edges", "parting_template"]
 
 
 def _curves(seed: int) -> list[tuple[Tensor, Tensor]]:
@@ -30,7 +38,10 @@ def _curves(seed: int) -> list[tuple[Tensor, Tensor]]:
         [0.2, 0.1, 0.0],
     ]
     pairs = [[torch.tensor(curve, dtype=torch.float64) for curve in pair] for pair in zip(at_s2, at_end, strict=True)]
-    return [(s2 + noise(len(s2)), end + noise(len(end))) for s2, end in pairs]
+    made = [(s2 + noise(len(s2)), end + noise(len(end))) for s2, end in pairs]
+    s2, end = (curve.clone() for curve in made[0])
+    end[2] = s2[2]  # as much as S2 has is not more; in the next layer END is ahead
+    return [*made, (s2, end)]
 
 
 def _handover(at_s2: Float[Tensor, "layer"], at_end: Float[Tensor, "layer"]) -> int:
@@ -62,6 +73,11 @@ handover = Exercise(
             "last layer before instead of first after",
             "You return the last layer at which S2 is still ahead. One more.",
             lambda at_s2, at_end: _handover(at_s2, at_end) - 1,
+        ),
+        Misconception(
+            "a tie counted as more",
+            "In one layer of one case END has exactly as much as S2. Asked is where it has more.",
+            lambda at_s2, at_end: _handover(at_s2 - 1e-12, at_end),
         ),
         Misconception(
             "largest gap",
@@ -99,6 +115,7 @@ def _wikis(seed: int) -> list[tuple[pd.DataFrame, str, float]]:
     late = wikis[2]["layer"] == wikis[2].groupby("model")["layer"].transform("max")
     wikis[2].loc[~late, "induction"] *= 0.4  # only in the last layer
     wikis[2].loc[late, "induction"] = 0.6
+    wikis[0].loc[(wikis[0]["model"] == "zeta") & (wikis[0]["layer"] == 2), "previous"] = 0.7  # no more and no less
     return [(wiki, kind, threshold) for wiki in wikis for kind, threshold in (("induction", 0.55), ("previous", 0.7))]
 
 
@@ -121,7 +138,7 @@ def _best_depth(wiki: pd.DataFrame, kind: str, threshold: float) -> dict[str, fl
 
 
 first_depth = Exercise(
-    number="14.2",
+    number="14.4",
     title="Depth of the first head",
     solution=_depths,
     cases=_wikis,
@@ -146,6 +163,11 @@ first_depth = Exercise(
                 name: depth * wiki.loc[wiki["model"] == name, "layer"].max() / wiki["layer"].max()
                 for name, depth in _depths(wiki, kind, threshold).items()
             },
+        ),
+        Misconception(
+            "the threshold itself left out",
+            "A head whose score is exactly the threshold counts: asked is *at least*.",
+            lambda wiki, kind, threshold: _depths(wiki, kind, np.nextafter(threshold, 2)),
         ),
         Misconception(
             "best head instead of the first",
@@ -182,7 +204,7 @@ def _sorted_distance(a: Float[Tensor, "layer head"], b: Float[Tensor, "layer hea
 
 
 renumbered_distance = Exercise(
-    number="14.3",
+    number="14.5",
     title="Distance up to renumbering",
     solution=_sorted_distance,
     cases=_pairs,
@@ -236,6 +258,8 @@ def _edges(seed: int) -> list[tuple[pd.DataFrame, pd.DataFrame, float]]:
         b = a.where(same, rng.normal(0, 0.3, (5, 5)))
         b.iloc[0] = -a.iloc[0]
         made.append((a, b.loc[rng.permutation(_CLASSES), rng.permutation(_CLASSES)], 0.2))
+        both = a.index[1], a.columns[1 + len(made) % 4]
+        made[-1][0].loc[both], made[-1][1].loc[both] = 0.2, 0.2  # exactly as strong as the threshold
     few = pd.DataFrame(0.01, _CLASSES[:2], _CLASSES)
     made.append((few, few.iloc[::-1], 0.2))
     return made
@@ -262,7 +286,7 @@ def _shared(first: pd.DataFrame, second: pd.DataFrame, threshold: float) -> floa
 
 
 shared_edges = Exercise(
-    number="14.4",
+    number="14.3",
     title="Shared edges",
     solution=_shared,
     cases=_edges,
@@ -271,6 +295,11 @@ shared_edges = Exercise(
             "sign ignored",
             "You count an edge as shared although it raises the logit difference in one model and lowers it in the other.",
             lambda first, second, threshold: _shared(first.abs(), second.abs(), threshold),
+        ),
+        Misconception(
+            "the threshold itself left out",
+            "An effect of exactly the threshold's size is an edge: asked is *at least*.",
+            lambda first, second, threshold: _shared(first, second, np.nextafter(threshold, 2)),
         ),
         Misconception(
             "negative effects forgotten",
@@ -310,6 +339,88 @@ shared_edges = Exercise(
                 _shares(first, second, threshold)[0],
                 sum(_shares(first, second, threshold)[:2]),
             ),
+        ),
+    ),
+)
+
+
+@cache
+def _model(name: str):
+    return load_model(name)
+
+
+@cache
+def _right(template: str, name: str) -> str:
+    """How one of the two models fares on prompts of this template."""
+    data = IOIDataset(_model(name), 24, seed=14, templates=[template])
+    with torch.no_grad():
+        share = accuracy(_model(name)(data.tokens), data)
+    return "right" if share >= 0.85 else "not right"
+
+
+def _words(template: str) -> list[str]:
+    return re.findall(r"\[\w+\]|\w+|[^\w\s]", template.lower())
+
+
+def _parted(template: str, plain: str) -> dict[str, str]:
+    """What a template does to the two models, and whether words were only added to the plain one."""
+    if not isinstance(template, str):
+        raise TypeError(f"return a template, a text with the slots of the plain one, not a {type(template).__name__}")
+    rest = iter(_words(template))
+    return {
+        "synthetic, which goes by repetition": _right(template, "synthetic"),
+        "tiny, which goes by place": _right(template, "tiny"),
+        "the sentence is still there": "yes" if all(word in rest for word in _words(plain)) else "no",
+    }
+
+
+def _plain_templates(seed: int) -> list[tuple[str]]:
+    usable = [each for each in TEMPLATES if not each.startswith("It was late")]
+    return [(template,) for template in random.Random(seed).sample(usable, 3)]
+
+
+def _in_front(plain: str, words: str = "It was late in the morning.") -> str:
+    return f"{words} {plain}"
+
+
+def _another(plain: str) -> str:
+    return TEMPLATES[(TEMPLATES.index(plain) + 1) % len(TEMPLATES)]
+
+
+parting_template = Exercise(
+    number="14.2",
+    title="Tell two mechanisms apart",
+    solution=_in_front,
+    cases=_plain_templates,
+    outcome=_parted,
+    misconceptions=(
+        Misconception(
+            "both explanations expect the same",
+            "Both models are right on your prompts, so these prompts cannot tell them apart. Where is S2 in them, counted "
+            "from the beginning, and where was it in the plain ones?",
+            lambda plain: plain,
+        ),
+        Misconception(
+            "the task is gone",
+            "Neither model is right. What comes after your prompts is no longer a name, or not that of one who gets "
+            "something, so nothing follows about how a name is chosen.",
+            lambda plain: f"{plain} the",
+        ),
+        Misconception(
+            "another sentence",
+            "Both models are right, and the sentence is another one. Keep the plain sentence whole; add to it.",
+            _another,
+        ),
+        Misconception(
+            "more than the place was changed",
+            "The two models differ on your prompts, but the sentence is another one, too. Which of the two changes did it? "
+            "Keep the plain sentence whole, and add words only.",
+            lambda plain: _in_front(_another(plain)),
+        ),
+        Misconception(
+            "another sentence, and the task is gone",
+            "Neither model is right, and the sentence is not the plain one. Keep it whole and its ending, too.",
+            lambda plain: f"{_another(plain)} the",
         ),
     ),
 )

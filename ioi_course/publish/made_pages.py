@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 
 from ioi_course.publish.run import chapter_name, chapters, code_cells
 from ioi_course.publish.exercises import exercises
+from ioi_course.publish.minutes import EXERCISE, stars
 from ioi_course.publish.pages import title_of
 from ioi_course.publish.badge import colab_badge
 
@@ -99,11 +100,12 @@ def exercise_list(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
             rows.append(
                 f"| [{plain(title_of(nb, path.stem))}]({chapter_name(path, root)}.ipynb) | {listed} | {badge} |"
             )
+    times = ", ".join(f"{each} about {minutes}" for each, minutes in EXERCISE.items())
     text = [
         front("Exercises and assignments", "What there is to do, chapter by chapter, and the four graded assignments."),
         f"{count} exercises, each with a hint, a folded solution and a check that names the misconception behind a wrong "
-        "answer ([how checks work](library/checks/core.ipynb)). Stars say how long one takes: ★ some minutes, ★★ a quarter "
-        "of an hour, ★★★ longer. The student editions in `student/` have neither solutions nor outputs.",
+        f"answer ([how checks work](library/checks/core.ipynb)). Stars say how long one takes: {times} minutes. "
+        "The student editions in `student/` have neither solutions nor outputs.",
         "\n".join(rows),
     ]
     masters = sorted((root / "assignments").glob("*/*.ipynb"))
@@ -114,10 +116,6 @@ def exercise_list(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
         )
         text.append("\n".join(["| assignment | about | time and points |", "|---|---|---|", *map(assignment, masters)]))
     return "\n\n".join(text)
-
-
-def stars(cell: NotebookNode) -> str:
-    return re.search(r"\((★+)\)", cell.source)[1]
 
 
 def assignment(path: Path) -> str:

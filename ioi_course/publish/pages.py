@@ -34,7 +34,7 @@ MARKER = re.compile(rf"^[ \t]*({BEGIN}|{END})\n", re.MULTILINE)
 EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
 LONG = 12  # lines; longer library cells are folded
 NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]*?)\.(?:ipynb|qmd)(#[^)\s]*)?\)")
-TEXT_PAGES = ("glossary", "notation", "instructor_guide")  # nbs/*.qmd that the chapters and the first page lead to
+TEXT_PAGES = ("glossary", "notation", "instructor_guide", "reference/questions")  # .qmd below nbs/ that pages lead to
 FRONT = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
 ANCHORED = re.compile(r"^(#+) (.+?) \{#([\w-]+)\}$", re.MULTILINE)
 
@@ -47,8 +47,22 @@ class Page:
     href: str
 
 
+def slug(heading: str) -> str:
+    """The anchor that Quarto gives a heading: letters, digits and _-. in lower case, from the first letter on."""
+    kept = "".join(c for c in html.unescape(heading).lower() if c.isalnum() or c in "_-. ")
+    return re.sub(r"^[^a-z]+", "", "-".join(kept.split()))
+
+
 class _Renderer(IPythonRenderer):
-    """Formulas as MathML, drawn without a script; one that cannot be read is shown as written."""
+    """Headings with the anchors of the website, and formulas as MathML, drawn without a script.
+
+    A formula that cannot be read is shown as written.
+    """
+
+    def heading(self, text: str, level: int) -> str:
+        anchor = slug(re.sub(r"<[^>]+>", "", text))
+        link = f'<a class="anchor-link" href="#{anchor}">¶</a>'
+        return f'<h{level} id="{anchor}">{text}{link}</h{level}>\n'
 
     def block_math(self, body: str) -> str:
         return _formula(body, "block")
@@ -151,7 +165,11 @@ def text_pages(root: Path) -> dict[Path, Page]:
     """The pages without code that the chapters lead to, by their files in nbs/."""
     paths = [root / "nbs" / f"{name}.qmd" for name in TEXT_PAGES]
     there = [path for path in paths if path.is_file()]
-    return {p: Page(p.stem.replace("_", " ").capitalize(), f"{p.stem}.html") for p in there}
+    return {p: Page(p.stem.replace("_", " ").capitalize(), _text_href(p)) for p in there}
+
+
+def _text_href(path: Path) -> str:
+    return next(f"{name}.html" for name in TEXT_PAGES if path.with_suffix("").as_posix().endswith(f"/{name}"))
 
 
 def write_text_page(path: Path, out: Path) -> Page:
@@ -160,7 +178,7 @@ def write_text_page(path: Path, out: Path) -> Page:
     if (front := FRONT.match(text)) is None:
         raise ValueError(f"{path} must begin with a front matter that gives title and description.")
     meta = yaml.safe_load(front[1])
-    page = Page(meta["title"], f"{path.stem}.html")
+    page = Page(meta["title"], _text_href(path))
     text = ANCHORED.sub(lambda h: f'<h{len(h[1])} id="{h[3]}">{h[2]}</h{len(h[1])}>', text[front.end() :])
     text = f"# {page.title}\n\n> {meta['description']}\n\n{text}"
     write_page(new_notebook(cells=[new_markdown_cell(text)]), page, out)

@@ -1,0 +1,89 @@
+"""The page of open questions: each question that the course began with has an entry, and each entry leads somewhere."""
+
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ioi_course.project import find_root
+from ioi_course.publish.pages import slug
+
+NBS = find_root() / "nbs"
+PAGE = NBS / "reference" / "questions.qmd"
+TEXT = PAGE.read_text(encoding="utf-8")
+NOTES = "IOI_COURSE_SEED_NOTES"  # names a reader's notes; no sentence of the page comes from them
+MARKED = re.compile(r"GUESS:|WHY\?|\(\?\)|\?\?\?|causal tracing\?|\(where in the code")  # a question, in those notes
+NOTE_LINES = {  # the notes' line with a question, and its entry
+    13: "causal-tracing", 21: "steps", 49: "patching-and-backups", 53: "why-induction", 89: "recomputed",
+    97: "ov-identity", 166: "why-values", 169: "why-keys", 171: "query-at-end", 173: "query-at-end",
+    210: "passes", 214: "passes",
+}  # fmt: skip
+IN_PASSING = """
+which-counterfactual noise all-paths mediators sign zero mean circle single-tokens qkv directions copying-is-not-moving
+attention-and-projection negative token-or-position disentangle distributed always-parallel dropout memory skip
+memorised repeat-io larger-models punctuation other-models
+""".split()  # asked in the notes without a mark
+DEMO = """why-backups why-negative-less final-scale mlp-0 tied anti-induction unused-induction""".split()
+ASKED = {*NOTE_LINES.values(), *IN_PASSING, *DEMO}
+ENTRY = re.compile(r"^### (.+?) \{#([\w-]+)\}\n\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+ENTRIES = {found[2]: (found[1], found[3].strip()) for found in ENTRY.finditer(TEXT)}
+LINK = re.compile(r"\]\(([\w./]+\.(?:ipynb|qmd))(?:#([\w.-]+))?\)")
+
+
+def test_every_question_has_an_entry():
+    assert set(ENTRIES) == ASKED
+    assert len(ENTRIES) == TEXT.count("\n### ") == len(set(re.findall(r"\{#([\w-]+)\}", TEXT)))
+    assert all(title.endswith("?") for title, _ in ENTRIES.values())
+
+
+@pytest.mark.parametrize("question", sorted(ASKED))
+def test_an_entry_answers_and_says_where_the_evidence_is(question):
+    answer, evidence = ENTRIES[question][1].rsplit("\n\n", 1)
+    still_open = answer.startswith("*Open")
+    assert 2 <= len(re.findall(r"[.?](?=\s|$)", answer)) <= 7
+    assert still_open == ("What would answer it: " in answer)
+    assert evidence.startswith("Evidence so far: " if still_open else "Evidence: ")
+    assert any(anchor for _, anchor in LINK.findall(evidence)), "a chapter alone is too far a field to look in"
+
+
+def headings(path: Path) -> set[str]:
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    titles = re.findall(r"^#{1,6} (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {slug(re.sub(r"\]\([^)]*\)", "]", title)) for title in titles}
+
+
+@pytest.mark.parametrize("target", sorted({path for path, _ in LINK.findall(TEXT)}))
+def test_links_lead_to_sections_that_exist(target):
+    path = (PAGE.parent / target).resolve()
+    wanted = {anchor for at, anchor in LINK.findall(TEXT) if at == target and anchor}
+    assert path.is_file() and (not wanted or wanted <= headings(path)), wanted - headings(path)
+
+
+@pytest.mark.parametrize("question", sorted(ASKED))
+def test_a_link_is_called_as_its_section_is(question):
+    """*The section's title* → #the-sections-title; a title may be cut where a reader still knows it."""
+    for title, anchor in re.findall(r"\*([^*]+)\*\]\([\w./]+#([\w.-]+)\)", ENTRIES[question][1]):
+        assert slug(title) in anchor, (title, anchor)
+
+
+@pytest.mark.skipif(NOTES not in os.environ, reason=f"{NOTES} names no notes")
+def test_no_question_of_the_notes_is_left_out():
+    lines = Path(os.environ[NOTES]).read_text(encoding="utf-8").splitlines()
+    assert {i for i, line in enumerate(lines, 1) if MARKED.search(line)} <= {*NOTE_LINES}
+
+
+@pytest.mark.parametrize(
+    ("heading", "anchor"),
+    [
+        ("The scale's share", "the-scales-share"),
+        ("Exercise 7.4 · How many ways (★★)", "exercise-7.4-how-many-ways"),
+        ('What would "universal" mean?', "what-would-universal-mean"),
+        ("3 things: that must be true", "things-that-must-be-true"),
+        ("Attention &amp; MLP", "attention-mlp"),
+    ],
+)
+def test_anchors_are_those_of_the_website(heading, anchor):
+    assert slug(heading) == anchor
