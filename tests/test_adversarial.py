@@ -250,7 +250,7 @@ def test_table_and_share(found):
 
 def test_repeating_io_is_what_hurts(found):
     assert found.share("IO")[0] < 0.5 and found.share("IO", "last")[0] < found.share("IO")[0]
-    assert found.share("S")[0] > 0.75 and found.share("other")[0] > 0.75
+    assert found.share("S")[0] > 0.6 and found.share("other")[0] > 0.75
 
 
 def test_bad_input_of_distractions(model, data, found):

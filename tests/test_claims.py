@@ -17,7 +17,6 @@ from ioi_course.publish.run import execute
 ROOT = Path(__file__).resolve().parent.parent
 WITH_CLAIMS = [path for path in sorted(ROOT.glob("nbs/[0-9]*.ipynb")) if "import Claims" in path.read_text("utf-8")]
 
-NOT_RECORDED: dict[str, str] = {}  # chapter: why
 
 
 @pytest.fixture
@@ -92,14 +91,7 @@ def test_stored_outputs_and_records_agree(path):
     of = {name: {k: r for k, r in each["claims"].items() if k.startswith(f"{chapter}.")}
           for name, each in recorded().items()}  # fmt: skip
     assert of["synthetic"] == stored
-    if chapter not in NOT_RECORDED:
-        assert of["smollm2"].keys() == stored.keys()
-
-
-def test_what_is_not_recorded_is_named():
-    """A chapter that was recorded leaves the list."""
-    chapters = {key.partition(".")[0] for key in recorded()["smollm2"]["claims"]}
-    assert not chapters & NOT_RECORDED.keys()
+    assert of["smollm2"].keys() == stored.keys()
 
 
 def test_a_recording_replaces_the_chapters_that_were_run(tmp_path):
