@@ -44,6 +44,8 @@ def warm_kernels() -> Iterator[str]:
             _write_specification(Path(folder))
             code = f"from ioi_course.publish.warm import serve; serve({listener.fileno()}, {theirs.fileno()})"
             threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+            # read once, when torch is loaded: a kernel's threads that wait leave their core to the kernel beside it
+            threads["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
             server = subprocess.Popen([sys.executable, "-c", code], env=os.environ | threads, start_new_session=True,
                                       pass_fds=[listener.fileno(), theirs.fileno()])  # fmt: skip
             theirs.close()
