@@ -100,6 +100,14 @@ def _plainly(values: Mapping) -> dict[str, float | str]:
     return {name: _plain(value) for name, value in values.items()}
 
 
+class _Figures(Formatter):
+    """Formats as usual, but puts no minus before a number that shows as zero."""
+
+    def format_field(self, value, spec: str) -> str:
+        text = super().format_field(value, spec)
+        return text.removeprefix("-") if not text.strip("-0.%") else text
+
+
 def _filled(sentence: str, values: Mapping) -> str:
     """The sentence with the values in their places; a ValueError if it has other places."""
     places = {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
@@ -107,7 +115,7 @@ def _filled(sentence: str, values: Mapping) -> str:
         given = f"values are given for {sorted(values)}"
         raise ValueError(f"The sentence has places for {sorted(places)}, and {given}.")
     numbers = {name: value if isinstance(value, str) else float(value) for name, value in values.items()}
-    return sentence.format(**numbers)
+    return _Figures().format(sentence, **numbers)
 
 
 def _published(key: str) -> str:
