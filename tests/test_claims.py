@@ -78,8 +78,11 @@ def test_records_are_complete():
         assert each["model"] == name and len(each["date"]) == 10 and "torch" in each["versions"]
         for key, record in each["claims"].items():
             assert record["key"] == key and record["model"] == name and record["how"] and "{" not in record["text"]
-    assert {"synthetic", "smollm2"} <= set(recorded())
+    assert {"synthetic", "smollm2", "tiny"} == set(recorded())
     assert ClaimTable("", {}).table().shape[0] == len(recorded()["synthetic"]["claims"])
+
+
+NOT_ON_TINY = {"8", "10", "13", "14"}  # prompts over its 32 tokens; the last compares other models with it
 
 
 @pytest.mark.parametrize("path", WITH_CLAIMS, ids=lambda path: path.stem)
@@ -92,6 +95,7 @@ def test_stored_outputs_and_records_agree(path):
           for name, each in recorded().items()}  # fmt: skip
     assert of["synthetic"] == stored
     assert of["smollm2"].keys() == stored.keys()
+    assert of["tiny"].keys() in (stored.keys(), set()) and bool(of["tiny"]) == (chapter not in NOT_ON_TINY)
 
 
 def test_a_recording_replaces_the_chapters_that_were_run(tmp_path):

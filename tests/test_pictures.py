@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ioi_course.plots import pictures
+from ioi_course.plots import knockouts, pictures
 
 FOUND = [
     pictures.Moved("S1", "S2", "a name seen before", (3, 5)),
@@ -29,6 +29,7 @@ PICTURES = {
     "node or edge": pictures.node_or_edge,
     "four passes": pictures.four_passes,
     "five patterns": pictures.five_patterns,
+    "four runs": knockouts.four_runs,
     "lens": pictures.lens,
     "sum": lambda: pictures.sum_of_parts({"embedding": 0.25, "attention": -4.5, "a part with a very long name": 2.0}),
 }
@@ -172,3 +173,12 @@ def test_readable_in_light_and_dark(tmp_path, page):
             else:
                 assert fill == ink and contrast(fill, paper) >= 4.5, (name, text)
     assert min(contrast(BLUE, paper), contrast(ORANGE, paper)) >= 3  # lines and shapes
+
+
+@pytest.mark.parametrize("name", ["four runs", "four passes"])
+def test_four_drawings_are_two_by_two_and_alike(tmp_path, name):
+    """Where the column fits three, the fourth was alone in its row, and larger."""
+    boxes = [panel["box"] for panel in shown(tmp_path, 900, "")[name]["panels"]]
+    assert [round(box[0]) for box in boxes[:2]] == [round(box[0]) for box in boxes[2:]]
+    assert boxes[0][1] == boxes[1][1] < boxes[2][1] == boxes[3][1]
+    assert len({round(box[2] - box[0]) for box in boxes}) == 1

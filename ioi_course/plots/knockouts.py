@@ -48,5 +48,5 @@ def four_runs() -> Picture:
     alt += " ".join(f"{result}, {title.lower()}: {text}" for title, text, _, result in runs)
     alt += " Faithful: F(C) is close to F(M). Complete: F(C \u2216 K) is close to F(M \u2216 K) for every K."
     caption = "Filled: computed. Empty: replaced by the mean. Framed: in the circuit. K: in the set that is taken out. "
-    caption += "Side by side should be equal: above for a faithful circuit, below, and for every K, for a complete one."
-    return Picture("Four runs that judge a circuit", tuple(_heads(*run) for run in runs), alt, caption=caption)
+    caption += "The first two should be equal for a faithful circuit; the last two, for every K, for a complete one."
+    return Picture("Four runs that judge a circuit", tuple(_heads(*run) for run in runs), alt, (), caption, across=2)

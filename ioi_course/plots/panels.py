@@ -27,6 +27,7 @@ class Picture:
     alt: str  # what the picture says, in words
     notes: tuple[str, ...] = ()  # numbered lines beside the drawing
     caption: str = ""
+    across: int = 0  # at most so many drawings side by side; 0: as many as there is room for
 
     def __repr__(self) -> str:
         return f"{self.title}: {self.alt}"
@@ -35,9 +36,13 @@ class Picture:
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         notes = notes and f"<ol style='flex:1 1 14em;margin:.5em 0;padding-left:1.6em'>{notes}</ol>"
         caption = self.caption and f"<figcaption style='flex:1 1 100%'>{html.escape(self.caption)}</figcaption>"
+        panels = "".join(
+            "<span style='flex:0 0 100%'></span>" * bool(self.across and i and i % self.across == 0) + panel
+            for i, panel in enumerate(self.panels)
+        )
         return (
             f"<figure class='ioi-picture' style='margin:1em 0;display:flex;flex-wrap:wrap;gap:1em;align-items:center'>"
-            f"{''.join(self.panels)}{notes}{caption}</figure>"
+            f"{panels}{notes}{caption}</figure>"
         )
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:

@@ -289,7 +289,7 @@ def four_passes() -> Picture:
     )
     alt = " ".join(f"Pass {title.replace('  ', ', ')}: {text}" for title, text, *_ in passes)
     caption = "Filled: of the clean prompt. Empty: of the new prompt. With a dot: changed by what was put in."
-    return Picture("The four passes of path patching", panels, alt, caption=caption)
+    return Picture("The four passes of path patching", panels, alt, caption=caption, across=2)
 
 # %% ../../nbs/library/plots/pictures.ipynb #7e6f8cbf
 _PATTERNS = (
