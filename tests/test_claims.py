@@ -1,5 +1,6 @@
 """Claims: sentences that are measured, never stop a reader, and are held to what is recorded of a model."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from ioi_course.publish.run import execute
 
 ROOT = Path(__file__).resolve().parent.parent
 WITH_CLAIMS = [path for path in sorted(ROOT.glob("nbs/[0-9]*.ipynb")) if "import Claims" in path.read_text("utf-8")]
-
 
 
 @pytest.fixture
@@ -148,3 +148,20 @@ def test_a_run_writes_its_claims(tmp_path):
     run.finish()
     found = json.loads((tmp_path / "out" / "claims.json").read_text())
     assert found["model"] == "tiny" and found["claims"]["1.layers"]["text"] == "It has 6 layers."
+
+
+def is_claim(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "claim"
+
+
+@pytest.mark.parametrize("path", WITH_CLAIMS, ids=lambda path: path.stem)
+def test_every_claim_is_shown(path):
+    """One that is not the last thing in its cell would be made, counted in the table, and read by nobody."""
+    for source in (
+        cell.source
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "code" and "claim(" in cell.source
+    ):
+        tree = ast.parse(source)
+        last = tree.body[-1]
+        assert sum(map(is_claim, ast.walk(tree))) == (isinstance(last, ast.Expr) and is_claim(last.value)), source
