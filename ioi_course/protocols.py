@@ -84,7 +84,7 @@ def in_its_place(
         return Means(z.new_zeros(*data.tokens.shape, *z.shape[2:]) for z in first)
     return _over_all(model, data, layers, memory)
 
-
+# %% ../nbs/library/protocols.ipynb #f38c8716
 def _joined(
     parts: Sequence[Float[Tensor, "some pos head d_head"]], width: int
 ) -> Float[Tensor, "batch pos head d_head"]:
@@ -150,14 +150,7 @@ class Protocols(Shown):
 
     def table(self) -> pd.DataFrame:
         """A row for each protocol: the share kept, its error over prompts, and how templates differ."""
-        each, rows = self.by_template(), {}
-        for name, values in self.runs.items():
-            faith = self.faithfulness(name)
-            by = pd.Series(each[name] / each["model"]) if faith.share == faith.share else pd.Series([np.nan])
-            error = faith.table()["error"]["share"]
-            rows[name] = values.mean().item(), faith.share, error, by.min(), by.max(), by.std()
-        columns = ["circuit", "share", "error", "lowest template", "highest template", "spread"]
-        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        return _kept(self)
 
     def _rounded(self) -> pd.DataFrame:
         return self.table().astype(float).round(2) + 0.0
@@ -171,6 +164,18 @@ class Protocols(Shown):
     def plot(self, title: str = "circuit against model, template by template") -> Plot:
         """A point per template and protocol; on the diagonal circuit and model agree."""
         return _protocol_plot(self, title)
+
+# %% ../nbs/library/protocols.ipynb #0ab54182
+def _kept(found: Protocols) -> pd.DataFrame:
+    """The table of `Protocols`."""
+    each, rows = found.by_template(), {}
+    for name, values in found.runs.items():
+        faith = found.faithfulness(name)
+        by = pd.Series(each[name] / each["model"]) if faith.share == faith.share else pd.Series([np.nan])
+        error = faith.table()["error"]["share"]
+        rows[name] = values.mean().item(), faith.share, error, by.min(), by.max(), by.std()
+    columns = ["circuit", "share", "error", "lowest template", "highest template", "spread"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 # %% ../nbs/library/protocols.ipynb #161c5632
 def _protocol_plot(result: Protocols, title: str) -> Plot:

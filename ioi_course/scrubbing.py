@@ -116,7 +116,7 @@ class Scrubs(Shown):
             f"model {self.name}: {self.model.mean().item():.2f} logits)"
         )
 
-
+# %% ../nbs/library/scrubbing.ipynb #9f127b72
 def scrubs(
     model,  # a TransformerBridge
     data: IOIDataset,

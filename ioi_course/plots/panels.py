@@ -13,11 +13,17 @@ from pathlib import Path
 
 from .core import _text
 
-# %% ../../nbs/library/plots/panels.ipynb #91fa9009
+# %% ../../nbs/library/plots/panels.ipynb #68622262
 _BLUE, _ORANGE = "#0072b2", "#b85000"
 _LINE = "fill='none' stroke='currentColor' stroke-width='1.5'"
 
 
+def _in_rows(panels: Iterable[str], across: int) -> str:
+    """The drawings one after the other, with the end of a row after each `across` of them; 0: where the column ends."""
+    end = "<span style='flex:0 0 100%'></span>"
+    return "".join(end * bool(across and i and i % across == 0) + panel for i, panel in enumerate(panels))
+
+# %% ../../nbs/library/plots/panels.ipynb #91fa9009
 @dataclass(frozen=True, repr=False)
 class Picture:
     """A drawing that shows itself as SVG in the colours of the page; in a terminal, its description in one line."""
@@ -36,13 +42,9 @@ class Picture:
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         notes = notes and f"<ol style='flex:1 1 14em;margin:.5em 0;padding-left:1.6em'>{notes}</ol>"
         caption = self.caption and f"<figcaption style='flex:1 1 100%'>{html.escape(self.caption)}</figcaption>"
-        panels = "".join(
-            "<span style='flex:0 0 100%'></span>" * bool(self.across and i and i % self.across == 0) + panel
-            for i, panel in enumerate(self.panels)
-        )
         return (
             f"<figure class='ioi-picture' style='margin:1em 0;display:flex;flex-wrap:wrap;gap:1em;align-items:center'>"
-            f"{panels}{notes}{caption}</figure>"
+            f"{_in_rows(self.panels, self.across)}{notes}{caption}</figure>"
         )
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
