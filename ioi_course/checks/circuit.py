@@ -255,10 +255,11 @@ def _missing_cases(seed: int) -> list[tuple]:
     """A model for each kind; with the sleeper, two wrong ways end at different heads."""
     rng, cases, classes = random.Random(seed), [], class_nodes(CIRCUIT)
     for kind in ("sleeper", "S-inhibition", "duplicate token", "negative name mover", "previous token"):
-        place = rng.randrange(2)
-        plant, broken, same = _planted(kind, place)[0], _broken(kind, place, rng.randrange(3)), True
-        while same:
-            case = broken, classes, _suspects(rng, plant)
+        same = True
+        while same:  # the place and the prompts are drawn anew, too: with some of them no suspects tell the ways apart
+            place = rng.randrange(2)
+            plant = _planted(kind, place)[0]
+            case = _broken(kind, place, rng.randrange(3)), classes, _suspects(rng, plant)
             same = kind == "sleeper" and _search(*case, "none") in (plant.node, _after_the_heaviest(*case))
         cases.append(case)
     return cases
