@@ -71,8 +71,7 @@ def scrub(
         _check_tokens(model, prompts)
     if len(data) != len(others):
         raise ValueError(f"{len(others)} partners for {len(data)} prompts; each prompt needs one.")
-    rows, hooks = torch.arange(len(data)), sorted({layer for layer, _ in places})
-    hooks = [f"blocks.{layer}.attn.hook_z" for layer in hooks]
+    rows, names = torch.arange(len(data)), sorted({f"blocks.{layer}.attn.hook_z" for layer, _ in places})
 
     def put(z, hook):
         for (layer, head), role in places.items():
@@ -81,8 +80,8 @@ def scrub(
         return z
 
     with torch.no_grad():
-        _, theirs = model.run_with_cache(others.tokens, names_filter=hooks)
-        logits = model.run_with_hooks(data.tokens, fwd_hooks=[(name, put) for name in hooks])
+        _, theirs = model.run_with_cache(others.tokens, names_filter=names)
+        logits = model.run_with_hooks(data.tokens, fwd_hooks=[(name, put) for name in names])
         return logit_diff(logits, data, per_prompt=True).cpu()
 
 # %% ../nbs/library/scrubbing.ipynb #beed94cb

@@ -138,7 +138,7 @@ def test_the_environment_is_as_before(monkeypatch):
 
 
 def test_threads_that_wait_leave_their_core(kernel, tmp_path):
-    """Two threads on one core, as beside another kernel: those that spin while they wait take twenty times as long."""
+    """Two threads on one core, as beside another kernel: those that spin while they wait take many times as long."""
     crowd = "import os, time, torch\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nx = torch.rand(100_000)"
     run = "torch.set_num_threads({})\nt = time.process_time()\nfor _ in range(300): x.exp()\ntime.process_time() - t"
     alone, shared = map(float, outputs(kernel, tmp_path, crowd, run.format(1), run.format(2))[1:])

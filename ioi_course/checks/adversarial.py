@@ -184,8 +184,9 @@ prompts_to_see = Exercise(
 @cache
 def _synthetic():
     """The model with a known circuit, and its S-inhibition heads and name movers."""
-    roles = known_circuit(load_model("synthetic")).roles
-    return load_model("synthetic"), list(roles["S-inhibition"]), list(roles["name mover"])
+    model = load_model("synthetic")
+    roles = known_circuit(model).roles
+    return model, list(roles["S-inhibition"]), list(roles["name mover"])
 
 
 def _again(broken: IOIDataset, templates: list[str], names: list[str] | None = None) -> IOIDataset:
