@@ -25,6 +25,15 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def no_grad():
+    """No gradients, as in a lesson: `pytestmark = pytest.mark.usefixtures("no_grad")` for a file that reads only."""
+    import torch
+
+    with torch.no_grad():
+        yield
+
+
 @pytest.fixture(scope="session")
 def kernel():
     """The name of a kernel whose imports are made: eighty fresh ones would need seven minutes for them."""

@@ -324,10 +324,7 @@ RIGHT = {
 NAMED = [(exercise, answer, name) for exercise, answers in WRONG.items() for answer, name in answers.items()]
 
 
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 @pytest.mark.parametrize(("exercise", "answer", "name"), NAMED, ids=[answer.__name__ for _, answer, _ in NAMED])

@@ -16,11 +16,7 @@ from ioi_course.paths import path_patch
 from ioi_course.prompts import IOIDataset
 from ioi_course.roles import PAPER, Edge
 
-
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 def every_edge(model) -> list[HeadEdge]:

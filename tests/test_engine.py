@@ -24,10 +24,7 @@ from ioi_course.prompts import IOIDataset
 KINDS = ("swap_subject", "swap_names", "abc")
 
 
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 def reference(model, clean, base, cache, site, by_pos=False):

@@ -26,10 +26,7 @@ SERVED = ("gpt2", "llama", "mistral", "qwen2", "neox")
 CLOSE = {"rtol": 0, "atol": 1e-6}
 
 
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 @pytest.fixture(autouse=True)

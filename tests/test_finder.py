@@ -28,10 +28,7 @@ from ioi_course.roles import PAPER, Circuit
 QUIET = {"progress": False}
 
 
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 @pytest.fixture(scope="module")

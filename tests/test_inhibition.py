@@ -33,10 +33,7 @@ HEADS, LATER = [(0, 1), (1, 0), (1, 3)], [(2, 0), (2, 3)]  # of the random model
 QUIET = {"progress": False}
 
 
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 @pytest.fixture(scope="module")

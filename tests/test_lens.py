@@ -15,10 +15,7 @@ from ioi_course.prompts import IOIDataset
 PROMPT = "When John and Mary went to the shops, John gave the bag to"
 
 
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 @pytest.fixture(scope="module")

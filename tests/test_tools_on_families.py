@@ -33,10 +33,7 @@ CLOSE = {"rtol": 0, "atol": 1e-6}
 LATE, MIDDLE = [(2, 1), (2, 4)], [(1, 3)]
 
 
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 def made_up(model) -> Circuit:
