@@ -23,6 +23,8 @@ SOURCES = {
     "TL": "TransformerLens, direct logit attribution demo",
     "paper": "Wang et al. 2022, arXiv 2211.00593",
     "code": "data released with the paper's code",
+    "nainani": "Nainani et al. 2024, arXiv 2411.16105",
+    "tails": "R. Mehta 2024, ronakrm.github.io/ioi-tails",
     "BPE": "GPT-2's vocabulary",
 }
 
@@ -36,7 +38,7 @@ class Published:
     values: tuple[float, ...]  # one number, or one for each label
     tolerance: float  # in the unit of the values: how far off a reproduction may be
     why: str  # why this much
-    bos: bool | None  # measured with BOS in front; None where that makes no difference
+    bos: bool | None  # measured with BOS in front; None where that makes no difference or is not said
     labels: tuple[str, ...] = ("",)
     bound: str = "="  # "=" this value, ">" at least, "<" at most
     note: str = ""  # where sources disagree
@@ -260,8 +262,30 @@ _PREDICTED = _figures(
     ("paper.signal_fit", "weights of the two signals in the fit", {"position": 2.31, "token": 0.99}, 1.0),
 )
 
+# %% ../nbs/library/reference.ipynb #5e1fce02
+_MENTIONS = "once", "twice", "three times"
+_SINCE = _figures(
+    None,
+    "other sentences than ours, with or without BOS is not said: the same size, not the same digits",
+    (
+        "nainani.model_by_mentions",
+        "logit difference of the model by how often IO is said, 200 prompts each",
+        _label(_MENTIONS, 3.484, 2.118, 1.227),
+        1.5,
+        "its prose says 2.138 where its tables say 2.118",
+    ),
+    (
+        "nainani.circuit_by_mentions",
+        "logit difference of the circuit alone by how often IO is said",
+        _label(_MENTIONS, 3.119, 2.722, 3.174),
+        1.5,
+    ),
+    ("tails.failures", "share of BABA prompts with the logit of S above that of IO, 9 million", 0.01348, 0.06),
+    ("tails.katie_lisa", "mean logit difference with Katie as IO and Lisa as S", 0.018, 1.5),
+)
+
 # %% ../nbs/library/reference.ipynb #cb332448
-PUBLISHED = {figure.key: figure for figure in [*_DEMO, *_ABLATION, *_SCORES, *_PAPER, *_TRIAL, *_PREDICTED]}
+PUBLISHED = {figure.key: figure for figure in [*_DEMO, *_ABLATION, *_SCORES, *_PAPER, *_TRIAL, *_PREDICTED, *_SINCE]}
 
 
 def table() -> pd.DataFrame:

@@ -267,6 +267,7 @@ def test_offline_pages_keep_the_anchors(tmp_path):
         "notation.html",
         "instructor_guide.html",
         "reference/questions.html",
+        "reference/since_2022.html",
     ]
     glossary, notation = ((tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in ("glossary", "notation"))
     assert set(re.findall(r'<h3 id="([\w-]+)">', glossary)) == set(ENTRIES)

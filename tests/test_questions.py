@@ -1,4 +1,8 @@
-"""The page of open questions: each question that the course began with has an entry, and each entry leads somewhere."""
+"""Two pages that lead into the chapters.
+
+Open questions: each question that the course began with has an entry, and each entry leads somewhere.
+Since 2022: each entry of the reading list says what was found, by whom, what it changes, and where it is tried.
+"""
 
 import os
 import re
@@ -7,8 +11,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from ioi_course.claims import recorded
 from ioi_course.project import find_root
 from ioi_course.publish.pages import slug
+from ioi_course.reference import published
 
 NBS = find_root() / "nbs"
 PAGE = NBS / "reference" / "questions.qmd"
@@ -30,6 +36,8 @@ ASKED = {*NOTE_LINES.values(), *IN_PASSING, *DEMO}
 ENTRY = re.compile(r"^### (.+?) \{#([\w-]+)\}\n\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 ENTRIES = {found[2]: (found[1], found[3].strip()) for found in ENTRY.finditer(TEXT)}
 LINK = re.compile(r"\]\(([\w./]+\.(?:ipynb|qmd))(?:#([\w.-]+))?\)")
+READING = (NBS / "reference" / "since_2022.qmd").read_text(encoding="utf-8")
+READ = {found[2]: (found[1], found[3].strip()) for found in ENTRY.finditer(READING)}
 
 
 def test_every_question_has_an_entry():
@@ -49,16 +57,18 @@ def test_an_entry_answers_and_says_where_the_evidence_is(question):
 
 
 def headings(path: Path) -> set[str]:
+    if path.suffix == ".qmd":
+        return set(re.findall(r"^#+ .+ \{#([\w-]+)\}$", path.read_text(encoding="utf-8"), re.MULTILINE))
     cells = nbformat.read(path, as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     titles = re.findall(r"^#{1,6} (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
     return {slug(re.sub(r"\]\([^)]*\)", "]", title)) for title in titles}
 
 
-@pytest.mark.parametrize("target", sorted({path for path, _ in LINK.findall(TEXT)}))
+@pytest.mark.parametrize("target", sorted({path for path, _ in LINK.findall(TEXT + READING)}))
 def test_links_lead_to_sections_that_exist(target):
     path = (PAGE.parent / target).resolve()
-    wanted = {anchor for at, anchor in LINK.findall(TEXT) if at == target and anchor}
+    wanted = {anchor for at, anchor in LINK.findall(TEXT + READING) if at == target and anchor}
     assert path.is_file() and (not wanted or wanted <= headings(path)), wanted - headings(path)
 
 
@@ -87,3 +97,32 @@ def test_no_question_of_the_notes_is_left_out():
 )
 def test_anchors_are_those_of_the_website(heading, anchor):
     assert slug(heading) == anchor
+
+
+def test_the_reading_list_is_in_order():
+    assert [int(title.split(".")[0]) for title, _ in READ.values()] == list(range(1, len(READ) + 1)) and len(READ) >= 15
+    assert READING.count("\n### ") == len(READ)
+
+
+@pytest.mark.parametrize("entry", READ)
+def test_an_entry_says_who_found_it_what_it_changes_and_where_to_try_it(entry):
+    found, *_, changes, tried = re.sub(r"\n\n\|.*?\|\n(?=\n)", "", READ[entry][1], flags=re.DOTALL).split("\n\n")
+    assert re.search(r"\[20\d\d\]\(https://", found), "its source, with the year"
+    assert changes.startswith("*What it changes:* ")
+    assert re.match(r"Tried in|Close to it:", tried) and ("](../" in tried or "chapter 16" in tried)
+
+
+def test_the_reading_list_calls_sections_and_claims_by_their_names():
+    for title, anchor in re.findall(r"\*([^*]+)\*\]\([\w./]+#([\w.-]+)\)", READING):
+        assert slug(title) in anchor, (title, anchor)
+    claims = {key for model in recorded().values() for key in model["claims"]}
+    named = set(re.findall(r"`(\d+\.\w+)`", READING))
+    assert len(named) > 15 and named <= claims, named - claims
+
+
+def test_figures_of_the_reading_list_are_those_of_the_course():
+    model, circuit = (published(f"nainani.{who}_by_mentions").values[2] for who in ("model", "circuit"))
+    rare, pair = published("tails.failures").values[0], published("tails.katie_lisa").values[0]
+    share = 100 * published("paper.faithfulness").values[0]
+    for figure in (f"{circuit} logits", f"has {model}", f"{100 * rare:.3f} %", f"is {pair}.", f"paper's {share:.0f} %"):
+        assert figure in READING, figure

@@ -34,7 +34,9 @@ MARKER = re.compile(rf"^[ \t]*({BEGIN}|{END})\n", re.MULTILINE)
 EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
 LONG = 12  # lines; longer library cells are folded
 NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]*?)\.(?:ipynb|qmd)(#[^)\s]*)?\)")
-TEXT_PAGES = ("glossary", "notation", "instructor_guide", "reference/questions")  # .qmd below nbs/ that pages lead to
+TEXT_PAGES = (  # .qmd below nbs/ that pages lead to
+    "glossary", "notation", "instructor_guide", "reference/questions", "reference/since_2022",
+)  # fmt: skip
 FRONT = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
 ANCHORED = re.compile(r"^(#+) (.+?) \{#([\w-]+)\}$", re.MULTILINE)
 
