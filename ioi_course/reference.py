@@ -280,7 +280,7 @@ _SINCE = _figures(
         _label(_MENTIONS, 3.119, 2.722, 3.174),
         1.5,
     ),
-    ("tails.failures", "share of BABA prompts with the logit of S above that of IO, 9 million", 0.01348, 0.06),
+    ("tails.failures", "share of BABA prompts with the logit of S above that of IO, 9 million", 0.01348, 0.03),
     ("tails.katie_lisa", "mean logit difference with Katie as IO and Lisa as S", 0.018, 1.5),
 )
 
