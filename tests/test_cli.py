@@ -13,8 +13,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from ioi_course import cli, doctor, machine, project
+from ioi_course.project import settings
 from ioi_course.publish import command
 from ioi_course.publish import run as course
+from ioi_course.publish.finish import with_head
 
 LIBRARY = "#| export\ndef long_function():\n" + "    pass\n" * 20
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
@@ -309,14 +311,42 @@ def test_docs_says_that_quarto_is_missing(root, monkeypatch, tmp_path):
     assert result.exit_code == 1 and "Quarto is not installed" in result.output and "quarto.org" in result.output
 
 
-def test_docs_renders_with_nbdev_where_quarto_is(small, root, monkeypatch):
-    calls = []
+def test_docs_renders_with_quarto_in_one_process(small, root, monkeypatch, tmp_path):
+    """What Quarto says goes to the terminal, each step says how long it took, and notebooks and heads are added."""
+    calls, pages = [], tmp_path / "_proc"
     shutil.copy(root / "settings.ini", small)
+
+    def render(command, cwd):
+        calls.append((command, cwd))
+        (pages / "_docs").mkdir(parents=True)
+        head = '<meta name="description" content="An &amp; more"><title>One</title></head><body>'
+        (pages / "_docs" / "index.html").write_text(f"<html><head>{head}", encoding="utf-8")
+        return 0
+
     monkeypatch.setattr(command.shutil, "which", lambda name: "/usr/bin/quarto")
-    monkeypatch.setattr(command.subprocess, "call", lambda command, cwd: calls.append((command[-1], cwd)) or 0)
-    assert invoke("docs", "--root", small).exit_code == 0
-    assert calls == [("from nbdev.quarto import nbdev_docs; nbdev_docs()", small)]
-    assert "repo-url" in (small / "nbs" / "site.yml").read_text()
+    monkeypatch.setattr("ioi_course.publish.site.stage", lambda root: pages)
+    monkeypatch.setattr(command.subprocess, "call", render)
+    result = invoke("docs", "--root", small)
+    assert result.exit_code == 0, result.output
+    assert calls == [(["quarto", "render", "--no-cache", "--output-dir", str(pages / "_docs")], pages)]
+    for said in ("Staged the pages in 0 s.", "Rendered with Quarto in 0 s.", "Site: "):
+        assert said in result.output
+    text = (small / "_docs" / "index.html").read_text(encoding="utf-8")
+    address = settings(small)["doc_url"]
+    assert f'<link rel="canonical" href="{address}">' in text and f'content="{address}images/card.png"' in text
+    assert '<meta property="og:description" content="An &amp; more">' in text and text.count("</head>") == 1
+    assert with_head(text, "index.html", address) == text
+    chapters = [path.name for path in (small / "nbs").glob("[0-9]*.ipynb")]
+    assert chapters and sorted(path.name for path in (small / "_docs" / "notebooks").glob("0*")) == sorted(chapters)
+    assert f"]({address}{chapters[0][:-6]}.html)" in (small / "_docs" / "llms.txt").read_text(encoding="utf-8")
+
+
+def test_docs_fails_where_quarto_does(small, monkeypatch, tmp_path):
+    monkeypatch.setattr(command.shutil, "which", lambda name: "/usr/bin/quarto")
+    monkeypatch.setattr("ioi_course.publish.site.stage", lambda root: tmp_path)
+    monkeypatch.setattr(command.subprocess, "call", lambda command, cwd: 3)
+    assert invoke("docs", "--root", small).exit_code == 3
+    assert not (small / "_docs").exists()
 
 
 def test_command_is_installed():

@@ -446,7 +446,7 @@ def test_landing_page_says_what_the_index_says(staged):
         page_of = [target, re.sub(r"html$", "ipynb", target), re.sub(r"html$", "qmd", target)]
         assert target == "circuit.html" or any((staged / each).is_file() for each in page_of), target
     assert text.index("ioi-promise") < text.index('id="ioi-lab"') < text.index("ioi-cards") < text.index("make course")
-    assert "| chapter | the question" not in text
+    assert "| chapter | the question" not in text and "images/circuit.svg" not in text, "shown once"
 
 
 

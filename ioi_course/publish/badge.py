@@ -38,6 +38,7 @@ def buttons(root: Path, name: str, exercises: bool) -> str:
         "Download notebook": f"{meta['doc_url']}notebooks/{name}.ipynb",
         "View source": f"{meta['git_url']}/blob/{meta['branch']}/{path}",
         "All exercises": exercises and f"{'../' * name.count('/')}exercises.qmd#{name.rpartition('/')[2]}",
+        "The circuit": name[:1].isdigit() and "circuit.html",
     }
     styles = "{.btn .btn-sm .btn-primary}", "{.btn .btn-sm .btn-outline-primary}"
     shown = [f"[{text}]({href})" for text, href in made.items() if href]

@@ -22,7 +22,7 @@ OPENING = re.compile(
     r"# .+\n+> (?P<description>.+)\n+\*\*(?P<headline>.+?)\*\*\n+"
     r"\*(?P<sentence>[^*]+)\* The next word is \*\*(?P<answer>\w+)\*\*",
 )
-PICTURE = re.compile(r"^!\[[^\]]+\]\(images/circuit\.svg\)$", re.MULTILINE)
+PICTURE = re.compile(r"^!\[[^\]]*\]\(images/circuit\.svg\)(?:\{.*\})?$", re.MULTILINE)
 TABLE = re.compile(r"^\| chapter \| the question", re.MULTILINE)
 WEEKEND = "04_direct_logit_attribution"  # the last chapter of the weekend's route
 RAW = "```{{=html}}\n{}\n```"
@@ -58,7 +58,7 @@ def _body(root: Path, said: dict[str, str]) -> str:
         weekend=lessons[1 : last + 1],
         duration=duration,
         pictures={name: f"gallery/{name}-1.svg" for name in named if (root / f"nbs/gallery/{name}-1.svg").is_file()},
-        picture=_drawing((root / "nbs" / "images" / "circuit.svg").read_text(encoding="utf-8")),
+        picture=_drawing((root / "nbs" / "images" / "circuit.svg").read_text(encoding="utf-8"), said["sentence"]),
         source="Wang et al. (2022)",
         colab=colab_address(root, f"nbs/{lessons[0].name}.ipynb"),
         exercises=sum(len(exercises(nb)) for nb in notebooks.values()),
@@ -76,10 +76,25 @@ def _entries(root: Path, notebooks: dict[str, NotebookNode]) -> list[Entry]:
     return entries(notebooks, pages)
 
 
-def _drawing(svg: str) -> str:
-    """The circuit's drawing for a page that holds it: its words take the page's colours, and it says what it shows."""
+def _drawing(svg: str, sentence: str) -> str:
+    """The circuit's drawing for a page that holds it: its words take the page's colours, and it says what it shows.
+
+    The drawing names IO before S. Where the sentence has them the other way round, so has the drawing.
+    """
     said = "The circuit: classes of heads, and what each passes on to the next"
-    return re.sub(r"<title>.*?</title>", f"<title>{said}</title>", svg.strip(), count=1, flags=re.DOTALL)
+    svg = re.sub(r"<title>.*?</title>", f"<title>{said}</title>", svg.strip(), count=1, flags=re.DOTALL)
+    places = {word: found[1] for word in ("Mary", "and", "John") if (found := _word(word).search(svg))}
+    if len(places) < 3 or sentence.index("Mary") < sentence.index("John"):
+        return svg
+    moved = {"Mary": "John", "IO": "John", "John": "Mary", "S1": "Mary", r"S1\+1": "and"}
+    for word, to in moved.items():
+        svg = _word(word).sub(lambda found, x=places[to]: found[0].replace(f"'{found[1]}'", f"'{x}'", 1), svg, count=1)
+    return svg
+
+
+def _word(word: str) -> re.Pattern:
+    """The first place where a word stands in a drawing."""
+    return re.compile(rf"<text x='([\d.]+)'[^>]*>{word}</text>")
 
 
 def _mistakes() -> int:

@@ -25,6 +25,7 @@ FOLD = re.compile(r"^#\| *code-fold:", re.MULTILINE)
 DIRECTIVE = re.compile(r"^#\|(?! *code-).*\n?", re.MULTILINE)  # that is nothing to Quarto, such as export
 PICTURE = re.compile(r"^!\[(?P<words>[^\]]+)\]\((?P<path>[^)\s]+)\)$", re.MULTILINE)
 FIRST = {"page-layout": "custom", "toc": False, "sidebar": False, "repo-actions": False}  # of the landing page
+EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
 UNSHOWN = {"default_exp", "hide"}  # directives of cells that only tools read
 
 
@@ -84,7 +85,8 @@ def one_form(data: dict) -> dict:
         text = "".join(text)
         if kind == "text/html":
             fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", text) or [""]))
-            return {"text/markdown": f"{fence}{{=html}}\n{readable(text.strip())}\n{fence}\n"}
+            text = EMPTY_HEADER.sub("<td></td>", readable(text.strip()))
+            return {"text/markdown": f"{fence}{{=html}}\n{text}\n{fence}\n"}
         return {kind: text}
     return data
 
