@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['exact_scores']
 
-# %% ../../nbs/library/discovery/exact.ipynb #dbd554cc
-from collections.abc import Iterator
+# %% ../../nbs/library/discovery/exact.ipynb #2d1fb739
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .graph import graph_of
+from .graph import Graph, graph_of
 from .scores import Scores
 from .streams import Metric, Sides, batches_of, check_pairs, measured, mlp_reads
 from ..engine import Window, first_differences, given_head, propagate, windows_from
@@ -118,12 +118,13 @@ def _fingerprint(model, clean: IOIDataset, corrupted: IOIDataset, metric: Metric
         mark.update(values.contiguous().numpy().tobytes())
     return mark.hexdigest()[:16]
 
-# %% ../../nbs/library/discovery/exact.ipynb #5eceba68
+# %% ../../nbs/library/discovery/exact.ipynb #574d7413
 def exact_scores(
     model,  # a TransformerBridge of a family that the engine serves; else `Unsupported`, a ValueError
     clean: IOIDataset,
     corrupted: IOIDataset,  # its counterfactual, position by position
     *,
+    receivers: Sequence[str] | None = None,  # only edges into these, such as ["L9H9.q"]; None: all
     metric: Metric | None = None,  # (logits at END, the clean prompts) -> one number each; None: logit difference
     keep: str | Path | None = None,  # a file in which to keep what is found, and from which to go on
     memory: float = 0.5,  # GB (2**30 bytes), beside the weights
@@ -131,26 +132,38 @@ def exact_scores(
 ) -> Scores:
     """For every edge what the metric loses when that edge alone is corrupted and all else runs on.
 
-    An edge whose work others take over scores 0. Ctrl-C stops the run; with `keep`, what was found is kept.
+    An edge whose work others take over scores 0. Ctrl-C stops the run; with `keep`, what was found is kept. Edges into
+    receivers that are not asked for have 0.
     """
     engine, graph = check_pairs(model, clean, corrupted, memory), graph_of(model)
+    asked = _asked(graph, receivers)
     found = torch.full((len(clean), *graph.real.shape), torch.nan, dtype=engine.embed[0].dtype)
     kept = _Kept(Path(keep) if keep else None, found, _fingerprint(model, clean, corrupted, metric))
     try:
         with torch.no_grad(), _bar("exact scores", progress) as bar:
-            bar.total, at = len(clean) * len(graph), 0
+            bar.total, at = len(clean) * sum(graph.reach[r] for r in asked), 0
             for side in batches_of(engine, graph, clean, corrupted, memory, gradients=False):
-                _score_side(side, kept, slice(at, at := at + len(side.rows)), metric, bar)
+                _score_side(side, kept, slice(at, at := at + len(side.rows)), asked, metric, bar)
     finally:
         kept.save()
+    left = [r for r in range(len(graph.receivers)) if r not in asked]
+    found[:, :, left] = 0
     return Scores(found, graph, "exact", model_name(model))
 
-# %% ../../nbs/library/discovery/exact.ipynb #6d05bf1d
-def _score_side(side: Sides, kept: _Kept, rows: slice, metric: Metric | None, bar) -> None:
+
+def _asked(graph: Graph, receivers: Sequence[str] | None) -> set[int]:
+    """The places of the receivers that are asked for, or a ValueError that names the nearest."""
+    names = graph.receivers if receivers is None else receivers
+    if isinstance(names, str) or not names:
+        raise ValueError(f"receivers is {receivers!r}; give a list of names, such as ['L9H9.q'].")
+    return {graph[f"input -> {name}"][1] for name in names}
+
+# %% ../../nbs/library/discovery/exact.ipynb #7b5b0a1c
+def _score_side(side: Sides, kept: _Kept, rows: slice, asked: set[int], metric: Metric | None, bar) -> None:
     """Fill in the scores of one batch that are not there yet."""
     graph, changes = side.graph, side.differences()
-    todo = {r for r in range(len(graph.receivers)) if not kept.done(rows, r)}
-    bar.update(len(side.rows) * sum(graph.reach[r] for r in range(len(graph.receivers)) if r not in todo))
+    todo = {r for r in asked if not kept.done(rows, r)}
+    bar.update(len(side.rows) * sum(graph.reach[r] for r in asked - todo))
     if not todo:
         return
     whole = measured(side.engine, side.at_end(side.clean.resid_pre[-1]), side.data, metric)
