@@ -6,9 +6,10 @@
 __all__ = ['HOWS', 'N_ABC', 'Intervention', 'share', 'shared', 'Reading', 'read_prompt', 'name_tokens', 'abc_tokens', 'Changes',
            'run_changed', 'Result', 'Bench', 'changes_of', 'intervene']
 
-# %% ../nbs/library/interventions.ipynb #5f3cb79a
+# %% ../nbs/library/interventions.ipynb #658524dc
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -62,9 +63,7 @@ _LETTERS = {"prompt": "p", "other": "c", "heads": "h", "only": "only", "how": "h
             "stream": "s"}  # fmt: skip
 
 
-def share(
-    what: Intervention,
-) -> str:
+def share(what: Intervention) -> str:
     """An intervention as a string for an address: `shared` reads it again, and so does the lab's page."""
     plain, parts = Intervention(what.prompt), {"p": what.prompt}
     for name, letter in _LETTERS.items():
@@ -78,6 +77,12 @@ def share(
         parts[letter] = f"{value:g}" if name == "amount" else int(value) if name == "only" else value
     return urlencode(parts, quote_via=quote)
 
+# %% ../nbs/library/interventions.ipynb #afc36194
+def _pair(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"\d+\.\d+", text):
+        raise ValueError(f"{text!r} should be two numbers with a point between them, such as 9.6")
+    return tuple(map(int, text.split(".")))
+
 
 def shared(
     text: str,  # from `share`, or an address of the lab's page with everything before it
@@ -88,7 +93,7 @@ def shared(
     try:
         for name in ("heads", "stream"):
             if name in given:
-                given[name] = tuple(tuple(map(int, pair.split("."))) for pair in given[name].split("-") if pair)
+                given[name] = tuple(_pair(pair) for pair in given[name].split("-") if pair)
         if "at" in given:
             given["at"] = tuple(int(place) for place in given["at"].split("-") if place)
         if "amount" in given:
@@ -97,10 +102,10 @@ def shared(
             given["only"] = given["only"] == "1"
         return Intervention(**given)
     except (TypeError, ValueError) as error:
-        why = str(error) if "prompt" in given else "it has no prompt, which is the part after 'p='"
+        why = str(error).rstrip(".") if "prompt" in given else "it has no prompt, which is the part after 'p='"
         raise ValueError(f"{text!r} is no state of the lab: {why}. Copy the whole of a link that the lab gives.") from error
 
-# %% ../nbs/library/interventions.ipynb #ce9a7b8d
+# %% ../nbs/library/interventions.ipynb #2b391b79
 @dataclass(frozen=True)
 class Reading:
     """What the model sees of a text, and who is who in it."""
@@ -129,7 +134,7 @@ def _answers(names: Mapping[int, str]) -> tuple[str, str] | None:
     others = [name for name in mentioned if name != mentioned[-1]]
     return (others[0], mentioned[-1]) if others else None
 
-# %% ../nbs/library/interventions.ipynb #1cdba181
+# %% ../nbs/library/interventions.ipynb #8a847e50
 _WORDS_ONLY = 5000  # a vocabulary smaller than this has words where a larger one can spell
 
 
@@ -168,7 +173,7 @@ def _pieces(words: Sequence[str]) -> list[str]:
     cut = [[each[0].strip(), *each[1:]] for each in parts if len(each) > 1]
     return [f"“{''.join(pieces)}” ({' + '.join(pieces)})" for pieces in cut]
 
-# %% ../nbs/library/interventions.ipynb #94429f33
+# %% ../nbs/library/interventions.ipynb #8ded75d0
 def name_tokens(
     model,  # a TransformerBridge
 ) -> dict[int, str]:
@@ -176,7 +181,7 @@ def name_tokens(
     names = single_token_names(model)
     return {row[0]: name for name, row in zip(names, in_text(model, names), strict=True)}
 
-# %% ../nbs/library/interventions.ipynb #74671551
+# %% ../nbs/library/interventions.ipynb #d8976f40
 N_ABC = 12  # texts that a mean is taken over
 
 
@@ -201,7 +206,7 @@ def abc_tokens(
             tokens[i, place] = fresh[(i * len(places) + j) % len(fresh)]
     return tokens
 
-# %% ../nbs/library/interventions.ipynb #a37f612d
+# %% ../nbs/library/interventions.ipynb #8d04e4cf
 @dataclass(frozen=True)
 class Changes:
     """What a run mixes into itself: of each z and of the stream how much is kept, and what stands in for the rest."""
@@ -233,21 +238,9 @@ def run_changed(
     kept.resid_pre.append(x)
     return kept
 
-# %% ../nbs/library/interventions.ipynb #2dc4e65a
-@dataclass(frozen=True, repr=False)
-class Result:
-    """What the model says without and with an intervention. Logits at END; `None` where there is no logit difference."""
-
-    what: Intervention
-    reading: Reading
-    before: Float[Tensor, "vocab"]
-    after: Float[Tensor, "vocab"]
-    pattern_before: Float[Tensor, "layer head query key"]
-    pattern_after: Float[Tensor, "layer head query key"]
-    answer_tokens: tuple[int, int] | None  # of IO and S
-    decode: object = field(repr=False)  # token -> text
-    model: str = ""  # its name
-    notes: tuple[str, ...] = ()
+# %% ../nbs/library/interventions.ipynb #dea7b2f0
+class _Answers:
+    """The answer before and after, read from a result's logits."""
 
     def _diff(self, logits: Tensor) -> float | None:
         if self.answer_tokens is None:
@@ -277,7 +270,22 @@ class Result:
         diff = "" if self.diff_after is None else f"; logit difference {self.diff_before:.2f} → {self.diff_after:.2f}"
         return f"{self.model}: “{self.reading.text} {first}”{diff}"
 
-# %% ../nbs/library/interventions.ipynb #57c6c62c
+# %% ../nbs/library/interventions.ipynb #30e13176
+@dataclass(frozen=True, repr=False)
+class Result(_Answers):
+    """What the model says without and with an intervention. Logits at END; `None` where there is no logit difference."""
+
+    what: Intervention
+    reading: Reading
+    before: Float[Tensor, "vocab"]
+    after: Float[Tensor, "vocab"]
+    pattern_before: Float[Tensor, "layer head query key"]
+    pattern_after: Float[Tensor, "layer head query key"]
+    answer_tokens: tuple[int, int] | None  # of IO and S
+    decode: object  # token -> text
+    model: str  # its name
+
+# %% ../nbs/library/interventions.ipynb #1fabc55e
 class Bench:
     """A model that interventions can be tried on. Raises `Unsupported`, a ValueError, for one the engine cannot run."""
 
@@ -298,7 +306,7 @@ class Bench:
 
     def _remembered(self, key: tuple, make):
         if key not in self._runs:
-            if len(self._runs) >= 8:
+            while len(self._runs) >= 8:
                 self._runs.pop(next(iter(self._runs)))
             self._runs[key] = make()
         return self._runs[key]
@@ -314,7 +322,7 @@ class Bench:
         with torch.no_grad():
             return self._remembered(("mean", reading.tokens), lambda: [z.mean(0) for z in run(self.engine, tokens).z])
 
-# %% ../nbs/library/interventions.ipynb #24158456
+# %% ../nbs/library/interventions.ipynb #f9af89a7
 def _check_places(bench: Bench, what: Intervention, n_pos: int) -> None:
     """Raise a ValueError unless this model and this prompt have the heads and positions that are named."""
     for layer, head in what.heads:
@@ -346,7 +354,7 @@ def _other(bench: Bench, what: Intervention, reading: Reading) -> Run:
         )
     return bench._run(other)
 
-# %% ../nbs/library/interventions.ipynb #45b1ee0f
+# %% ../nbs/library/interventions.ipynb #bd6ff282
 def changes_of(bench: Bench, what: Intervention, reading: Reading) -> Changes:
     """An intervention as tensors. ValueError for what this model or these prompts do not have."""
     pos = len(reading.tokens)
@@ -371,7 +379,7 @@ def changes_of(bench: Bench, what: Intervention, reading: Reading) -> Changes:
             stay[layer, place], stream[layer, place] = 0.0, other.resid_pre[layer][0, place]
     return Changes(keep, z, stay, stream)
 
-
+# %% ../nbs/library/interventions.ipynb #ab22c5ea
 def intervene(
     bench: Bench,
     what: Intervention,
@@ -388,4 +396,4 @@ def intervene(
     by_name = {name: token for token, name in bench.names.items()}
     answers = reading.answers and tuple(by_name[name] for name in reading.answers)
     decode = lambda token: bench.model.tokenizer.decode([token])  # noqa: E731
-    return Result(what, reading, *logits, *patterns, answers, decode, model_name(bench.model), reading.notes)
+    return Result(what, reading, *logits, *patterns, answers, decode, model_name(bench.model))
