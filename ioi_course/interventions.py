@@ -103,7 +103,7 @@ def shared(
         return Intervention(**given)
     except (TypeError, ValueError) as error:
         why = str(error).rstrip(".") if "prompt" in given else "it has no prompt, which is the part after 'p='"
-        raise ValueError(f"{text!r} is no state of the lab: {why}. Copy the whole of a link that the lab gives.") from error
+        raise ValueError(f"{text!r} is no state of the lab: {why}. Copy the whole of the lab's link.") from error
 
 # %% ../nbs/library/interventions.ipynb #2b391b79
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def read_prompt(
     if pieces:
         notes.append(f"This model has no token for {', '.join(pieces)}: it reads pieces that mean nothing to it.")
     if answers is None:
-        notes.append("Without two different names there is no logit difference; the next tokens are shown all the same.")
+        notes.append("Without two different names there is no logit difference; next tokens are shown all the same.")
     return Reading(text, tokens, words, found, answers, tuple(notes))
 
 
@@ -199,7 +199,7 @@ def abc_tokens(
             "the model knows. Choose zero instead, or write names into it."
         )
     if len(places) > len(fresh):
-        raise ValueError(f"{len(places)} mentions of names, and only {len(fresh)} names to put in their place. Shorten it.")
+        raise ValueError(f"{len(places)} mentions of names, and only {len(fresh)} names to replace them. Shorten it.")
     tokens = torch.tensor(reading.tokens).repeat(n, 1)
     for i in range(n):
         for j, place in enumerate(places):
@@ -273,7 +273,7 @@ class _Answers:
 # %% ../nbs/library/interventions.ipynb #30e13176
 @dataclass(frozen=True, repr=False)
 class Result(_Answers):
-    """What the model says without and with an intervention. Logits at END; `None` where there is no logit difference."""
+    """What the model says without and with an intervention: logits at END. Without two names no difference: None."""
 
     what: Intervention
     reading: Reading
@@ -318,9 +318,9 @@ class Bench:
 
     def _mean(self, reading: Reading) -> list[Float[Tensor, "head pos d_head"]]:
         """The mean of z over the ABC texts, for each layer."""
-        tokens = abc_tokens(reading, self.names).to(self.engine.embed[0].device)
+        abc = abc_tokens(reading, self.names).to(self.engine.embed[0].device)
         with torch.no_grad():
-            return self._remembered(("mean", reading.tokens), lambda: [z.mean(0) for z in run(self.engine, tokens).z])
+            return self._remembered(("mean", reading.tokens), lambda: [z.mean(0) for z in run(self.engine, abc).z])
 
 # %% ../nbs/library/interventions.ipynb #f9af89a7
 def _check_places(bench: Bench, what: Intervention, n_pos: int) -> None:
@@ -349,8 +349,8 @@ def _other(bench: Bench, what: Intervention, reading: Reading) -> Run:
     other = bench.read(what.other)
     if len(other.tokens) != len(reading.tokens):
         raise ValueError(
-            f"The counterfactual has {len(other.tokens)} tokens and the prompt {len(reading.tokens)}, so a position does "
-            "not mean the same in both. Make them equally long: change words, and add or leave out none."
+            f"The counterfactual has {len(other.tokens)} tokens and the prompt {len(reading.tokens)}, so a position "
+            "does not mean the same in both. Make them equally long: change words, and add or leave out none."
         )
     return bench._run(other)
 
@@ -384,7 +384,7 @@ def intervene(
     bench: Bench,
     what: Intervention,
 ) -> Result:
-    """What the model says to a prompt without and with an intervention. ValueError says what cannot be done, and why."""
+    """What the model says to a prompt without and with an intervention. ValueError says what cannot be done."""
     reading = bench.read(what.prompt)
     changes = changes_of(bench, what, reading)
     base = bench._run(reading)
