@@ -253,13 +253,16 @@ def built(tmp_path_factory):
     return read_assignment(path)
 
 
-@pytest.mark.parametrize("how", [*LIBRARY, "own"])
+CHECKED = OWN.replace("def patched", "from ioi_course.patching import sweep\nexpected = sweep(1, 2, 3)\n\ndef patched", 1)
+
+
+@pytest.mark.parametrize("how", [*LIBRARY, "own", "own, checked against the library"])
 def test_what_is_to_be_built_is_not_there(server, built, how):
     """Who builds it gets the point, and who calls the library does not, by whatever way."""
     assert built.without == {"q1": ("patching",)}
-    data = notebook([WRONG[0], "import torch", LIBRARY.get(how, OWN)])
+    data = notebook([WRONG[0], "import torch", LIBRARY.get(how, CHECKED if "checked" in how else OWN)])
     got = grade_one("a", data, built, server, Limits(20, 1.0))
-    assert got.total == (how == "own"), got
+    assert got.total == (how not in LIBRARY), got
 
 
 def test_hostile_notebooks_leave_right_answers_their_points(grade):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import json
@@ -50,8 +51,7 @@ def run(channel: socket.socket, apart: bool) -> None:
     send(channel, key=key, lacking=lacking)
     for i, source in job["cells"]:
         send(channel, key=key, cell=i)
-        result = shell.run_cell(source, silent=True)
-        if error := result.error_before_exec or result.error_in_exec:
+        if error := run_cell(shell, source, whole=not job["without"]):
             send(channel, key=key, cell=i, error=_said(error))
     names = shell.user_ns
     send(channel, key=key, done=[name for name in job["names"] if name in names])
@@ -66,6 +66,25 @@ def run(channel: socket.socket, apart: bool) -> None:
                 os._exit(0)
         os.close(fds[0])
         os.waitpid(pid, 0)
+
+
+def run_cell(shell: Any, source: str, whole: bool = True) -> BaseException | None:
+    """Run a cell; returns its error. Where the library is not whole, go on behind a statement that stopped.
+
+    A call of what is not there must not cost the function that is defined below it in the same cell.
+    """
+    result = shell.run_cell(source, silent=True)
+    error = result.error_before_exec or result.error_in_exec
+    while not whole and result.error_in_exec is not None:
+        source = shell.transform_cell(source)
+        places = [f.lineno for f in traceback.extract_tb(result.error_in_exec.__traceback__) if f.name == "<module>"]
+        below = [node.lineno for node in ast.parse(source).body if places and node.lineno > places[0]]
+        if not below:
+            break
+        lines = source.splitlines()
+        source = "\n".join([""] * (below[0] - 1) + lines[below[0] - 1 :])
+        result = shell.run_cell(source, silent=True)
+    return error
 
 
 def _fork() -> int:
