@@ -2,6 +2,9 @@
 
 import gc
 import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -150,3 +153,20 @@ def grade(server, small):
         return got, {question.name: question.points for question in got.questions}
 
     return grade
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory) -> Path:
+    """The staged pages of a copy of this project."""
+    copy = tmp_path_factory.mktemp("copy")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists() and not name.startswith("tests/"):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
+    script = "from pathlib import Path; from ioi_course.publish.site import stage; stage(Path('.').resolve())"
+    env = os.environ | {"PYTHONPATH": str(copy)}
+    result = subprocess.run([sys.executable, "-c", script], cwd=copy, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return copy / "_proc"

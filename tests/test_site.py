@@ -1,12 +1,9 @@
 """The website as far as it can be seen without Quarto: configuration, staged pages, links, made pages, the guide."""
 
 import ast
+import html
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -18,26 +15,38 @@ from ioi_course import checks, cli, plots
 from ioi_course.checks.core import Exercise
 from ioi_course.project import find_root, settings
 from ioi_course.publish.exercises import exercises
-from ioi_course.publish.made_pages import EXPORTED, described, pictures
+from ioi_course.publish.figures import for_both
+from ioi_course.publish.landing import opening
+from ioi_course.publish.made_pages import pictures
+from ioi_course.publish.navigation import sidebars
 from ioi_course.publish.pages import slug
 from ioi_course.publish.run import chapter_name, chapters
-from ioi_course.publish.site import PageHead
+from ioi_course.publish.signatures import EXPORTED, described
+from ioi_course.publish.staging import LONG, MARKER, PageHead, shown, uncaptioned
 from ioi_course.roles import PAPER
 
 ROOT = find_root()
 NBS = ROOT / "nbs"
 NOTEBOOKS = {chapter_name(path, ROOT): nbformat.read(path, as_version=4) for path in chapters(ROOT)}
+PAGES = NOTEBOOKS | {
+    path.relative_to(NBS).with_suffix("").as_posix(): nbformat.read(path, as_version=4)
+    for path in sorted((NBS / "library").rglob("*.ipynb"))
+    if ".ipynb_checkpoints" not in path.parts
+}
 GUIDE = (NBS / "instructor_guide.qmd").read_text(encoding="utf-8")
 CONFIG = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+SIDEBARS = {bar["id"]: bar["contents"] for bar in sidebars(ROOT)}
 MADE = {"gallery.qmd", "exercises.qmd", "circuit.html"}  # written by `ioi-course docs`, not by hand
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(#[^)\s]+)?\)")
-# What Quarto 1.7 allows in these places (quarto-cli, src/resources/schema/definitions.yml and document-*.yml).
+# What Quarto 1.9 allows in these places (quarto-cli, src/resources/schema/definitions.yml and document-*.yml).
 ALLOWED = {
-    "": "project metadata-files execute lang format website",
+    "": "project metadata-files execute lang format filters website",
     "project": "type title output-dir render resources pre-render post-render preview lib-dir",
     "execute": "enabled eval echo output warning include cache freeze",
     "format": "html",
-    "format.html": "theme respect-user-color-scheme css toc toc-depth code-copy code-fold html-math-method",
+    "format.html": "theme respect-user-color-scheme css grid toc toc-depth code-copy code-fold code-overflow "
+    "html-math-method html-table-processing include-in-header",
+    "format.html.grid": "sidebar-width body-width margin-width gutter-width",
     "format.html.theme": "light dark",
     "website": "title description favicon site-url site-path repo-url repo-subdir repo-branch repo-actions reader-mode "
     "search navbar sidebar page-navigation back-to-top-navigation bread-crumbs page-footer open-graph code-links",
@@ -70,15 +79,17 @@ def item_leads(item) -> bool:
 # Configuration
 
 
-def test_configuration_is_what_quarto_knows():
-    site = yaml.safe_load((NBS / "site.yml").read_text()) if (NBS / "site.yml").exists() else {}
+def test_configuration_is_what_quarto_knows(staged):
+    site = yaml.safe_load((staged / "site.yml").read_text(encoding="utf-8"))
     for config in (CONFIG, site):
         for place, allowed in ALLOWED.items():
             part = config
             for key in filter(None, place.split(".")):
                 part = part.get(key, {})
-            assert set(part) <= set(allowed.split()), f"unknown keys in {place or '_quarto.yml'}"
-    for item in items(CONFIG["website"]["sidebar"]["contents"]) + CONFIG["website"]["navbar"]["left"]:
+            for each in part if isinstance(part, list) else [part]:
+                assert set(each) <= set(allowed.split()), f"unknown keys in {place or '_quarto.yml'}"
+    bars = [bar["contents"] for bar in site["website"]["sidebar"]]
+    for item in items([each for bar in bars for each in bar]) + CONFIG["website"]["navbar"]["left"]:
         assert isinstance(item, str) or set(item) <= ITEM
     assert (NBS / "_quarto.yml").is_symlink() and (NBS / "_quarto.yml").resolve() == ROOT / "_quarto.yml"
 
@@ -88,41 +99,78 @@ def test_site_offers_what_a_reader_needs():
     assert site["search"] and site["navbar"]["search"] and site["page-navigation"]
     assert set(form["theme"]) == {"light", "dark"}
     assert site["repo-actions"] == ["source", "issue"]
-    sections = [item["section"] for item in site["sidebar"]["contents"]]
-    assert sections == ["Start", "Chapters", "Exercises and assignments", "Reference", "Appendix", "Library"]
     assert not CONFIG["execute"]["enabled"], "pages show stored outputs"
 
 
-def test_sidebar_names_every_page_once():
-    listed = targets(CONFIG["website"]["sidebar"]["contents"])
-    written = {f"{name}.ipynb" for name in NOTEBOOKS} | {
-        path.relative_to(NBS).as_posix() for folder in (NBS, NBS / "reference") for path in folder.glob("*.qmd")
-    }
+def test_sidebars_name_every_page_once():
+    """All but the first page and the circuit's, which belong to none."""
+    listed = [target for bar in SIDEBARS.values() for target in targets(bar)]
+    written = {f"{name}.ipynb" for name in PAGES} | {"library/log.md"}
+    written |= {path.relative_to(NBS).as_posix() for path in NBS.rglob("*.qmd")} | MADE
     assert len(listed) == len(set(listed))
-    assert set(listed) == written | MADE
-    assert set(targets(CONFIG["website"]["navbar"]["left"])) <= set(listed)
-    chapter_rows = [name for name in listed if re.match(r"\d\d_", name)]
-    assert chapter_rows == sorted(chapter_rows), "chapters in reading order: next and previous follow it"
+    assert set(listed) == written - {"index.ipynb", "circuit.html"}
+    chapter_rows = [name for name in SIDEBARS["chapters"] if isinstance(name, str)]
+    assert chapter_rows == sorted(chapter_rows) and len(chapter_rows) == sum(n[0].isdigit() for n in NOTEBOOKS)
+
+
+def test_top_bar_says_where_one_is():
+    """Quarto highlights a link on each page of the sidebar that holds its target: each has a sidebar of its own."""
+    links = {item["text"]: item["href"] for item in CONFIG["website"]["navbar"]["left"]}
+    holders = {text: [name for name, bar in SIDEBARS.items() if href in targets(bar)] for text, href in links.items()}
+    assert holders.pop("Start") == holders.pop("The circuit") == []
+    assert sorted(holders.values()) == sorted([name] for name in SIDEBARS)
+    for name, found in SIDEBARS.items():
+        assert targets(found)[0] in links.values(), f"the bar leads to the first page of {name}"
+
+
+def test_one_name_for_a_page(staged):
+    """Titles have the chapter's number, and the first page's table, gallery and exercises call pages by them."""
+    titles = {}
+    for path, text in pages(staged).items():
+        titles[path.relative_to(staged).as_posix()] = yaml.safe_load(text.split("---\n")[1]).get("title")
+    chapters_of = {name: title for name, title in titles.items() if re.match(r"\d\d_", name)}
+    assert titles["00_transformer.ipynb"].startswith("0b · ") and titles["05_attention_patterns.ipynb"][:4] == "5 · "
+    assert all(int(title.split(" ")[0].rstrip("b")) == int(name[:2]) for name, title in chapters_of.items())
+    appendices = [title for name, title in titles.items() if name.startswith("appendix/")]
+    assert sorted(title[:13] for title in appendices) == [f"Appendix {letter} · " for letter in "ABC"]
+    table = NOTEBOOKS["index"].cells
+    rows = [row for cell in table for row in re.findall(r"^\| \[([^\]]+)\]\(([^)]+)\)", cell.source, re.MULTILINE)]
+    assert {target for _, target in rows} >= set(chapters_of)
+    for made in ("gallery.qmd", "exercises.qmd"):
+        text = (staged / made).read_text(encoding="utf-8")
+        rows += re.findall(r"^(?:##|\|) \[([^\]]+)\]\(([^)#]+)\)", text, re.MULTILINE)
+    assert len(rows) > 50
+    for text, target in rows:
+        assert text == titles[target], target
+
+
+def test_buttons_below_the_opening_text(staged):
+    """Colab, the student edition where there is one, the notebook, its source. No image, which Pandoc frames."""
+    for name in PAGES:
+        cells = nbformat.read(staged / f"{name}.ipynb", as_version=4).cells
+        found = [i for i, cell in enumerate(cells) if cell.source.startswith("::: {.ioi-buttons}")]
+        if name == "index":
+            assert not found
+            continue
+        (place,) = found
+        before = [cell for cell in cells[:place] if cell.cell_type == "code"]
+        assert not before and not any("colab-badge.svg" in cell.source for cell in cells), name
+        links = dict(re.findall(r"^\[(.+?)\]\((.+?)\)\{\.btn .+\}$", cells[place].source, re.MULTILINE))
+        student = (ROOT / "student" / f"{name}.ipynb").is_file()
+        assert ("Without solutions" in links) == student, name
+        assert ("Open in Colab" in links) == (not name.startswith("library/")), name
+        assert links["View source"].endswith(f"/blob/main/nbs/{name}.ipynb")
+        assert links["Download notebook"] == f"{settings(ROOT)['doc_url']}notebooks/{name}.ipynb"
+
+
+def test_tokens_are_written_as_code(staged):
+    """Pandoc turns the quotation marks of a token that begins with a space the wrong way round."""
+    for path, text in pages(staged).items():
+        prose = re.sub(r"```.*?```|`[^`\n]*`|\$[^$\n]*\$|<[^>\n]+>", "", text, flags=re.DOTALL)
+        assert not re.findall(r'(?<![\w"])" [A-Za-z]+"(?![\w"])', prose), path.name
 
 
 # What nbdev hands to Quarto
-
-
-@pytest.fixture(scope="module")
-def staged(tmp_path_factory) -> Path:
-    """The staged pages of a copy of this project."""
-    copy = tmp_path_factory.mktemp("copy")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).exists() and not name.startswith("tests/"):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
-    script = "from pathlib import Path; from ioi_course.publish.site import stage; stage(Path('.').resolve())"
-    env = os.environ | {"PYTHONPATH": str(copy)}
-    result = subprocess.run([sys.executable, "-c", script], cwd=copy, env=env, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return copy / "_proc"
 
 
 def pages(staged: Path) -> dict[Path, str]:
@@ -137,7 +185,8 @@ def pages(staged: Path) -> dict[Path, str]:
 def test_every_page_has_title_and_summary(staged):
     for path, text in pages(staged).items():
         front = yaml.safe_load(text.split("---\n")[1])
-        assert front["title"] and front["description"], path.name
+        assert front.get("title") or front["pagetitle"], path.name
+        assert front["description"], path.name
         assert "output-file" not in front, "a page is called as its notebook is"
 
 
@@ -147,7 +196,95 @@ def test_opening_paragraphs_stay(staged):
         cells = json.loads((staged / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
         text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
         rest = nb.cells[0].source.split("\n> ", 1)[1].partition("\n")[2].strip()
-        assert rest in text, name
+        assert name == "index" or uncaptioned(rest) in text, name
+
+
+NOTHING = re.compile(r"^#\|")  # a line that only tools read
+
+
+def lines_of(source: str) -> list[str]:
+    """The lines of code in a cell, without directives and the markers of a solution."""
+    lines = MARKER.sub("", source).splitlines()
+    return [line for line in lines if line.strip() and not NOTHING.match(line)]
+
+
+def only_for_tools(cell) -> bool:
+    return bool(re.search(r"^#\|\s*(hide|default_exp\b.*)$", cell.source, re.MULTILINE))
+
+
+def test_every_line_of_code_is_staged(staged):
+    """In its order, in lessons and in the library; only cells that install the course or name a module go."""
+    count = 0
+    for name, nb in PAGES.items():
+        cells = [cell for cell in nb.cells if cell.cell_type == "code"]
+        wanted = [line for cell in cells if not only_for_tools(cell) for line in lines_of(cell.source)]
+        page = nbformat.read(staged / f"{name}.ipynb", as_version=4)
+        found = [line for cell in page.cells if cell.cell_type == "code" for line in lines_of(cell.source)]
+        assert found == wanted, name
+        count += len(found)
+        text = "\n".join(cell.source for cell in page.cells)
+        assert not re.search(r"^#\| *export|show_doc\(|__main__|BEGIN SOLUTION|END SOLUTION", text, re.MULTILINE), name
+    assert count > 10_000
+
+
+def imported(cell) -> set[str]:
+    """The names that a cell binds by importing."""
+    try:
+        nodes = list(ast.walk(ast.parse(cell.source)))
+    except SyntaxError:  # IPython's magics
+        return set()
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {(alias.asname or alias.name).partition(".")[0] for node in imports for alias in node.names}
+
+
+def test_every_import_that_a_page_needs_is_shown(staged):
+    """What the hidden cells import is used by no cell that is shown, unless a shown one imports it, too."""
+    for name, nb in PAGES.items():
+        every = [cell for cell in nb.cells if cell.cell_type == "code"]
+        page = nbformat.read(staged / f"{name}.ipynb", as_version=4)
+        seen = [cell for cell in page.cells if cell.cell_type == "code"]
+        missing = set().union(*map(imported, every)) - set().union(set(), *map(imported, seen))
+        used = set()
+        for cell in seen:
+            try:
+                used |= {node.id for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)}
+            except SyntaxError:
+                continue
+        assert not missing & used, name
+
+
+def test_long_cells_and_mere_checks_are_folded(staged):
+    count = 0
+    for name in PAGES:
+        for cell in nbformat.read(staged / f"{name}.ipynb", as_version=4).cells:
+            if cell.cell_type == "code":
+                long = len(lines_of(cell.source)) > LONG
+                count += long
+                assert not long or "#| code-fold: true\n#| code-summary:" in cell.source, (name, cell.source[:80])
+    assert count > 20
+
+
+@pytest.mark.parametrize(
+    ("source", "label"),
+    [
+        ("assert a == b", "Check: a == b"),
+        ("# why\nassert a\nassert b, 'no'", "2 checks"),
+        ("def f():\n" + "    x\n" * 20 + "y = f()", "f, y (22 lines)"),
+        ("import a\n" * 21, "Imports (21 lines)"),
+        ("%run x\n" * 21, "Code (21 lines)"),
+        ("f()\nassert a", None),
+        ("x = 1", None),
+    ],
+)
+def test_what_a_fold_says(source, label):
+    head = "" if label is None else f'#| code-fold: true\n#| code-summary: "{label}"\n'
+    assert shown(source) == head + source.strip()
+    assert shown(shown(source)) == shown(source)
+
+
+def test_markers_of_a_solution_are_not_shown():
+    source = "def f():\n    # BEGIN SOLUTION\n    return 1\n    # END SOLUTION\n\nchecks.f(f)"
+    assert shown(source) == "def f():\n    return 1\n\nchecks.f(f)"
 
 
 def test_page_without_a_summary_is_refused():
@@ -183,8 +320,9 @@ def test_no_dead_link_inside_the_site(staged):
             elif anchor and anchor[1:] not in anchors(texts[there]):
                 dead.append(f"{path.name}: {target}{anchor}")
     assert count > 200 and not dead
-    for target in targets(CONFIG["website"]["sidebar"]["contents"]):
-        assert target == "circuit.html" or (staged / target).is_file(), target
+    for bar in SIDEBARS.values():
+        for target in targets(bar):
+            assert (staged / target).is_file(), target
 
 
 def test_student_edition_leads_to_pages_that_exist(staged):
@@ -201,8 +339,12 @@ def test_student_edition_leads_to_pages_that_exist(staged):
 
 def test_figures_are_staged_with_picture_and_table(staged):
     for name, nb in NOTEBOOKS.items():
-        alone = list(pictures(nb))
-        assert list(pictures(nbformat.read(staged / f"{name}.ipynb", as_version=4))) == alone, name
+        alone = [(alt, for_both(picture.decode()).encode()) for alt, picture in pictures(nb)]
+        page = nbformat.read(staged / f"{name}.ipynb", as_version=4)
+        assert list(pictures(page)) == alone, name
+        outputs = [output for cell in page.cells if cell.cell_type == "code" for output in cell.outputs]
+        kinds = {kind for output in outputs for kind in output.get("data", {})}
+        assert kinds <= {"text/markdown", "text/plain"}, "for others Quarto loads jQuery and RequireJS"
 
 
 def test_site_names_the_repository_of_the_settings(staged):
@@ -216,25 +358,34 @@ def test_site_names_the_repository_of_the_settings(staged):
 
 
 def test_gallery_shows_every_plot(staged):
+    """Each with one caption, its title, and words for those who do not see it; neither names a function."""
     text = (staged / "gallery.qmd").read_text(encoding="utf-8")
     shown = [(n, picture) for n, nb in NOTEBOOKS.items() for _, picture in pictures(nb)]
-    files = re.findall(r"\]\((gallery/[\w-]+\.svg)\)", text)
-    assert len(files) == len(set(files)) == len(shown) > 30
-    assert sorted((staged / name).read_bytes() for name in files) == sorted(picture for _, picture in shown)
-    alternatives = re.findall(r"\[!\[(.*?)\]\(gallery/", text)
-    assert len(alternatives) == len(files) and all(len(alt) > 30 for alt in alternatives)
+    rows = re.findall(
+        r'<figure><a href="([\w/]+)\.html"><img src="(gallery/[\w-]+\.svg)" alt="([^"]+)" loading="lazy"></a>'
+        r"<figcaption>(.+?)</figcaption></figure>",
+        text,
+    )
+    files = [file for _, file, _, _ in rows]
+    assert len(files) == len(set(files)) == len(shown) > 30 and text.count("<figure") == len(rows)
+    assert [name for name, *_ in rows] == [name for name, _ in shown]
+    kept = sorted((staged / name).read_text(encoding="utf-8") for name in files)
+    assert kept == sorted(for_both(picture.decode()) for _, picture in shown)
+    for _, _, alt, caption in rows:
+        assert len(alt) > 30 and 5 < len(caption) < 120 and alt != caption
+        assert not re.match(r"[a-z]+_[a-z]+: ", alt) and not re.match(r"[a-z]+_[a-z]+: ", caption)
 
 
 def test_every_exported_module_has_a_page(staged):
-    """Each public function and class stands on its module's page with its signature."""
+    """Its notebook: the source, then each public function and class with its signature, where nbdev's links lead."""
     modules = [path for path in (ROOT / "ioi_course").rglob("*.py") if EXPORTED.search(path.read_text("utf-8"))]
-    assert len(modules) == len(list((staged / "api").glob("*.qmd"))) > 15
+    assert len(modules) > 50
     for path in modules:
         tree = ast.parse(path.read_text("utf-8"))
-        name = ".".join(path.relative_to(ROOT / "ioi_course").with_suffix("").parts)
-        text = (staged / "api" / f"{name}.qmd").read_text(encoding="utf-8")
+        name = path.relative_to(ROOT / "ioi_course").with_suffix("")
+        cells = nbformat.read(staged / "library" / f"{name}.ipynb", as_version=4).cells
         public = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"}
-        assert public == set(re.findall(r"^## (\w+) \{", text, re.MULTILINE)), name
+        assert public == set(re.findall(r"^### (\w+) \{#\1\}$", cells[-1].source, re.MULTILINE)), name
 
 
 def test_signature_and_docstring():
@@ -276,6 +427,27 @@ def test_exercises_are_listed(staged):
 
 
 # The first page
+
+
+def test_landing_page_says_what_the_index_says(staged):
+    """Headline, sentence and answer, as README has them, and a card for each chapter with its minutes."""
+    page = nbformat.read(staged / "index.ipynb", as_version=4)
+    front = yaml.safe_load(page.cells[0].source.split("---\n")[1])
+    assert front["page-layout"] == "custom" and front["sidebar"] is False and "title" not in front
+    text = "\n\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
+    for said in opening(NOTEBOOKS["index"].cells[0].source).values():
+        assert html.escape(said, quote=False) in html.unescape(text).replace("&", "&amp;"), said
+        assert said in (ROOT / "README.md").read_text(encoding="utf-8"), said
+    cards = text.partition('class="ioi-cards"')[2].partition("</ol>")[0]
+    for name in NOTEBOOKS:
+        assert (f'href="{name}.html"' in cards) == bool(re.match(r"\d", name)), name
+    assert cards.count(" minutes</p>") == len(SIDEBARS["chapters"]) - 1 and "None" not in text
+    for target in re.findall(r'(?:href|src)="(?!https?:|#)([^"#]+)', text):
+        page_of = [target, re.sub(r"html$", "ipynb", target), re.sub(r"html$", "qmd", target)]
+        assert target == "circuit.html" or any((staged / each).is_file() for each in page_of), target
+    assert text.index("ioi-promise") < text.index('id="ioi-lab"') < text.index("ioi-cards") < text.index("make course")
+    assert "| chapter | the question" not in text
+
 
 
 def test_first_page_fits_a_screen():

@@ -1,0 +1,99 @@
+"""The website's first page: made from nbs/index.ipynb, whose text README.md has, too, and from the chapters."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from ioi_course.project import settings
+from ioi_course.publish.badge import colab_address
+from ioi_course.publish.exercises import exercises
+from ioi_course.publish.navigation import number
+from ioi_course.publish.pages import page_of, template
+from ioi_course.publish.run import chapter_name, chapters
+from ioi_course.publish.welcome import Entry, duration, entries
+
+# The first cell: title, summary, headline, then the sentence and its answer.
+OPENING = re.compile(
+    r"# .+\n+> (?P<description>.+)\n+\*\*(?P<headline>.+?)\*\*\n+"
+    r"\*(?P<sentence>[^*]+)\* The next word is \*\*(?P<answer>\w+)\*\*",
+)
+PICTURE = re.compile(r"^!\[[^\]]+\]\(images/circuit\.svg\)$", re.MULTILINE)
+TABLE = re.compile(r"^\| chapter \| the question", re.MULTILINE)
+WEEKEND = "04_direct_logit_attribution"  # the last chapter of the weekend's route
+RAW = "```{{=html}}\n{}\n```"
+
+
+def opening(text: str) -> dict[str, str]:
+    """Headline, sentence, answer and summary of the index notebook's first cell; ValueError if it is otherwise."""
+    if (found := OPENING.match(text)) is None:
+        raise ValueError(
+            "nbs/index.ipynb must begin with '# title', '> summary', '**headline**', and '*sentence* The next word is "
+            f"**answer**'; it begins with {text[:200]!r}."
+        )
+    return found.groupdict()
+
+
+def first_page(root: Path, index: list[str]) -> list[str]:
+    """The cells of the first page in Markdown, given those of the index notebook that are text or code fences."""
+    said = opening(index[0])
+    rest = [PICTURE.sub("", index[0][OPENING.match(index[0]).start("sentence") - 1 :]).strip()]
+    rest += [text for text in index[1:] if not TABLE.search(text)]
+    return [RAW.format(_body(root, said)), "::::: {.ioi-more}", *rest, ":::::"]
+
+
+def _body(root: Path, said: dict[str, str]) -> str:
+    meta = settings(root)
+    notebooks = {chapter_name(path, root): nbformat.read(path, as_version=4) for path in chapters(root)}
+    named = list(notebooks)
+    lessons = [entry for entry in _entries(root, notebooks) if number(entry.name, named)]
+    last = [entry.name for entry in lessons].index(WEEKEND)
+    return template("landing").render(
+        **said,
+        chapters=lessons,
+        weekend=lessons[1 : last + 1],
+        duration=duration,
+        pictures={name: f"gallery/{name}-1.svg" for name in named if (root / f"nbs/gallery/{name}-1.svg").is_file()},
+        picture=_drawing((root / "nbs" / "images" / "circuit.svg").read_text(encoding="utf-8")),
+        source="Wang et al. (2022)",
+        colab=colab_address(root, f"nbs/{lessons[0].name}.ipynb"),
+        exercises=sum(len(exercises(nb)) for nb in notebooks.values()),
+        mistakes=_mistakes(),
+        claims=max((count for count, _ in measured(root).values()), default=0),
+        measured=measured(root),
+        assignments=len(list((root / "assignments").glob("*/*.ipynb"))),
+        repo=meta["repo"], author=meta["author"], licence=meta["license"], branch=meta["branch"],
+        source_url=meta["git_url"],
+    )  # fmt: skip
+
+
+def _entries(root: Path, notebooks: dict[str, NotebookNode]) -> list[Entry]:
+    pages = {name: page_of(root / "nbs" / f"{name}.ipynb", root, nb) for name, nb in notebooks.items()}
+    return entries(notebooks, pages)
+
+
+def _drawing(svg: str) -> str:
+    """The circuit's drawing for a page that holds it: its words take the page's colours, and it says what it shows."""
+    said = "The circuit: classes of heads, and what each passes on to the next"
+    return re.sub(r"<title>.*?</title>", f"<title>{said}</title>", svg.strip(), count=1, flags=re.DOTALL)
+
+
+def _mistakes() -> int:
+    """How many wrong answers the checks of the exercises recognise."""
+    from ioi_course import checks
+    from ioi_course.checks.core import Exercise
+
+    return sum(len(each.misconceptions) for each in vars(checks).values() if isinstance(each, Exercise))
+
+
+def measured(root: Path) -> dict[str, tuple[int, int]]:
+    """For each model on which the chapters' claims were recorded: how many, and how many of them hold."""
+    found = {}
+    for path in sorted((root / "ioi_course" / "data" / "claims").glob("*.json")):
+        claims = json.loads(path.read_text(encoding="utf-8"))["claims"].values()
+        found[path.stem] = len(claims), sum(bool(claim["holds"]) for claim in claims)
+    return dict(sorted(found.items(), key=lambda item: (-item[1][0], item[0])))
