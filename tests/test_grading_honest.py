@@ -61,7 +61,6 @@ GRADED = {  # a cell -> what a note says
     "breakpoint": ("breakpoint()\nimport pdb\npdb.set_trace()", ""),
     "input": ("name = input('Your name: ')", "input() (cell 7)"),
     "reload": ("import importlib, ioi_course.metrics as m\nimportlib.reload(m)", ""),
-    "star imports": ("from ioi_course.metrics import *\nfrom torch import *\nfrom numpy import *", ""),
     "50 names": ("for i in range(50): globals()[f'variable_{i}'] = i", ""),
     "100,000 names": ("for i in range(100_000): globals()[f'variable_{i}'] = i", ""),
     "threads": (
@@ -131,6 +130,13 @@ def test_an_answer_may_be_written_in_many_ways(grade, style):
     cell, source = STYLES[style]
     got, points = grade(instead_of(cell, source), timeout=5)
     assert (points, got.status) == (ALL, "graded"), got
+
+
+def test_star_imports_are_not_accused(grade):
+    """Above the answers: NumPy has a `double` of its own, and the last definition counts."""
+    source = "import torch\nfrom ioi_course.metrics import *\nfrom torch import *\nfrom numpy import *"
+    got, points = grade(instead_of("import torch", source))
+    assert (points, got.status, got.notes) == (ALL, "graded", [])
 
 
 def test_cells_may_stand_in_another_order(grade):

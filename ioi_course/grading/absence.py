@@ -23,11 +23,10 @@ from ioi_course.grading.asking import Asked
 class Part:
     """A part of the library that does the work of some question."""
 
-    modules: tuple[str, ...]  # "module", or "module:Class.method" for that method alone
+    modules: tuple[str, ...]
     names: frozenset[str]  # by which it is called, for the check in a notebook
 
 
-_BRIDGE = "transformer_lens.model_bridge.bridge:TransformerBridge."
 PARTS = {
     "patching": Part(
         ("ioi_course.patching", "ioi_course.paths", "ioi_course.attribution_patching", "ioi_course.transplant",
@@ -39,10 +38,6 @@ PARTS = {
         ("ioi_course.circuit", "ioi_course.means", "ioi_course.ablation", "ioi_course.checks.circuit",
          "ioi_course.checks.ablation", "ioi_course.engine.forward", "ioi_course.engine.patches"),
         frozenset({"knock_out", "run_circuit", "run_without", "reference_means"}),
-    ),
-    "runs": Part(
-        tuple(_BRIDGE + method for method in ("forward", "run_with_hooks", "run_with_cache")),
-        frozenset({"run_with_hooks", "run_with_cache"}),
     ),
 }  # fmt: skip
 
@@ -61,17 +56,16 @@ def without(answer: Callable, *parts: str) -> None:
 
 
 def modules_of(parts: Iterable[str]) -> list[str]:
-    """The modules and methods of parts."""
+    """The modules of parts."""
     return sorted({module for part in parts for module in PARTS[part].modules})
 
 
 def files_of(parts: Iterable[str]) -> list[str]:
-    """The files of whole modules, as source and compiled, which are not to be read."""
+    """Their files, as source and compiled, which are not to be read."""
     found: list[str] = []
     for module in modules_of(parts):
-        if ":" not in module:
-            source = Path(find_spec(module).origin)
-            found += [str(source), *map(str, source.parent.glob(f"__pycache__/{source.stem}.*"))]
+        source = Path(find_spec(module).origin)
+        found += [str(source), *map(str, source.parent.glob(f"__pycache__/{source.stem}.*"))]
     return found
 
 
@@ -81,25 +75,13 @@ def hollow(parts: Sequence[str]) -> None:
         return
     modules = modules_of(parts)
     for module in modules:
-        importlib.import_module(module.partition(":")[0])
+        importlib.import_module(module)
     gc.unfreeze()  # the server has put what it imported out of the collector's sight
-    functions = {id(f): f for f in gc.get_objects() if type(f) is FunctionType and f.__module__ in modules}
-    for at in modules:
-        module, _, method = at.partition(":")
-        found = importlib.import_module(module)
-        if method:
-            for name in method.split("."):
-                found = getattr(found, name)
-            functions |= {id(f): f for f in _wrapped(found)}
-    for function in functions.values():
-        function.__code__ = _empty(function.__code__)
+    for function in gc.get_objects():
+        if type(function) is FunctionType and function.__module__ in modules:
+            function.__code__ = _empty(function.__code__)
     linecache.clearcache()
     gc.freeze()
-
-
-def _wrapped(function: Callable) -> list[FunctionType]:
-    found = [function] if isinstance(function, FunctionType) else []
-    return found + (_wrapped(function.__wrapped__) if hasattr(function, "__wrapped__") else [])
 
 
 def _empty(code: CodeType) -> CodeType:

@@ -100,10 +100,11 @@ def answer(channel: socket.socket, names: dict[str, Any]) -> None:
     _seed()
     while True:
         try:
-            message = wire.unpack(wire.receive(channel), recipes.FROM_TESTS)
+            asked = wire.receive(channel)
         except wire.Gone:
             return
         try:
+            message = wire.unpack(asked, recipes.FROM_TESTS)
             body = wire.pack(replied(message, names), recipes.describe)
         except Exception as error:  # a value too large or too deep, or one that raises when it is looked at
             body = wire.pack(("raised", (["TypeError"], f"{asking.NOT_PLAIN}: {_said(error)}", "", 0)))

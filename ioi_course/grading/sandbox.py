@@ -196,6 +196,11 @@ PATHS = {  # events that change a file: which arguments are paths
 }
 SECRET = re.compile(r"/proc/[^/]+/(task/.*)?(mem|environ|maps|fd|fdinfo|root|cwd|map_files)(/|$)")
 WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+OWN_ACCOUNT = (
+    "/platform.py",
+    "/uuid.py",
+    "/ctypes/util.py",
+)  # of the standard library: they start programs of their own
 STDLIB = os.path.dirname(os.__file__) + "/"
 
 
@@ -214,7 +219,7 @@ def watch(
     within, said, busy = [*inside, *read], set(), set()  # busy: threads in which the hook is at work
     get_frame, get_thread, real, fspath = sys._getframe, threading.get_ident, os.path.realpath, os.fspath
     denied, paths, lies, there = dict(DENIED), dict(PATHS), below, os.path.lexists
-    cell, stdlib, hidden, write, decode = CELL, STDLIB, SECRET, WRITE, os.fsdecode
+    cell, stdlib, hidden, write, decode, own_account = CELL, STDLIB, SECRET, WRITE, os.fsdecode, OWN_ACCOUNT
 
     def path_of(value: object) -> str:
         return real(decode(fspath(value)))
@@ -233,7 +238,8 @@ def watch(
         frame = get_frame(3)
         while frame.f_back:
             name = frame.f_code.co_filename
-            if not name.endswith("interactiveshell.py") and (not name.startswith(stdlib) or "-packages/" in name):
+            passes = name.startswith(stdlib) and "-packages/" not in name and not name.endswith(own_account)
+            if not passes and not name.endswith("interactiveshell.py"):
                 break
             frame = frame.f_back
         return frame.f_code.co_filename.startswith(cell)
@@ -244,7 +250,7 @@ def watch(
             path = path_of(args[0])
             if (args[2] or 0) & write:
                 return (None, False) if may_write(path) else (f"write {path}", from_cell())
-            return (None, False) if may_read(path) else (f"read {path}", True)
+            return (None, False) if may_read(path) else (f"read {path}", lies(path, secret) or from_cell())
         if event in ("os.listdir", "os.scandir") and is_path(args[0]):
             path = path_of(args[0])
             return (None, False) if may_read(path) else (f"list {path}", from_cell())

@@ -17,6 +17,7 @@ def make_shell(passed_over: Callable[[str], None]):
 
     shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     shell.showtraceback = shell.showsyntaxerror = lambda *args, **kwargs: None
+    shell.enable_gui = lambda gui=None: None
     run_line, run_cell = shell.run_line_magic, shell.run_cell_magic
 
     def skip(text: str) -> SList:
