@@ -21,6 +21,7 @@ import yaml
 
 pytest.importorskip("otter", reason="otter-grader is not installed (the extra `course`)")
 
+from asked import Loop
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 from otter import Notebook
@@ -29,6 +30,8 @@ from otter.execute import Checker
 from otter.test_files import GradingResults
 
 from ioi_course import models
+from ioi_course.grading.assignments import read_assignment
+from ioi_course.grading.judge import judged
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "assignments.py")))
@@ -59,6 +62,7 @@ class Built:
             archive.extractall(folder / "source")
         self.tests_dir = folder / "source" / "tests"
         self.tests = TOOL.test_files(self.zip)
+        self.assignment = read_assignment(self.zip)
         self.namespace = None
 
     def notebook(self, kind: str) -> NotebookNode:
@@ -74,14 +78,24 @@ class Built:
         return dict(self.namespace)
 
     def loss(self, question: str, answer: str) -> float:
-        """The points that an answer loses; a cell that raises leaves its names undefined, as in a kernel."""
+        """The points that an answer loses; a cell that raises leaves its names undefined, as in a kernel.
+
+        As otter counts in a kernel, and as our grader does, which asks by messages: the two must agree.
+        """
         namespace, test = self.after_set_up(), self.tests[question]
         try:
             run_cell(answer, namespace)
         except Exception:
             pass
         test.run(namespace)
-        return test.possible - test.score
+        lost, source = 0.0, self.assignment.tests[question]
+        names, parts = self.assignment.answers[question], self.assignment.without[question]
+        for hidden in (False, True):
+            results = judged(source, names, hidden, Loop(namespace, hidden, parts))
+            points = [case["points"] for case in self.assignment.cases[question] if case["hidden"] == hidden]
+            lost += sum(p for p, (passed, _) in zip(points, results, strict=True) if not passed)
+        assert lost == pytest.approx(test.possible - test.score), "otter and our grader do not agree"
+        return lost
 
 
 @functools.cache
