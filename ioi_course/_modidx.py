@@ -587,6 +587,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'ioi_course/discovery/exact.py'),
                                             'ioi_course.discovery.exact._Kept.save': ( 'library/discovery/exact.html#_kept.save',
                                                                                        'ioi_course/discovery/exact.py'),
+                                            'ioi_course.discovery.exact._asked': ( 'library/discovery/exact.html#_asked',
+                                                                                   'ioi_course/discovery/exact.py'),
                                             'ioi_course.discovery.exact._attention_patches': ( 'library/discovery/exact.html#_attention_patches',
                                                                                                'ioi_course/discovery/exact.py'),
                                             'ioi_course.discovery.exact._carried': ( 'library/discovery/exact.html#_carried',
