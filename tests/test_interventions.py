@@ -131,6 +131,17 @@ def test_runs_on_another_model_and_on_one_without_a_key():
     assert result.pattern_after.shape[0] == bench.n_layers == 6 and result.diff_after != result.diff_before
 
 
+@pytest.mark.parametrize("how", ["zero", "mean", "other"])
+def test_heads_that_share_keys_and_turned_positions(smollm2_model, how):
+    """SmolLM2: RMSNorm, rotary positions, three heads to a key."""
+    bench = Bench(smollm2_model)
+    what = Intervention(**PAIR, heads=[(12, 3), (20, 7)], how=how, amount=0.5, stream=[(5, 10)])
+    result, (logits, patterns) = intervene(bench, what), hooked(smollm2_model, bench, what)
+    assert torch.allclose(result.after, logits, atol=2e-3)
+    assert torch.allclose(result.pattern_after, patterns, atol=1e-4)
+    assert result.diff_after < result.diff_before and bench.circuit is None
+
+
 # Share strings
 
 

@@ -186,9 +186,9 @@ def docs(root: Root = None) -> None:
     from ioi_course.publish.site import prepare, stage
 
     root = root_of(root)
-    if (root / "nbs" / f"{CIRCUIT_CHAPTER}.ipynb").exists():
+    whole = (root / "nbs" / f"{CIRCUIT_CHAPTER}.ipynb").exists()
+    if whole:
         _add_circuit_page(root)
-        _write_lab(root / "nbs")
     if not shutil.which("quarto"):
         console.print(
             "Quarto is not installed, so the site was not rendered. "
@@ -198,6 +198,8 @@ def docs(root: Root = None) -> None:
         )
         raise typer.Exit(1)
     prepare(root)
+    if whole:
+        _write_lab(root / "nbs")
     command = [sys.executable, "-c", "from nbdev.quarto import nbdev_docs; nbdev_docs()"]
     raise typer.Exit(subprocess.call(command, cwd=root))
 
