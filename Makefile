@@ -33,8 +33,9 @@ lab: setup ## open the chapters in JupyterLab
 docs: setup ## build the website with Quarto
 	$(BIN)/ioi-course docs
 
-bench: setup ## time the patching engine on GPT-2 small's shape and on SmolLM2 (12 minutes); build/bench.json
+bench: setup ## time the patching engine (12 minutes) and the scores of all edges, on GPT-2 small's shape and SmolLM2; build/bench*.json
 	$(BIN)/python benchmarks/patching.py
+	$(BIN)/python benchmarks/discovery.py
 
 notebooks: setup ## after an edit: make stubs, badges and links, export the modules, run every chapter, store its outputs, clean, README, student/
 	$(BIN)/python tools/stubs.py

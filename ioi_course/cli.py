@@ -12,9 +12,10 @@ from rich.text import Text
 
 from ioi_course.bundled.command import train
 from ioi_course.circuit_command import circuit
+from ioi_course.discovery.command import discover
 from ioi_course.grading.command import grade
 from ioi_course.project import CourseError
-from ioi_course.publish.command import circuit_page, docs, run
+from ioi_course.publish.command import circuit_page, docs, lab_page, run
 from ioi_course.terminal import Root, console, root_of, stop
 from ioi_course.wiki_command import wiki
 
@@ -94,7 +95,7 @@ def get(
         raise stop(error) from error
 
 
-for command in (run, lab, doctor, docs, circuit_page, circuit, train, wiki, grade):
+for command in (run, lab, doctor, docs, circuit_page, lab_page, circuit, discover, train, wiki, grade):
     app.command()(command)
 app.add_typer(models, name="models")
 

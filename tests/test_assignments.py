@@ -21,6 +21,7 @@ import yaml
 
 pytest.importorskip("otter", reason="otter-grader is not installed (the extra `course`)")
 
+from asked import Loop
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 from otter import Notebook
@@ -29,6 +30,8 @@ from otter.execute import Checker
 from otter.test_files import GradingResults
 
 from ioi_course import models
+from ioi_course.grading.assignments import read_assignment
+from ioi_course.grading.judge import judged
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "assignments.py")))
@@ -59,6 +62,7 @@ class Built:
             archive.extractall(folder / "source")
         self.tests_dir = folder / "source" / "tests"
         self.tests = TOOL.test_files(self.zip)
+        self.assignment = read_assignment(self.zip)
         self.namespace = None
 
     def notebook(self, kind: str) -> NotebookNode:
@@ -73,15 +77,30 @@ class Built:
                     run_cell(cell.source, self.namespace)
         return dict(self.namespace)
 
-    def loss(self, question: str, answer: str) -> float:
-        """The points that an answer loses; a cell that raises leaves its names undefined, as in a kernel."""
+    def loss(self, question: str, answer: str, ours: bool = True) -> float:
+        """The points that an answer loses; a cell that raises leaves its names undefined, as in a kernel.
+
+        As otter counts in a kernel, and with `ours` as our grader does, which asks by messages: the two must agree.
+        """
         namespace, test = self.after_set_up(), self.tests[question]
         try:
             run_cell(answer, namespace)
         except Exception:
             pass
         test.run(namespace)
+        if ours:
+            found = self.lost_by_asking(question, namespace)
+            assert found == pytest.approx(test.possible - test.score), "otter and our grader do not agree"
         return test.possible - test.score
+
+    def lost_by_asking(self, question: str, namespace: dict) -> float:
+        one, lost = self.assignment, 0.0
+        for hidden in (False, True):
+            line = Loop(namespace, hidden, one.without[question])
+            results = judged(one.tests[question], one.answers[question], hidden, line)
+            points = [case["points"] for case in one.cases[question] if case["hidden"] == hidden]
+            lost += sum(p for p, (passed, _) in zip(points, results, strict=True) if not passed)
+        return lost
 
 
 @functools.cache
@@ -248,10 +267,10 @@ def test_empty_notebook_scores_nothing(assignment, tmp_path, monkeypatch):
 
 
 WRONG = [
-    pytest.param(name, question, source, lost, id=f"{name[0]}-{question}-{mistake}")
+    pytest.param(name, question, source, lost, i == 0, id=f"{name[0]}-{question}-{mistake}")
     for name, answers in ANSWERS.items()
     for question, wrong in answers["WRONG"].items()
-    for mistake, (lost, source) in wrong.items()
+    for i, (mistake, (lost, source)) in enumerate(wrong.items())
 ]
 RESTYLED = [
     pytest.param(name, question, source, id=f"{name[0]}-{question}-{style}")
@@ -261,9 +280,9 @@ RESTYLED = [
 ]
 
 
-@pytest.mark.parametrize("name, question, source, lost", WRONG)
-def test_wrong_answer_loses_its_points(assignment, question, source, lost):
-    assert assignment.loss(question, source) == pytest.approx(lost), assignment.tests[question].summary()
+@pytest.mark.parametrize("name, question, source, lost, ours", WRONG)
+def test_wrong_answer_loses_its_points(assignment, question, source, lost, ours):
+    assert assignment.loss(question, source, ours) == pytest.approx(lost), assignment.tests[question].summary()
     assert lost > 0
 
 

@@ -529,6 +529,36 @@ def test_a_click_and_a_key_choose_a_head(browser, page, data):
     assert not browser.complaints()
 
 
+def test_heads_are_filtered_drawn_by_two_numbers_and_found_by_address(browser, page, data):
+    """A point for each head where its two columns say; one class alone; a point and a row lead to the head."""
+    browser.open(page)
+    points = "[...document.querySelectorAll('#scatter a')].map((a) => [a.getAttribute('href'), a.ariaLabel])"
+    shown = dict(browser.evaluate(points))
+    assert len(shown) == len(data["heads"]) == 26
+    head = of_head(data, 9, 9)
+    lost = sum(v["ablated"] - p["diff"] for v, p in zip(head["views"], data["prompts"], strict=True)) / 8
+    direct = sum(view["direct"] for view in head["views"]) / 8
+    assert shown["#L9H9"] == f"L9H9, name mover: direct effect {number(direct)}, without it {number(lost)}"
+    circles = "[...document.querySelectorAll('#scatter circle')]"
+    places = browser.evaluate(f"{circles}.map((c) => [+c.getAttribute('cx'), +c.getAttribute('cy')])")
+    assert all(60 <= x <= 580 and 20 <= y <= 330 for x, y in places) and len({tuple(place) for place in places}) > 20
+    choose = """(({{id, value}}) => {{
+      const e = document.getElementById(id);
+      e.value = value;
+      e.dispatchEvent(new Event('change', {{bubbles: true}}));
+    }})({})"""
+    browser.evaluate(choose.format(json.dumps({"id": "kind", "value": "induction"})))
+    assert {link for link, _ in browser.evaluate(points)} == {"#L5H5", "#L5H8", "#L5H9", "#L6H9"}
+    assert browser.evaluate("document.querySelectorAll('#heads tbody tr:not([hidden])').length") == 4
+    copy = browser.evaluate("[...document.querySelectorAll('#down option')].find((e) => e.text === 'copy').value")
+    browser.evaluate(choose.format(json.dumps({"id": "down", "value": copy})))
+    assert all("copy " in words for _, words in browser.evaluate(points))
+    browser.click("#scatter a[href='#L6H9'] circle")
+    check_panel(browser, data, "L6H9", 0)
+    assert browser.evaluate("location.hash") == "#L6H9"
+    assert not browser.complaints()
+
+
 def test_tab_reaches_the_heads_once(browser, page):
     browser.open(page)
     stops = []

@@ -14,8 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ioi_course import prompts
+from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.prompts import COUNTERFACTUALS, ROLES, IOIDataset, check_aligned, misalignment, single_token_names
-from ioi_course.templates import DEMO_PROMPTS, NAMES, OBJECTS, PLACES, TEMPLATES, IOIPrompt, sample_prompts
+from ioi_course.templates import (
+    DEMO_PROMPTS,
+    FRESH_TEMPLATES,
+    NAMES,
+    OBJECTS,
+    PLACES,
+    TEMPLATES,
+    IOIPrompt,
+    sample_prompts,
+)  # fmt: skip
 
 KINDS = [None, *COUNTERFACTUALS]
 ALIGNED = ["swap_subject", "abc", "swap_names", "random_names"]
@@ -58,16 +68,35 @@ def check_roles(tok, data: IOIDataset):
 @pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_roles_of_every_template_and_order(tok, kind, bos):
-    forms = [(template, order) for template in TEMPLATES for order in ("ABBA", "BABA")]
+    forms = [(template, order) for template in (*TEMPLATES, *FRESH_TEMPLATES) for order in ("ABBA", "BABA")]
     everything = [IOIPrompt(template, "Mary", "John", order, "garden", "book") for template, order in forms]
     data = IOIDataset.from_prompts(tok, everything, bos)
     check_roles(tok, data if kind is None else data.counterfactual(kind))
 
 
+def words_of(template: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", re.sub(r"\[\w+\]", "", template.lower())))
+
+
+def test_fresh_templates_are_fresh():
+    assert len(FRESH_TEMPLATES) == 12 and not set(FRESH_TEMPLATES) & set(TEMPLATES)
+    opening = {template.split("[A]")[0] for template in TEMPLATES}
+    assert not opening & {template.split("[A]")[0] for template in FRESH_TEMPLATES}
+    for new in FRESH_TEMPLATES:  # none is an old one with a word or two exchanged
+        assert max(len(words_of(new) & words_of(old)) / len(words_of(new) | words_of(old)) for old in TEMPLATES) < 0.6
+
+
+def test_fresh_templates_are_words_of_the_bundled_vocabulary():
+    tokenizer = build_tokenizer()
+    for template in FRESH_TEMPLATES:
+        text = IOIPrompt(template, "Mary", "John", "ABBA", "park", "ball").text
+        assert len(tokenizer.encode(text, add_special_tokens=False)) == len(re.findall(r"\w+|[.,]", text)), template
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     names=st.permutations(range(len(NAMES))).map(lambda order: [NAMES[i] for i in order[:2]]),
-    template=st.sampled_from(TEMPLATES),
+    template=st.sampled_from((*TEMPLATES, *FRESH_TEMPLATES)),
     order=st.sampled_from(["ABBA", "BABA"]),
     place=st.sampled_from(PLACES),
     thing=st.sampled_from(OBJECTS),

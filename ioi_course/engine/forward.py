@@ -234,8 +234,9 @@ def run(
     tokens: Int[Tensor, "batch pos"],
     like: Run | None = None,  # a run of tokens that are the same up to `start`: what it found there is taken over
     start: int = 0,
+    put: Callable[[str, int, Tensor], Tensor] = lambda site, layer, value: value,  # what to go on with
 ) -> Run:
-    """An unpatched run in which everything is kept."""
+    """An unpatched run in which everything is kept; `put` may replace resid_pre, z and mlp_out of a layer."""
     kept, at = Run(), torch.arange(start, tokens.shape[1], device=tokens.device)
 
     def keep(name: str, value: Tensor) -> Tensor:
@@ -246,13 +247,15 @@ def run(
 
     x = engine.start(tokens[:, start:], start)
     for block in engine.blocks:
+        layer = len(kept.mlp_out)
+        x = put("resid_pre", layer, x)
         keep("resid_pre", x)
         q, k, v = (part.transpose(1, 2) for part in block.heads(block.norm(x, "ln1"), at))
         pattern = attend(q, keep("k", k), start)
-        z = pattern @ spread(keep("v", v), block.n_heads, dim=-3)
+        z = put("z", layer, pattern @ spread(keep("v", v), block.n_heads, dim=-3))
         attn_out = z.transpose(1, 2).flatten(2) @ block.out[0] + block.out[1]
         resid_mid = x + attn_out
-        mlp_out = block.mlp((x if block.parallel else resid_mid).flatten(0, 1)).view_as(x)
+        mlp_out = put("mlp_out", layer, block.mlp((x if block.parallel else resid_mid).flatten(0, 1)).view_as(x))
         names = ("resid_mid", "attn_out", "mlp_out", "q", "pattern", "z")
         for name, value in zip(names, (resid_mid, attn_out, mlp_out, q, pattern, z), strict=True):
             keep(name, value)

@@ -1,31 +1,27 @@
-"""Grade notebooks on this machine, each in processes of its own, and write a table and a report for each student."""
+"""Grade notebooks on this machine, where no student's code has run, and write a table and a report for each student."""
 
-# Otter's tests in the assignment's autograder zip decide. What is ours is the safe place to run them in: a submission is a
-# program written by somebody who would like it to score. What is done about that, on Linux:
+# Otter's tests in the assignment's autograder zip decide. What is ours is that they are run where the submission cannot reach
+# them. On Linux:
 #
-# - A warm server (`ioi_course.grading.worker`) imports torch and the course once and forks for each submission, so that
-#   a submission costs seconds. It starts with an almost empty environment and knows neither tests nor other submissions.
-# - The kernel confines the fork, whatever runs in it (`ioi_course.grading.sandbox`). Namespaces: no network at all, and no process
-#   outlives it. Landlock: it reads Python, its libraries and the system's files, writes in a folder of its own that is
-#   removed afterwards, and sees no home directory, submission, report or zip. Limits: memory, size of a file.
-# - An audit hook denies and reports what a notebook has no business to do: files elsewhere, network, processes, signals,
-#   ctypes, a search through memory, a look into the grader's frames. Such a submission gets the status `review`.
-# - The tests reach a process only after all cells have run, over a socket, never as a file. Each question is judged in
-#   a fork of its own, which gets that question's tests only, so that what one answer does to its process, and what it
-#   learns of its tests, ends with the question. Functions of the course, otter and torch that cells replaced are put back
-#   first; and when a question's tests have run, nothing may have been replaced again, and tests whose outcome is known
-#   must come out so, or the question gets nothing.
-# - A result counts only with the random number that came with the tests. Points are computed here, from the zip.
-# - Cells run one by one. A cell that kills its process (os._exit, too much memory, an endless loop until the time limit)
-#   is left out and the rest runs again: it costs what depends on it. The same with tests. All of a submission takes at
-#   most FACTOR times the time limit.
+# - A warm server (`worker`) imports torch and the course once, and forks. It runs no submission and sees no test.
+# - The *answerer* (`answerer`), a fork, runs the cells of one submission, and afterwards, in a fork for each question, only
+#   answers calls. It is the student's from the first cell on, and nothing that it says about itself counts for points.
+# - A *judge* (`judge`), another fork, gets the tests of one question, asks the answerer by name and arguments (`asking`), and
+#   compares what comes back with what it computes itself, from inputs that it makes after the cells have run. Public
+#   tests of all questions are judged before any hidden one.
+# - Between the two goes plain data in a format that is written down (`wire`): no objects, no code, no pickle. A model or
+#   prompts go as a recipe, from which the other side makes its own copy; a function as the name of one that both have
+#   (`recipes`). So the same tests give the same points in a notebook, on Gradescope and here.
+# - Where a question asks to build what the library has, that part of the library is not there while it is graded (`absence`).
+# - The kernel keeps the answerer in (`sandbox`, `seccomp`): no network, no other processes, no files but Python's and its own
+#   folder's, no changes of rights, limits on memory and time. Without that the grader refuses to run. A hook of Python's reports
+#   what a cell tried beyond it; such a submission gets the status `review`.
+# - Cells run one by one. A cell that ends its process is left out and the rest runs again: it costs what depends on it. The same
+#   with answers. Time is counted in seconds of computing, so that a busy machine costs nobody points.
+# - What is handed in is read with care (`submissions`): one odd file costs one student a row with the reason, never the run.
 #
-# What a determined attacker can still do: answers run in the process that runs their tests, since the tests call them. Who
-# leaves Python's rules (a crafted code object, memory corruption through torch or numpy, a hook that goes around the audit
-# hook) can read the tests of the question being judged, take the number from memory and report that they passed. Without
-# that effort an answer may also tell that it is being tested and return, say, an object that equals everything; good tests
-# look at types. A socket file of the host, such as Docker's, can be reached by who gets around the audit hook, and many
-# small files can fill the disk of the temporary folder. Where the kernel lacks namespaces or Landlock (a run says so)
-# only the audit hook stands in for them. So: read what has the status `review`; grade as a user with no rights
-# worth having; and where a grade decides something, run the whole command in a container or virtual machine without
-# network and secrets, and talk to the student about the answer.
+# What a student can still do, in plain words: hand in answers that somebody else wrote, or the library's code copied as text.
+# Learn a bit of a hidden test from each report. Go around the alarm, which only watches. Find a bug in the kernel, and have the rights
+# of the user who grades. So: grade as a user with no rights worth having, in a container or virtual machine where a grade decides
+# something; read what has the status `review`; and spot-check: open a few notebooks with full points, read the answers to the
+# last questions, and ask two or three students to explain theirs. docs/threats.md lists what was tried, and the test for each.

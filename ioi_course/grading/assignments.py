@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+import ast
 import difflib
 import json
 import re
@@ -21,6 +22,7 @@ class Assignment:
     tests: dict[str, str]  # question -> source of otter's test file
     cases: dict[str, list[dict]]  # question -> name, points and hidden of each test case
     answers: dict[str, list[str]]  # question -> the names of the notebook that its tests look at
+    without: dict[str, tuple[str, ...]]  # question -> parts of the library not there for it
 
 
 def find_assignment(name: str, root: Path | None = None) -> Path:
@@ -63,7 +65,14 @@ def read_assignment(path: Path) -> Assignment:
         for question, file in tests.items()
     }
     answers = {q: sorted({n for c in file.test_cases for n in c.body._get_func_params()}) for q, file in tests.items()}
-    return Assignment(path, name, sources, cases, answers)
+    return Assignment(path, name, sources, cases, answers, {q: without_of(source) for q, source in sources.items()})
+
+
+def without_of(tests: str) -> tuple[str, ...]:
+    """The parts of the library that the tests of a question name in `without`, see `ioi_course.grading.absence`."""
+    calls = [node for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Call)]
+    calls = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "without"]
+    return tuple(sorted({arg.value for call in calls for arg in call.args[1:] if isinstance(arg, ast.Constant)}))
 
 
 def _natural(name: str) -> list:

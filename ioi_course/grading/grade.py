@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 import hashlib
 import os
 import sys
 import threading
-import time
 
 import psutil
 
 from ioi_course.grading.assignments import Assignment
 from ioi_course.grading.grades import Grade, Question, load, save
-from ioi_course.grading.server import Ended, FACTOR, GradingError, Limits, MEMORY, Runner, Server
+from ioi_course.grading.server import Ended, FACTOR, GradingError, Limits, MEMORY, Runner, Server, Spent
 from ioi_course.grading.submissions import Refused, clean_text, defined_twice, listed, read_cells
 from ioi_course.grading.table import write_report, write_table
 from ioi_course.project import CourseError
 import ioi_course
-
-ISOLATION = {"namespaces": "apart", "Landlock": "files"}  # of the kernel: how the runner says that it has them
 
 
 def grade(
@@ -33,47 +31,54 @@ def grade(
     secret: Sequence[Path] = (),  # files and folders that must not be read
     stop: threading.Event | None = None,  # set: give up with KeyboardInterrupt
 ) -> Grade:
-    """Grade one submission."""
-    questions = {name: Question(name, [case | FAILED for case in cases]) for name, cases in assignment.cases.items()}
+    """Grade one submission, whose file's bytes are `data`."""
+    questions = {question.name: question for question in untested(assignment)}
     graded = Grade(student, assignment.name, "graded", [], list(questions.values()))
     try:
         cells = read_cells(data, assignment.name)
     except Refused as refused:
         graded.status, graded.notes = "refused", [str(refused)]
         return graded
-    until = time.monotonic() + FACTOR * limits.timeout
+    spent, stop = Spent(limits), stop or threading.Event()
     hidden = sorted({os.path.realpath(path) for path in secret})
-    left_out: dict[int, str] = {}
-    errors: dict[int, str] = {}
-    tried: set[str] = set()
-    left = list(questions)
-    defined: set[str] = set()
-    while left and time.monotonic() < until:
-        with Runner(server, limits, until, stop or threading.Event()) as runner:
-            try:
-                have = runner.start(assignment.name, data, [cell for cell in cells if cell[0] not in left_out], hidden)
-                graded.lacking = [what for what, key in ISOLATION.items() if not have[key]]
-                runner.doing = "cells"
-                errors, defined = _run_cells(runner)
-                while left:
-                    _judge(runner, questions[left[0]], assignment)
-                    left.pop(0)
-            except Ended as ended:
-                if runner.doing == "start":
-                    raise GradingError(f"{student}: the grading process {ended}.") from ended
-                if runner.doing == "tests":
-                    questions[left.pop(0)].note = f"The answer {ended} when it was tested."
-                elif runner.cell is not None:
-                    left_out[runner.cell] = f"{ended}, and was left out"
-            finally:
-                tried |= runner.tried
-    for name in left:
-        questions[name].note = f"Not tested: the notebook took more than {FACTOR * limits.timeout:g} s."
+    saw = Seen()
+    groups: dict[tuple[str, ...], list[tuple[str, bool]]] = {}
+    for is_hidden in (False, True):  # nothing that a hidden test brings can be carried into what a public one says
+        for name, without in assignment.without.items():
+            groups.setdefault(without, []).append((name, is_hidden))
+    for without, left in groups.items():
+        while left and not spent.out():
+            with Runner(server, spent, stop) as runner:
+                try:
+                    chosen = [cell for cell in cells if cell[0] not in saw.left_out]
+                    names = sorted({name for names in assignment.answers.values() for name in names})
+                    have = runner.start(assignment.name, data, hidden, cells=chosen, names=names, without=without)
+                    graded.lacking = [clean_text(what) for what in have["lacking"]]
+                    runner.doing = "cells"
+                    _run_cells(runner, saw, not without)
+                    while left:
+                        name, is_hidden = left[0]
+                        _judge(runner, questions[name], assignment, is_hidden)
+                        left.pop(0)
+                except Ended as ended:
+                    if runner.doing == "start":
+                        raise GradingError(f"{student}: the grading process {ended}.") from ended
+                    if runner.doing == "tests":
+                        name, _ = left[0]
+                        questions[name].note = f"The answer {ended} when it was tested."
+                        left[:] = [each for each in left if each[0] != name]
+                    elif runner.cell is not None:
+                        saw.left_out[runner.cell] = f"{ended}, and was left out"
+                finally:
+                    saw.tried |= runner.tried
+        for name in dict.fromkeys(name for name, _ in left):
+            questions[name].note = f"Not tested: the notebook took more than {FACTOR * limits.timeout:g} s."
     for question in graded.questions:
-        missing = [name for name in assignment.answers[question.name] if name != "env" and name not in defined]
+        missing = [name for name in assignment.answers[question.name] if name != "env" and name not in saw.defined]
         if missing and not question.note:
             question.note = f"The notebook does not define {listed(missing)}."
-    _take_notes(graded, dict(cells), errors | left_out, tried)
+    graded.seconds, graded.memory = round(spent.seconds, 1), round(spent.memory / 2**20)
+    _take_notes(graded, dict(cells), saw)
     graded.notes += defined_twice(cells, {name for names in assignment.answers.values() for name in names})
     return graded
 
@@ -81,49 +86,68 @@ def grade(
 FAILED = {"passed": False, "message": ""}
 
 
-def _run_cells(runner: Runner) -> tuple[dict[int, str], set[str]]:
-    """Follow the cells: those that failed with the reason, and the names that are defined in the end."""
-    errors = {}
+def untested(assignment: Assignment) -> list[Question]:
+    """The questions of an assignment, with no test passed."""
+    return [Question(name, [case | FAILED for case in cases]) for name, cases in assignment.cases.items()]
+
+
+@dataclass
+class Seen:
+    """What was seen of a submission's cells, over all of its runs. None of it counts for points."""
+
+    left_out: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
+    passed_over: dict[int, str] = field(default_factory=dict)
+    tried: set[str] = field(default_factory=set)
+    defined: set[str] = field(default_factory=set)
+
+
+def _run_cells(runner: Runner, saw: Seen, whole: bool) -> None:
+    """Follow the cells; only a run with the whole library says which of them fail and what they define."""
+    if whole:
+        saw.errors, saw.passed_over = {}, {}
     runner.touch()
     for message in runner.messages():
-        if "replaced" in message:
-            runner.tried |= {f"replaced {clean_text(name)}" for name in message["replaced"][:10]}
+        if "done" in message:
+            saw.defined |= set(map(str, message["done"]))
+            return
+        if "passed_over" in message and runner.cell is not None:
+            saw.passed_over.setdefault(runner.cell, clean_text(message["passed_over"], 60).splitlines()[0])
             continue
-        if "defined" in message:
-            return errors, set(message["defined"])
-        runner.cell = message["cell"]
-        if "error" in message:
-            errors[runner.cell] = f"stopped with {clean_text(message['error'])}"
-        else:
+        runner.cell = message.get("cell")
+        if "error" not in message:
             runner.touch()
+        elif whole:
+            saw.errors[runner.cell] = f"stopped with {clean_text(message['error'])}"
 
 
-def _judge(runner: Runner, question: Question, assignment: Assignment) -> None:
-    """Have a question judged and enter what came of it."""
-    result = runner.ask(question.name, assignment.tests[question.name])
-    if result is None:
+def _judge(runner: Runner, question: Question, assignment: Assignment, hidden: bool) -> None:
+    """Have a question's public or hidden cases judged, and enter what came of it."""
+    cases = question.hidden if hidden else question.public
+    if not cases:
+        return
+    results = runner.judge(assignment, question.name, hidden)
+    if results is None:
         question.note = "The answer ended its process when it was tested."
         return
-    if not result["trusted"] or len(result["results"]) != len(question.cases):
-        runner.tried.add("made tests come out wrong")
-        question.note = "Not counted: the notebook changes how tests come out."
-        return
-    for case, (passed, message) in zip(question.cases, result["results"], strict=True):
+    for case, (passed, message) in zip(cases, results, strict=True):
         case["passed"] = passed is True
         case["message"] = clean_text(message, 2000).removeprefix("❌ Test case failed\n")
 
 
-def _take_notes(graded: Grade, cells: dict[int, str], errors: dict[int, str], tried: set[str]) -> None:
-    shown = [f"Cell {i} ({_first_line(cells[i])}) {why}." for i, why in sorted(errors.items())]
+def _take_notes(graded: Grade, cells: dict[int, str], saw: Seen) -> None:
+    shown = [f"Cell {i} ({_first_line(cells[i])}) {why}." for i, why in sorted((saw.errors | saw.left_out).items())]
     if len(shown) > 5:
         shown[5:] = [f"{len(shown) - 5} more cells stopped with an error."]
     stopped = [question.name for question in graded.questions if question.note.startswith(("The answer", "Not tested"))]
     if shown or stopped:
         graded.status = "errors"
-    if tried:
+    if saw.tried:
         graded.status = "review"
-    graded.notes += [f"The notebook {listed(sorted(tried))}."] if tried else []
+        graded.notes += [f"The notebook {listed(sorted(saw.tried))}."]
     graded.notes += shown
+    if saw.passed_over:
+        graded.notes.append(f"Not run while grading: {listed(f'{w} (cell {i})' for i, w in saw.passed_over.items())}.")
     graded.notes += [f"{question.name}: {question.note}" for question in graded.questions if question.note]
 
 
@@ -135,63 +159,3 @@ def _first_line(source: str) -> str:
 def default_jobs(memory: float = MEMORY) -> int:
     """How many submissions to grade at a time: one per core, fewer if memory is short."""
     return max(1, min(len(os.sched_getaffinity(0)), int(psutil.virtual_memory().available / 2**30 / memory)))
-
-
-def grade_all(
-    submissions: dict[str, Path],  # student -> notebook
-    assignment: Assignment,
-    out: Path,
-    jobs: int,
-    limits: Limits = Limits(),  # noqa: B008
-    on_grade: Callable[[Grade, bool], None] = lambda grade, new: None,  # called after each, in any order
-) -> list[Grade]:
-    """Grade all that changed since the last run with this `out`; write grades.csv, reports/ and results/.
-
-    results/ is for the instructor: it also holds what the hidden tests said.
-    """
-    if not sys.platform.startswith("linux"):
-        raise CourseError(
-            "Grading isolates submissions with means of Linux. Use WSL 2, a container or a Linux machine."
-        )
-    for folder in (out / "results", out / "reports"):
-        folder.mkdir(parents=True, exist_ok=True)
-    base = hashlib.sha256(assignment.path.read_bytes() + repr((limits, ioi_course.__version__)).encode())
-    grades: dict[str, Grade] = {}
-    waiting: dict[str, tuple[bytes, str]] = {}
-    for student, path in submissions.items():
-        data = path.read_bytes()
-        key = base.copy()
-        key.update(student.encode() + b"\0" + data)
-        if (known := load(out / "results" / f"{student}.json", key.hexdigest())) is not None:
-            grades[student] = known
-            on_grade(known, False)
-        else:
-            waiting[student] = data, key.hexdigest()
-    if waiting:
-        secret = [assignment.path, out, *submissions.values()]
-        stop = threading.Event()
-        with Server() as server, ThreadPoolExecutor(min(jobs, len(waiting))) as pool:
-
-            def work(student: str) -> Grade:
-                data, key = waiting[student]
-                try:
-                    graded = grade(student, data, assignment, server, limits, secret, stop)
-                except Exception as error:  # one submission must not end the run
-                    return Grade(student, assignment.name, "failed", [f"{type(error).__name__}: {clean_text(error)}"])
-                save(graded, out / "results" / f"{student}.json", key)
-                return graded
-
-            tasks = [pool.submit(work, student) for student in waiting]
-            try:
-                for task in as_completed(tasks):
-                    graded = grades[task.result().student] = task.result()
-                    on_grade(graded, True)
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-    ordered = [grades[student] for student in submissions]
-    write_table(ordered, out / "grades.csv")
-    for graded in ordered:
-        write_report(graded, out / "reports" / f"{graded.student}.html")
-    return ordered

@@ -11,17 +11,24 @@ import re
 import resource
 import site
 import socket
+import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import CodeType
 
+from ioi_course.grading.seccomp import restrict_calls
+
 CELL = "<ipython-input-"  # how the file name of a notebook's cell begins
 FILE_SIZE = 64 * 2**20  # bytes; what one file may hold
-SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
-NEW_USER, NEW_NET, NEW_PID, NEW_IPC = 0x10000000, 0x40000000, 0x20000000, 0x08000000
+SYSTEM = ("/usr", "/lib", "/lib64", "/sys/devices/system", "/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
+ETC = ("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "os-release")
+PROC = ("cpuinfo", "filesystems", "loadavg", "meminfo", "self", "stat", "sys/kernel", "uptime", "version")
+NEW_USER, NEW_NET, NEW_PID, NEW_IPC, NEW_MOUNTS = 0x10000000, 0x40000000, 0x20000000, 0x08000000, 0x00020000
+MS_REC, MS_PRIVATE, MS_SAFE = 0x4000, 0x40000, 0xE  # of mount(2)
 SET_DEATH_SIGNAL, SET_SUBREAPER, SET_NO_NEW_PRIVILEGES = 1, 36, 38  # of prctl(2)
 
 
@@ -49,13 +56,71 @@ def new_namespaces() -> bool:
     return True
 
 
-def readable() -> list[str]:
-    """What Python and its libraries read: the interpreter, site-packages, this package and the system's libraries."""
+def hide_processes() -> bool:
+    """Show in /proc the processes of this namespace only; False where the system forbids it. For its first process."""
+    if _libc("unshare", NEW_MOUNTS) != 0 or _libc("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
+        return False
+    return _libc("mount", b"proc", b"/proc", b"proc", MS_SAFE, None) == 0
+
+
+def isolate(work: str, read: list[str]) -> list[str]:
+    """Confine this process to its folder, after `new_namespaces`; returns what the kernel does not do."""
+    hidden = hide_processes()
+    proc = ["/proc"] if hidden else [f"/proc/{name}" for name in PROC]
+    found = {"Landlock": restrict_files([*read, *(path for path in proc if os.path.exists(path))], work)}
+    return [name for name, have in (found | {"seccomp": restrict_calls()}).items() if not have]
+
+
+def lacking() -> list[str]:
+    """What this machine's kernel lacks to keep a submission in, tried out in a process that ends with the trial."""
+    code = "from ioi_course.grading import sandbox; print(*sandbox._tried(), sep=',')"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    if said.returncode != 0:
+        return ["a trial of its own"]
+    return [name for name in said.stdout.strip().split(",") if name]
+
+
+def _tried() -> list[str]:
+    """In a process of its own: what is lacking."""
+    with tempfile.TemporaryDirectory() as work:
+        reader, writer = os.pipe()
+        keeper = os.fork()
+        if keeper == 0:
+            try:
+                apart = new_namespaces()
+                if (first := os.fork()) == 0:
+                    missing = isolate(work, readable()) if apart else ["namespaces", *isolate(work, readable())]
+                    os.write(writer, ",".join(missing).encode())
+                    os._exit(0)
+                os.waitpid(first, 0)
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.waitpid(keeper, 0)
+        return os.read(reader, 1000).decode().split(",")
+
+
+def readable(without: Iterable[str] = ()) -> list[str]:
+    """What Python and its libraries read: the interpreter, site-packages, this package and the system's libraries.
+
+    Where one of the files `without` lies in a folder, the folder's other entries are listed instead of it.
+    """
     installed = [sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()]
     extra = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     own = os.path.dirname(os.path.dirname(__file__))  # the package
-    paths = (os.path.realpath(path) for path in [*SYSTEM, *installed, *extra, own])
-    return sorted({path for path in paths if os.path.exists(path) and path != "/"})
+    paths = {os.path.realpath(path) for path in [*SYSTEM, *(f"/etc/{name}" for name in ETC), *installed, *extra, own]}
+    paths -= {"/"}
+    for left_out in map(os.path.realpath, without):
+        while holders := [path for path in paths if below(left_out, [path])]:
+            for path in holders:
+                paths.remove(path)
+                paths |= {os.path.realpath(entry.path) for entry in os.scandir(path)} if os.path.isdir(path) else set()
+    return sorted(path for path in paths if os.path.exists(path))
+
+
+def below(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of the folders, or in one of them."""
+    return any(path == folder or path.startswith(folder + "/") for folder in folders)
 
 
 def restrict_files(read: list[str], write: str) -> bool:
@@ -121,20 +186,22 @@ DENIED = {
         "start a process",
     ),
     **dict.fromkeys(("os.kill", "os.killpg", "signal.pthread_kill"), "send a signal"),
-    **dict.fromkeys(("gc.get_objects", "gc.get_referrers", "gc.get_referents"), "search the memory"),
-    **dict.fromkeys(("sys._current_frames", "sys._current_exceptions"), "look into the grader's frames"),
-    **dict.fromkeys(("sys.settrace", "sys.setprofile"), "trace the grader"),
     **dict.fromkeys(("resource.setrlimit", "resource.prlimit"), "change the limits"),
+    "sys.addaudithook": "add an audit hook",
 }
 PATHS = {  # events that change a file: which arguments are paths
     **dict.fromkeys(("os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.chown", "os.utime"), (0,)),
     **dict.fromkeys(("os.rename", "os.link"), (0, 1)),
     "os.symlink": (1,),
 }
-FRAMES = ("tb_frame", "gi_frame", "cr_frame", "ag_frame")
-CODE = ("__code__", "__defaults__", "__kwdefaults__")
 SECRET = re.compile(r"/proc/[^/]+/(task/.*)?(mem|environ|maps|fd|fdinfo|root|cwd|map_files)(/|$)")
 WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+OWN_ACCOUNT = (
+    "/platform.py",
+    "/uuid.py",
+    "/ctypes/util.py",
+)  # of the standard library: they start programs of their own
+STDLIB = os.path.dirname(os.__file__) + "/"
 
 
 def watch(
@@ -144,62 +211,64 @@ def watch(
     forker: CodeType,  # the code of the one function that may fork
     report: Callable[[str], None],  # told what was tried, once each
 ) -> None:
-    """Deny what a submission has no business to do, from here to the end of the process."""
-    within = [os.path.realpath(work), *read]
-    said: set[str] = set()
-    busy: set[int] = set()  # threads in which the hook is at work, whose own events do not count
-    get_frame, get_thread, real, denied, paths = sys._getframe, threading.get_ident, os.path.realpath, DENIED, PATHS
-    fspath, families = os.fspath, (socket.AF_UNIX,)
+    """Deny what a submission has no business to do, from here to the end of the process, and report what a cell tried.
 
-    def below(path: str, folders: list[str]) -> bool:
-        return any(path == folder or path.startswith(folder + "/") for folder in folders)
+    An alarm, no wall: the kernel is the wall. What a library tries on its own account is denied and not reported.
+    """
+    inside = [os.path.realpath(work)]
+    within, said, busy = [*inside, *read], set(), set()  # busy: threads in which the hook is at work
+    get_frame, get_thread, real, fspath = sys._getframe, threading.get_ident, os.path.realpath, os.fspath
+    denied, paths, lies, there = dict(DENIED), dict(PATHS), below, os.path.lexists
+    cell, stdlib, hidden, write, decode, own_account = CELL, STDLIB, SECRET, WRITE, os.fsdecode, OWN_ACCOUNT
+
+    def path_of(value: object) -> str:
+        return real(decode(fspath(value)))
+
+    def is_path(value: object) -> bool:
+        return isinstance(value, str | bytes | os.PathLike)
 
     def may_write(path: str) -> bool:
-        return below(path, within[:1]) or path == "/dev/null"
+        return lies(path, inside) or path == "/dev/null"
 
     def may_read(path: str) -> bool:
-        return below(path, within) and not below(path, secret) and not SECRET.match(path)
+        return not there(path) or (lies(path, within) and not lies(path, secret) and not hidden.match(path))
 
     def from_cell() -> bool:
-        """Whether the code that caused the event stands in a cell, or is `inspect` at work for one."""
+        """Whether a cell caused the event, be it through the standard library or IPython's own `open`."""
         frame = get_frame(3)
-        while frame.f_back and frame.f_code.co_filename.endswith("/inspect.py"):
+        while frame.f_back:
+            name = frame.f_code.co_filename
+            passes = name.startswith(stdlib) and "-packages/" not in name and not name.endswith(own_account)
+            if not passes and not name.endswith("interactiveshell.py"):
+                break
             frame = frame.f_back
-        return frame.f_code.co_filename.startswith(CELL)
+        return frame.f_code.co_filename.startswith(cell)
 
-    def wrong(event: str, args: tuple) -> str | None:
-        """What an event tries that it may not, in words."""
-        if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
-            path = real(os.fsdecode(fspath(args[0])))
-            if (args[2] or 0) & WRITE:
-                return None if may_write(path) else f"write {path}"
-            return None if may_read(path) else f"read {path}"
-        if event in ("os.listdir", "os.scandir") and isinstance(args[0], str | bytes | os.PathLike):
-            path = real(os.fsdecode(fspath(args[0])))
-            return None if may_read(path) else f"list {path}"
+    def wrong(event: str, args: tuple) -> tuple[str | None, bool]:
+        """What an event tries that it may not, in words, and whether that is worth a report."""
+        if event == "open" and is_path(args[0]):
+            path = path_of(args[0])
+            if (args[2] or 0) & write:
+                return (None, False) if may_write(path) else (f"write {path}", from_cell())
+            return (None, False) if may_read(path) else (f"read {path}", lies(path, secret) or from_cell())
+        if event in ("os.listdir", "os.scandir") and is_path(args[0]):
+            path = path_of(args[0])
+            return (None, False) if may_read(path) else (f"list {path}", from_cell())
         if event in paths:
             for i in paths[event]:
-                path = None if isinstance(args[i], int) else real(os.fsdecode(fspath(args[i])))
+                path = None if isinstance(args[i], int) else path_of(args[i])
                 if path is not None and not may_write(path):
-                    return f"change {path}"
-            return None
+                    return f"change {path}", from_cell()
+            return None, False
         if event == "os.fork" and get_frame(2).f_code is forker:
-            return None
+            return None, False
         if event in denied:
-            return denied[event]
-        if event == "socket.__new__":
-            return None if args[1] in families else "use the network"
-        if event.startswith("ctypes."):
-            return "call C through ctypes"
-        if event == "sys.addaudithook":
-            return "add an audit hook"
-        if event in ("sys._getframe", "sys._getframemodulename") or (
-            event == "object.__getattr__" and args[1] in FRAMES
-        ):
-            return "look into the grader's frames" if from_cell() else None
-        if event in ("object.__setattr__", "object.__delattr__") and args[1] in CODE:
-            return "replace the code of a function" if from_cell() else None
-        return None
+            return denied[event], from_cell()
+        if event == "socket.__new__" and args[1] != socket.AF_UNIX:
+            return "use the network", from_cell()
+        if event.startswith("ctypes.") and from_cell():
+            return "call C through ctypes", True
+        return None, False
 
     def hook(event: str, args: tuple) -> None:
         thread = get_thread()
@@ -207,8 +276,8 @@ def watch(
             return
         busy.add(thread)
         try:
-            what = wrong(event, args)
-            if what and what not in said and len(said) < 50:
+            what, tell = wrong(event, args)
+            if what and tell and what not in said and len(said) < 50:
                 said.add(what)
                 report(what)
         finally:

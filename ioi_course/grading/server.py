@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import json
@@ -21,9 +21,12 @@ import time
 
 import psutil
 
+from ioi_course.grading.assignments import Assignment
 from ioi_course.grading.submissions import clean_text
 
-TIMEOUT = 60  # seconds that a cell, or the tests of a question, may take
+SUBMISSION, JUDGE = b"s", b"j"  # what the warm process is asked to fork
+TIMEOUT = 60  # seconds of computing that a cell, or the tests of a question, may take
+WALL = 5  # and so many times that by the clock, for who waits, and for a machine that is busy with others
 START = 60  # seconds; the start of a submission's processes takes less than one on an idle machine
 FACTOR = 5  # all of a submission may take so many times that
 MEMORY = 4.0  # GB
@@ -35,8 +38,24 @@ KEEP = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"
 class Limits:
     """What a submission may use."""
 
-    timeout: float = TIMEOUT  # seconds for one cell, or the tests of one question
+    timeout: float = TIMEOUT  # seconds of computing for one cell, or the tests of one question
     memory: float = MEMORY  # GB beside what the course itself needs
+    isolation: bool = True  # run nothing where the kernel cannot keep it in
+
+
+@dataclass
+class Spent:
+    """What a submission has used so far, over all of its processes."""
+
+    limits: Limits
+    seconds: float = 0.0  # of computing
+    memory: float = 0.0  # bytes, at the most
+    began: float = field(default_factory=time.monotonic)
+
+    def out(self, now: float = 0.0) -> bool:
+        """Whether there is no time left, with so many seconds more."""
+        most = FACTOR * self.limits.timeout
+        return self.seconds + now > most or time.monotonic() > self.began + WALL * most
 
 
 class GradingError(Exception):
@@ -52,7 +71,8 @@ class Server:
         kept = {name: os.environ[name] for name in KEEP if name in os.environ}
         fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1",
                  "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": self._folder.name,
-                 "IOI_COURSE_MODEL": "synthetic", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+                 "IOI_COURSE_MODEL": "synthetic", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONBREAKPOINT": "0",
+                 "TORCHDYNAMO_DISABLE": "1", "MPLBACKEND": "agg", "USER": "student", "LOGNAME": "student"}  # fmt: skip
         self._control, theirs = socket.socketpair()
         with theirs, open(Path(self._folder.name) / "stderr", "wb") as log:
             self._process = subprocess.Popen(
@@ -60,23 +80,48 @@ class Server:
                 cwd=self._folder.name, env=kept | fixed, pass_fds=[theirs.fileno()], start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
             )  # fmt: skip
-        self._warm = False
+        self._warm, self._judges = False, {}
 
-    def fork(self, stop: threading.Event) -> socket.socket:
-        """The socket to a new runner."""
+    def fork(self, what: bytes, stop: threading.Event) -> socket.socket:
+        """The socket to a new process, for a submission or a server of judges."""
         with self._lock:
-            while not self._warm and not select.select([self._control], [], [], 0.2)[0]:
-                if stop.is_set():
-                    raise KeyboardInterrupt
-            if not self._warm and self._control.recv(1) != b"r":
-                log = (Path(self._folder.name) / "stderr").read_text(errors="replace").strip().splitlines()
-                raise GradingError(f"The grading process did not start: {log[-1] if log else 'it said nothing'}.")
-            if not self._warm:
-                self._warm, self.resident = True, psutil.Process(self._process.pid).memory_info().rss
+            return self._fork(what, stop)
+
+    def _fork(self, what: bytes, stop: threading.Event) -> socket.socket:
+        if not self._warm:
+            self._wait(self._control, stop)
+            self._warm, self.resident = True, psutil.Process(self._process.pid).memory_info().rss
+        mine, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [what], [theirs.fileno()])
+        return mine
+
+    def judge(self, tests: Sequence[tuple[str, list[str]]], stop: threading.Event, answers: int) -> socket.socket:
+        """The socket to a new judge, of an assignment whose tests these are; `answers` is its socket to the answers."""
+        with self._lock:
+            line = json.dumps(tests).encode() + b"\n"
+            if line not in self._judges:
+                self._judges[line] = judges = self._fork(JUDGE, stop)
+                judges.sendall(line)
+                self._wait(judges, stop)
             mine, theirs = socket.socketpair()
             with theirs:
-                socket.send_fds(self._control, [b"f"], [theirs.fileno()])
+                socket.send_fds(self._judges[line], [b"j"], [theirs.fileno(), answers])
             return mine
+
+    def shared_out(self, sizes: Sequence[int]) -> float:
+        """What processes of these sizes (PSS) have beside what they share with the warm process."""
+        own = psutil.Process(self._process.pid).memory_full_info().pss  # its pages, divided by how many share them
+        return sum(max(0, size - own) for size in sizes)
+
+    def _wait(self, channel: socket.socket, stop: threading.Event) -> None:
+        """Wait until a process says that it is ready."""
+        while not select.select([channel], [], [], 0.2)[0]:
+            if stop.is_set():
+                raise KeyboardInterrupt
+        if channel.recv(1) != b"r":
+            log = (Path(self._folder.name) / "stderr").read_text(errors="replace").strip().splitlines()
+            raise GradingError(f"The grading process did not start: {log[-1] if log else 'it said nothing'}.")
 
     def __enter__(self) -> Server:
         return self
@@ -84,7 +129,8 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._process.kill()  # the kernel then kills what it forked
         self._process.wait()
-        self._control.close()
+        for channel in (self._control, *self._judges.values()):
+            channel.close()
         self._folder.cleanup()
 
 
@@ -95,43 +141,74 @@ class Ended(Exception):
 class Runner:
     """The processes of one submission, from our side of the socket; a context manager that leaves none behind."""
 
-    def __init__(self, server: Server, limits: Limits, until: float, stop: threading.Event) -> None:
+    def __init__(self, server: Server, spent: Spent, stop: threading.Event) -> None:
         self.doing = "start"  # "start", "cells", "tests"
         self.cell: int | None = None
         self.tried: set[str] = set()
-        self._limits, self._until, self._stop = limits, until, stop
+        self._limits, self._spent, self._stop = spent.limits, spent, stop
         self._key, self._server, self._supervisor = secrets.token_hex(16), server, None
-        self._work = tempfile.mkdtemp(prefix="ioi-grade-")
         self._buffer = b""
-        self._channel = server.fork(stop)
-        self._channel.settimeout(limits.timeout)  # for who does not read what we send
+        self._channel = server.fork(SUBMISSION, stop)
+        self._work = tempfile.mkdtemp(prefix="ioi-grade-")
+        self._channel.settimeout(self._limits.timeout)  # for who does not read what we send
+        self._used = 0.0  # seconds of computing
         self.touch(START)
 
-    def start(self, name: str, notebook: bytes, cells: Sequence[tuple[int, str]], secret: list[str]) -> dict:
+    def start(self, name: str, notebook: bytes, secret: list[str], **job: Any) -> dict:
         """Have the cells run from here on; returns what isolates them."""
         (Path(self._work) / f"{name}.ipynb").write_bytes(notebook)
-        work = os.path.realpath(self._work)
-        memory = int(self._limits.memory * 2**30)
-        self._send(key=self._key, work=work, cells=cells, memory=memory, secret=secret)
-        return self.wait_for("apart")
+        work, memory = os.path.realpath(self._work), int(self._limits.memory * 2**30)
+        line = json.dumps(
+            {
+                "key": self._key,
+                "work": work,
+                "memory": memory,
+                "secret": secret,
+                "required": self._limits.isolation,
+                **job,
+            }
+        )
+        try:
+            self._channel.sendall(line.encode() + b"\n")
+        except OSError as error:
+            raise Ended("ended its process") from error
+        return self.wait_for("lacking")
 
     def touch(self, seconds: float | None = None) -> None:
         """What is being waited for has its time, or so many seconds, from now on."""
         self._allowed = seconds or self._limits.timeout
-        self._deadline = time.monotonic() + self._allowed
+        self._since, self._deadline = self._used, time.monotonic() + WALL * self._allowed
 
-    def ask(self, question: str, tests: str) -> dict | None:
-        """Have a question judged; returns the judge's message, None if it ended without one."""
-        self.doing, nonce = "tests", secrets.token_hex(16)
-        self.touch()
-        self._send(question=question)
-        self.wait_for("ready")
-        self._send(nonce=nonce, tests=tests)
-        result = self._next(lambda m: m.get("nonce") == nonce or (self._ours(m) and "judged" in m))
-        if "nonce" not in result:
-            return None
-        self.wait_for("judged")
-        return result
+    def judge(self, assignment: Assignment, question: str, hidden: bool) -> list | None:
+        """Have a question's public or hidden cases judged; what came of each, None if the answer's process ended."""
+        self.doing = "tests"
+        tests = [(source, assignment.answers[name]) for name, source in assignment.tests.items()]
+        theirs, ours = socket.socketpair()
+        with theirs, ours:
+            judge = self._server.judge(tests, self._stop, ours.fileno())
+            self.touch()
+            try:
+                socket.send_fds(self._channel, [b"q"], [theirs.fileno()])
+            except OSError as error:
+                judge.close()
+                raise Ended("ended its process") from error
+        job = {"tests": assignment.tests[question], "names": assignment.answers[question], "hidden": hidden}
+        with judge:
+            judge.sendall(json.dumps(job).encode() + b"\n")
+            said = b""
+            while not said.endswith(b"\n"):
+                self._watch()
+                ready = select.select([judge, self._channel], [], [], 0.2)[0]
+                if self._channel in ready and not self._receive():
+                    raise Ended("ended its process")
+                if judge in ready:
+                    part = judge.recv(1 << 16)
+                    if not part:
+                        raise GradingError("the judge ended without a word")
+                    said += part
+                for message in self._lines():
+                    self._hear(message)
+        return json.loads(said).get("results")
 
     def wait_for(self, what: str) -> dict:
         return self._next(lambda message: self._ours(message) and what in message)
@@ -144,40 +221,47 @@ class Runner:
     def _ours(self, message: dict) -> bool:
         return message.get("key") == self._key
 
-    def _send(self, **message: Any) -> None:
-        try:
-            self._channel.sendall(json.dumps(message).encode() + b"\n")
-        except OSError as error:
-            raise Ended("ended its process") from error
-
     def _next(self, wanted: Callable[[dict], bool]) -> dict:
         """The next message that is wanted; on the way watch time, memory and what was tried."""
         while True:
-            while b"\n" in self._buffer:
-                line, self._buffer = self._buffer.split(b"\n", 1)
-                if not line:
+            for message in self._lines():
+                if self._hear(message):
                     continue
-                message = self._parse(line)
-                if self._supervisor is None and "supervisor" in message:  # the first, before any cell
-                    self._supervisor = psutil.Process(message["supervisor"])
-                elif self._ours(message) and "tried" in message:
-                    self.tried.add(f"tried to {clean_text(message['tried'])}")
-                elif wanted(message):
+                if wanted(message):
                     return message
-                elif not self._ours(message):
-                    self.tried.add("wrote to the grader's channel")
-            if len(self._buffer) > 2**20:
-                self._buffer = b"-"  # of a line too long to be ours
-                self.tried.add("wrote to the grader's channel")
             self._watch()
-            if select.select([self._channel], [], [], 0.2)[0]:
-                try:
-                    data = self._channel.recv(1 << 16)
-                except OSError:
-                    data = b""
-                if not data:
-                    raise Ended("ended its process")
-                self._buffer += data
+            if select.select([self._channel], [], [], 0.2)[0] and not self._receive():
+                raise Ended("ended its process")
+
+    def _receive(self) -> bool:
+        """Read what there is; False if the other side has gone."""
+        try:
+            data = self._channel.recv(1 << 16)
+        except OSError:
+            data = b""
+        self._buffer += data
+        if len(self._buffer) > 2**20 and b"\n" not in self._buffer:
+            self._buffer = b"-"  # of a line too long to be ours
+            self.tried.add("wrote to the grader's channel")
+        return bool(data)
+
+    def _lines(self):
+        while b"\n" in self._buffer:
+            line, self._buffer = self._buffer.split(b"\n", 1)
+            if line:
+                yield self._parse(line)
+
+    def _hear(self, message: dict) -> bool:
+        """Take note of a message that may come at any time."""
+        if self._supervisor is None and "supervisor" in message:  # the first, before any cell
+            self._supervisor = psutil.Process(message["supervisor"])
+        elif not self._ours(message):
+            self.tried.add("wrote to the grader's channel")
+        elif "tried" in message:
+            self.tried.add(f"tried to {clean_text(message['tried'])}")
+        else:
+            return False
+        return True
 
     @staticmethod
     def _parse(line: bytes) -> dict:
@@ -190,21 +274,28 @@ class Runner:
     def _watch(self) -> None:
         if self._stop.is_set():
             raise KeyboardInterrupt
-        now = time.monotonic()
-        if now > self._deadline:
+        if self._supervisor is not None:
+            self._count()
+        if self._used - self._since > self._allowed:
             raise Ended(f"was stopped after {self._allowed:g} s")
-        if now > self._until and self.doing != "start":  # in our own start it would end the grading
+        if time.monotonic() > self._deadline:
+            raise Ended(f"was stopped after {WALL * self._allowed:g} s, most of which it waited")
+        if self.doing != "start" and self._spent.out(self._used):  # in our own start it would end the grading
             raise Ended(f"was stopped when the notebook had taken {FACTOR * self._limits.timeout:g} s in all")
-        if self._supervisor is None:
-            return
+
+    def _count(self) -> None:
+        """Seconds and memory of all processes of the submission."""
         try:
             tree = self._supervisor.children(recursive=True)
+            times = [process.cpu_times() for process in tree]
+            self._used = max(self._used, sum(sum(each[:4]) for each in times))  # with those of children that ended
             if len(tree) > PROCESSES:
                 raise Ended(f"was stopped with {len(tree)} processes")
             room, base = self._limits.memory * 2**30, self._server.resident
-            if sum(max(0, process.memory_info().rss - base) for process in tree) > room:
-                if sum(process.memory_full_info().pss for process in tree) > room + base:
-                    raise Ended(f"was stopped with more than {self._limits.memory:g} GB of memory")
+            more = sum(max(0, process.memory_info().rss - base) for process in tree)
+            if more > room and self._server.shared_out([process.memory_full_info().pss for process in tree]) > room:
+                raise Ended(f"was stopped with more than {self._limits.memory:g} GB of memory")
+            self._spent.memory = max(self._spent.memory, more + base)
         except psutil.Error:
             pass  # a process that has just ended
 
@@ -212,6 +303,12 @@ class Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._supervisor is not None:
+            try:
+                self._count()
+            except Ended:
+                pass
+        self._spent.seconds += self._used
         self._channel.close()
         if self._supervisor is not None:
             try:

@@ -1,61 +1,251 @@
-"""What students hand in: find the notebooks, read their cells, refuse what is none."""
+"""What students hand in: find who handed in what, read the notebooks, refuse what is none. One odd file costs one student."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 import ast
+import hashlib
+import json
+import os
 import re
+import stat
+import zipfile
 
 import nbformat
+import yaml
 
 from ioi_course.project import CourseError
 
 LARGEST = 50 * 2**20  # bytes of a submission; a notebook full of pictures has some 10 MB
 CHECK = re.compile(r"(\s*grader\.check(_all)?\([^()]*\)\s*;?)+")
 NAMED = re.compile(r"""Notebook\(\s*["']([\w.-]+)\.ipynb["']""")
-
-
-def find_submissions(paths: Iterable[Path], assignment: str) -> dict[str, Path]:
-    """Student -> notebook. A folder may hold notebooks, or a folder for each student, as learning platforms export.
-
-    A student is called as the file is, or as the folder where the file alone would not tell.
-    """
-    found: list[tuple[str, Path]] = []
-    for path in paths:
-        if path.is_file():
-            found.append((path.resolve().parent.name if path.stem == assignment else path.stem, path))
-            continue
-        if not path.is_dir():
-            raise CourseError(f"There is no file or folder {path}.")
-        inside = sorted(p for p in path.rglob("*.ipynb") if not any(x[0] == "." for x in p.relative_to(path).parts))
-        if not inside:
-            raise CourseError(f"The folder {path} holds no notebook.")
-        heads = Counter(p.relative_to(path).parts[0] for p in inside)
-        for p in inside:
-            head = p.relative_to(path).parts[0]
-            alone = p.parent == path or heads[head] > 1
-            prefix = "" if p.parent == path else f"{head}_"
-            found.append((prefix + p.stem if alone else head, p))
-    students: dict[str, Path] = {}
-    for student, path in ((clean_text(name), path) for name, path in found):
-        if student in students and students[student].resolve() != path.resolve():
-            raise CourseError(f"Two submissions are of {student!r}: {students[student]} and {path}. Rename one.")
-        students[student] = path
-    return dict(sorted(students.items()))
+NOTEBOOK = re.compile(r".+\.ipynb(\.txt|\.json)?", re.IGNORECASE)
+WORK = re.compile(r".+\.(pdf|py|zip|html?|docx?|odt|rtf|txt|rar|7z|tar|t?gz|png|jpe?g)", re.IGNORECASE)
+# How learning platforms call an upload: the student, a number that is the person's own there, and what grows with time.
+CANVAS = re.compile(r"(?P<student>[^_]+)_(?P<late>LATE_)?(?P<id>\d+)_(?P<upload>\d+)_(?P<file>.+)")
+MOODLE = re.compile(r"(?P<student>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)")
+GRADESCOPE = re.compile(r"submission_(?P<upload>\d+)")
 
 
 class Refused(Exception):
     """A file that is not a submission to this assignment."""
 
 
+@dataclass(frozen=True)
+class Upload:
+    """One file that was handed in, or one notebook inside a zip."""
+
+    path: Path
+    member: str = ""  # inside the zip
+    order: tuple[float, ...] = (0,)  # the larger the newer
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.name}: {self.member}" if self.member else self.path.name
+
+    def read(self) -> bytes:
+        """The file's bytes; its size is looked at first, and a link is not followed."""
+        try:
+            look = os.lstat(self.path)
+            if stat.S_ISLNK(look.st_mode):
+                raise Refused(f"{self.name} is a link to another file, which is not followed.")
+            if not stat.S_ISREG(look.st_mode):
+                raise Refused(f"{self.name} has a notebook's name and is no file.")
+            if self.member:
+                with zipfile.ZipFile(self.path) as archive:
+                    _check_size(self.name, archive.getinfo(self.member).file_size)
+                    with archive.open(self.member) as file:
+                        return file.read(LARGEST + 1)
+            _check_size(self.name, look.st_size)
+            return self.path.read_bytes()
+        except Refused:
+            raise
+        except Exception as error:  # an unreadable file, or a zip that is broken or has a password
+            raise Refused(f"{self.name} cannot be read: {_reason(error)}.") from error
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > LARGEST:
+        raise Refused(f"{name} has {size / 2**20:.0f} MB; a notebook has at most {LARGEST // 2**20}.")
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or f"{type(error).__name__}: {error}").splitlines()[0][:200].rstrip(".")
+
+
+@dataclass
+class Submission:
+    """What a student handed in: the uploads, newest first, or what is in the place of a notebook."""
+
+    student: str
+    uploads: list[Upload] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)  # names of files that are no notebooks
+    id: str = ""  # the person's number on the learning platform
+    late: bool = False
+
+    @property
+    def paths(self) -> set[Path]:
+        return {upload.path for upload in self.uploads}
+
+    def chosen(self, assignment: str) -> tuple[bytes, str]:
+        """The newest notebook that fits the assignment, and a note where that was a choice; raises Refused."""
+        if not self.uploads:
+            what = (
+                f"only {listed(clean_text(name, 80) for name in sorted(self.other)[:5])}" if self.other else "no file"
+            )
+            raise Refused(f"No notebook was handed in, {what}.")
+        refused: list[str] = []
+        for upload in self.uploads:
+            try:
+                data = upload.read()
+                read_cells(data, assignment)
+            except Refused as error:
+                refused.append(str(error))
+                continue
+            named = clean_text(upload.name, 120)
+            if len(self.uploads) > 1:
+                return data, f"{len(self.uploads)} notebooks were handed in; {named} is the newest that fits."
+            usual = upload.path.name.endswith(".ipynb")
+            return data, "" if usual else f"Read from {named}."
+        raise Refused(refused[0] if len(refused) == 1 else f"None of {len(refused)} notebooks fits. {refused[0]}")
+
+
+def find_submissions(paths: Iterable[Path], assignment: str) -> list[Submission]:
+    """Who handed in what. A folder may hold files, or a folder for each student, as learning platforms export.
+
+    A student is called as the platform calls them, or as the file is, or as the folder where the file alone would not
+    tell. Uploads of one person are joined.
+    """
+    found: dict[tuple[str, str], Submission] = {}
+
+    def add(at: Path, student: str, files: Sequence[Path], order: float = 0.0) -> None:
+        known = CANVAS.fullmatch(student) or MOODLE.fullmatch(student)
+        parts = known.groupdict() if known else {}
+        name, number = parts.get("student", student).strip() or student, parts.get("id", "")
+        key = (number, "") if number else ("", str(at / name))  # ann.ipynb of two sections are two people
+        one = found.setdefault(key, Submission(clean_text(name), id=number))
+        newer = float(parts.get("upload", 0)), order
+        one.late |= bool(parts.get("late")) and newer >= max((u.order[:2] for u in one.uploads), default=newer)
+        for path in files:
+            uploads = _uploads(path, newer)
+            one.uploads += [upload for upload in uploads if upload not in one.uploads]
+            one.other += [] if uploads else [path.name]
+
+    for path in paths:
+        if os.path.isdir(path):
+            people = _gradescope(path)
+            for entry in sorted(path.iterdir()):
+                if entry.name.startswith((".", "__MACOSX")):
+                    continue
+                if entry.is_dir() and not entry.is_symlink() and not NOTEBOOK.fullmatch(entry.name):
+                    student, order = people.get(entry.name, (entry.name, 0.0))
+                    add(path, student, _inside(entry), order)
+                elif NOTEBOOK.fullmatch(entry.name) or (
+                    WORK.fullmatch(entry.name) and "readme" not in entry.name.lower()
+                ):
+                    add(path, _stem(entry.name), [entry])
+        elif os.path.lexists(path):
+            path = path.absolute()
+            stem = _stem(path.name)
+            add(path.parent, path.parent.name if stem == assignment else stem, [path])
+        else:
+            raise CourseError(f"There is no file or folder {path}.")
+    if not found:
+        raise CourseError("Nothing was handed in: there is no notebook, and no folder of a student.")
+    for one in found.values():
+        one.uploads.sort(key=lambda upload: upload.order, reverse=True)
+    return _told_apart(sorted(found.values(), key=lambda one: (one.student, one.id)))
+
+
+def _stem(name: str) -> str:
+    """A file's name without its ending; Canvas' and Moodle's names as a whole."""
+    if CANVAS.fullmatch(name) or MOODLE.fullmatch(name):
+        return name
+    return re.sub(r"(\.ipynb)?\.\w+$", "", name, flags=re.IGNORECASE) or name
+
+
+def _inside(folder: Path) -> list[Path]:
+    """All entries of a student's folder that are not hidden; no link is followed."""
+    found = []
+    for at, folders, names in os.walk(folder, onerror=lambda error: None):
+        inside = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        odd = [name for name in inside if NOTEBOOK.fullmatch(name)]
+        folders[:] = [name for name in inside if name not in odd]
+        found += [Path(at, name) for name in [*names, *odd] if not name.startswith(".")]
+    return sorted(found)
+
+
+def _uploads(path: Path, newer: tuple[float, float]) -> list[Upload]:
+    """The notebooks that a path is, or that a zip has inside."""
+    try:
+        look = os.lstat(path)
+        if NOTEBOOK.fullmatch(path.name):
+            return [Upload(path, order=(*newer, look.st_mtime))]
+        if path.suffix.lower() == ".zip" and stat.S_ISREG(look.st_mode):
+            with zipfile.ZipFile(path) as archive:
+                parts = [(info, info.filename.split("/")) for info in archive.infolist() if not info.is_dir()]
+                inside = [info for info, at in parts if not any(part.startswith((".", "__MACOSX")) for part in at)]
+                return [
+                    Upload(path, info.filename, (*newer, look.st_mtime, *map(float, info.date_time)))
+                    for info in inside
+                    if NOTEBOOK.fullmatch(info.filename)
+                ]
+    except Exception:  # noqa: BLE001  a broken zip, a file that has gone: no notebook
+        return []
+    return []
+
+
+def _gradescope(folder: Path) -> dict[str, tuple[str, float]]:
+    """The folder of an upload -> its student and when, from the list that Gradescope exports beside them."""
+    try:
+        said = yaml.safe_load((folder / "submission_metadata.yml").read_text(encoding="utf-8"))
+        people = {}
+        for name, one in said.items():
+            who = one[":submitters"][0]
+            upload = GRADESCOPE.fullmatch(name)
+            people[name] = str(who.get(":name") or who[":email"]), float(upload["upload"]) if upload else 0.0
+        return people
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, yaml.YAMLError):
+        return {}
+
+
+def _told_apart(found: list[Submission]) -> list[Submission]:
+    """Two people of one name get their numbers, or an ordinal, behind it."""
+    seen: set[str] = set()
+    for one in found:
+        name, i = one.student, 1
+        if name in seen and one.id:
+            one.student = name = f"{name} {one.id}"
+        while one.student in seen:
+            i += 1
+            one.student = f"{name} ({i})"
+        seen.add(one.student)
+    return found
+
+
+def file_name(student: str) -> str:
+    """A name for a student's files: what every file system takes, and for two students never the same."""
+    plain = re.sub(r"[^\w .,()+=@-]", "_", student).strip(" .") or "_"
+    if plain == student and len(plain.encode()) <= 100 and plain == plain.lower():
+        return plain
+    short = plain.encode()[:80].decode(errors="ignore")
+    return f"{short}~{hashlib.sha256(student.encode()).hexdigest()[:8]}"
+
+
 def read_cells(data: bytes, assignment: str) -> list[tuple[int, str]]:
     """Number, counted from 1, and source of the code cells to run: not those that only call the checker."""
-    if len(data) > LARGEST:
-        raise Refused(f"The file has {len(data) / 2**20:.0f} MB; a notebook has at most {LARGEST // 2**20}.")
+    _check_size("The file", len(data))
+    text = _text(data)
     try:
-        nb = nbformat.reads(data.decode("utf-8-sig"), as_version=4)
+        nb = json.loads(text)
+        for cell in nb.get("cells", []):  # Colab and hand-made files leave these out
+            cell.setdefault("metadata", {})
+            if cell.get("cell_type") == "code":
+                cell.setdefault("outputs", [])
+                cell.setdefault("execution_count", None)
+        nb = nbformat.reads(json.dumps(nb), as_version=4)
         cells = [(i, cell.source) for i, cell in enumerate(nb.cells, 1) if cell.cell_type == "code"]
         otter = nb.metadata.get("otter") or {}
         name = otter.get("assignment_name")
@@ -65,9 +255,21 @@ def read_cells(data: bytes, assignment: str) -> list[tuple[int, str]]:
     named = [found for source in sources for found in NAMED.findall(source)]
     name = name or (named[0] if named else None)  # a platform may drop the notebook's metadata
     if name != assignment:
-        said = f"for the assignment {name!r}" if name else "without the name of an assignment"
+        said = f"for the assignment {clean_text(name, 80)!r}" if name else "without the name of an assignment"
         raise Refused(f"This is a notebook {said}, not for {assignment!r}.")
     return [(i, source) for i, source in cells if source.strip() and not CHECK.fullmatch(source)]
+
+
+def _text(data: bytes) -> str:
+    """The file as text: UTF-8, or what its first bytes say."""
+    coding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return data.decode(coding)
+    except UnicodeDecodeError as error:
+        raise Refused(
+            "The file is not in UTF-8, as notebooks are: some editor has saved it in another encoding. Ask for the file as "
+            "Jupyter or Colab saves it. (It is no notebook as it stands.)"
+        ) from error
 
 
 def defined_twice(cells: Sequence[tuple[int, str]], names: set[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`ioi-course run`, `docs` and `circuit-page`: execute the chapters, build the site, write a circuit's page."""
+"""`ioi-course run`, `docs`, `circuit-page` and `lab-page`: execute the chapters, build the site, write two of its pages."""
 
 from __future__ import annotations
 
@@ -68,6 +68,8 @@ def run(
         _execute(course_run, jobs)
         if CIRCUIT_CHAPTER in course_run.outcomes and resolved in WITH_CIRCUIT:
             _write_circuit_page(course_run.out, resolved)
+        if CIRCUIT_CHAPTER in course_run.outcomes:
+            _write_lab(course_run.out, fetch=False)
     except KeyboardInterrupt:
         stopped = True
     finally:
@@ -127,6 +129,22 @@ def _write_circuit_page(folder: Path, model: str) -> Page | None:
     return _circuit_page(folder)
 
 
+def _write_lab(folder: Path, fetch: bool = True) -> None:
+    """Write the lab's page of the synthetic model, to which chapters lead; or one that says why there is none.
+
+    Its runtime comes from npm; without `fetch` only from the cache, so that a run of the course needs no network.
+    """
+    from ioi_course.publish.lab_page import NAME, runtime, write_lab, write_without
+
+    try:
+        runtime(fetch=fetch)
+        write_lab(folder / NAME, "synthetic", home="index.html")
+    except Exception as error:  # whatever it is, it costs this page only
+        write_without(folder / NAME, str(error), home="index.html")
+        if fetch:
+            console.print(f"Without {NAME}: {error}", highlight=False, markup=False, soft_wrap=True)
+
+
 def _circuit_page(folder: Path) -> Page | None:
     """The circuit's page, if it is there."""
     from ioi_course.publish.circuit_page import NAME
@@ -171,8 +189,11 @@ def docs(root: Root = None) -> None:
     from ioi_course.publish.site import stage
 
     root = root_of(root)
-    if (root / "nbs" / f"{CIRCUIT_CHAPTER}.ipynb").exists():
-        _timed("The circuit's page", lambda: _add_circuit_page(root))
+    whole = (root / "nbs" / f"{CIRCUIT_CHAPTER}.ipynb").exists()
+    if whole:
+        _timed("Added the circuit's page", lambda: _add_circuit_page(root))
+    if whole and shutil.which("quarto"):
+        _timed("Added the lab", lambda: _write_lab(root / "nbs"))
     pages = _timed("Staged the pages", lambda: stage(root))
     if not shutil.which("quarto"):
         console.print(
@@ -223,3 +244,21 @@ def circuit_page(
     except (CourseError, ValueError, RuntimeError, OSError) as error:
         raise stop(error) from error
     console.print(f"{page} ({page.stat().st_size / 1000:.0f} kB)", highlight=False, markup=False, soft_wrap=True)
+
+
+def lab_page(
+    model: Annotated[str, typer.Option(help="The model that runs in the page: synthetic or tiny.")] = "synthetic",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page; a folder 'lab' beside it holds the model.")] = Path(
+        "lab.html"
+    ),
+) -> None:
+    """Write the lab as a page: a model that runs in the browser, to intervene in by hand. It needs no server."""
+    from ioi_course.publish.lab_page import write_lab
+
+    try:
+        check_writable(out)
+        sizes = write_lab(out, model)
+    except (CourseError, ValueError, RuntimeError, OSError) as error:
+        raise stop(error) from error
+    for name, size in sizes.items():
+        console.print(f"{out.parent / name} ({size / 1e6:.1f} MB)", highlight=False, markup=False, soft_wrap=True)
