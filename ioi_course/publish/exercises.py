@@ -94,7 +94,7 @@ def exercises(nb: NotebookNode) -> list[ExerciseCells]:
 
 
 ANSWER = re.compile(r"<details>\s*<summary>(?:An )?(?:Answer|answer|Thoughts)</summary>.*?</details>", re.DOTALL)
-LINK = re.compile(r"\]\((?!\w+:|#)(?P<path>[\w./-]+?)\.(?:ipynb|qmd)(?P<anchor>#[\w-]*)?\)")
+LINK = re.compile(r"\]\((?!\w+:|#)(?P<path>[\w./-]+?)\.(?:ipynb|qmd|html)(?P<anchor>#[\w=-]*)?\)")
 CHAPTER = re.compile(r"\d\d_\w+")
 
 
