@@ -22,6 +22,7 @@ from ioi_course.circuit import _check_circuit
 from ioi_course.roles import Head
 from ioi_course.finder import find_circuit
 from ioi_course.heads import KINDS, head_scores
+from ioi_course.kept_circuits import kept_circuits
 from ioi_course.batches import cached_batches
 from ioi_course.metrics import logit_diff, prob_io, single_token
 from ioi_course.models import describe, is_synthetic, load_model, model_name
@@ -30,6 +31,7 @@ from ioi_course.plots import head_name
 from ioi_course.plots.charts import _role_colours
 from ioi_course.plots.diagram import _INPUTS, _depths, _lanes
 from ioi_course.prompts import ROLES, IOIDataset, single_token_names
+from ioi_course.publish.about import ABOUT
 from ioi_course.templates import DEMO_PROMPTS
 from ioi_course.roles import Circuit
 
@@ -37,15 +39,6 @@ NAME = "circuit.html"
 LARGEST = 1_000_000  # bytes of a page
 TEMPLATE = files("ioi_course") / "data" / "page" / f"{NAME}.j2"
 OTHERS = 5  # heads listed that react to an ablation
-ABOUT = {  # class: what such a head does
-    "previous token": "Looks one token back. At S1+1 it notes that S came just before.",
-    "duplicate token": "Looks back at an earlier copy of the same token. At S2 it notes that S has been there before.",
-    "induction": "Looks at the token after an earlier copy. At S2 it looks at S1+1, where S was noted.",
-    "S-inhibition": "Looks at S2 from END, and turns the attention of the name movers away from S.",
-    "name mover": "Looks at a name from END, and raises that name's logit.",
-    "negative name mover": "Looks at a name from END, and lowers that name's logit.",
-    "backup name mover": "Does a name mover's work once the name movers are out.",
-}
 
 
 def page_prompts(
@@ -62,9 +55,14 @@ def page_prompts(
 def circuit_of(
     model,  # a TransformerBridge
 ) -> Circuit:
-    """The circuit that the model is known to have, or else the one that the finder proposes; ValueError if none."""
+    """The circuit that the model is known to have; else the one that is kept of it; else the finder's proposal.
+
+    ValueError if there is none of them.
+    """
     if (known := known_circuit(model)) is not None:
         return known
+    if (kept := kept_circuits().get(model_name(model))) is not None:
+        return kept.circuit
     found = find_circuit(model, IOIDataset(model, 64), progress=False)
     if not len(found.circuit):
         raise ValueError(
