@@ -42,8 +42,7 @@ class _Flow:
         """What each of these receivers reads [receiver, times · batch, pos, d_model]."""
         heard = self.weights[self.alive][:, which].T
         if self.times == 1:
-            x = torch.addmm(base.reshape(1, -1), heard, self.outs[: self.filled].flatten(1))
-            x = x.view(len(which), *base.shape)
+            x = torch.addmm(base.reshape(1, -1), heard, self.outs[: self.filled].flatten(1)).view(-1, *base.shape)
         else:
             part = self.weights[: len(self.below), which].T @ self.below.flatten(1)
             x = (base + part.view(len(which), *base.shape)).repeat(1, self.times, 1, 1)
