@@ -42,8 +42,7 @@ class _Flow:
         """What each of these receivers reads [receiver, times · batch, pos, d_model]."""
         heard = self.weights[self.alive][:, which].T
         if self.times == 1:
-            x = torch.addmm(base.reshape(1, -1), heard, self.outs[: self.filled].flatten(1))
-            x = x.view(len(which), *base.shape)
+            x = torch.addmm(base.reshape(1, -1), heard, self.outs[: self.filled].flatten(1)).view(-1, *base.shape)
         else:
             part = self.weights[: len(self.below), which].T @ self.below.flatten(1)
             x = (base + part.view(len(which), *base.shape)).repeat(1, self.times, 1, 1)
@@ -71,7 +70,7 @@ def _times(value: Float[Tensor, "batch ..."], flow: _Flow) -> Float[Tensor, "tim
     """A copy of the corrupted run's values for each stream."""
     return value.repeat(flow.times, *[1] * (value.ndim - 1))
 
-
+# %% ../../nbs/library/discovery/runs.ipynb #a77e4710
 def _attention(flow: _Flow, layer: int, block: Block) -> None:
     """The heads of a layer."""
     side, graph, n = flow.side, flow.side.graph, block.n_heads
@@ -147,7 +146,7 @@ class Runner:
         with torch.no_grad():
             return torch.cat([run_side(side, weights, self.metric).cpu() for side in self.sides])
 
-
+# %% ../../nbs/library/discovery/runs.ipynb #c4ec4ed9
 def _checked_edges(graph: Graph, edges: Tensor) -> Tensor:
     if edges.shape != graph.real.shape:
         raise ValueError(f"edges have the shape {list(edges.shape)}; the graph's is {list(graph.real.shape)}.")
