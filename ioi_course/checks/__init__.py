@@ -18,3 +18,4 @@ from ioi_course.checks.removal import *
 from ioi_course.checks.scale import *
 from ioi_course.checks.transformer import *
 from ioi_course.checks.universality import *
+from ioi_course.checks.unopened import *
