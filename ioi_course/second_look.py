@@ -90,7 +90,7 @@ def _of_writers(model, data: IOIDataset, dossier: Dossier) -> dict[Head, dict]:
             rows[head] = _row("stranger's IO less S", said[0, :, i] - said[1, :, i], way)
     return rows
 
-
+# %% ../nbs/library/second_look.ipynb #0b850129
 def _of_messengers(model, data: IOIDataset, dossier: Dossier) -> dict[Head, dict]:
     """How the movers' attention to IO changes with one messenger's output from the prompt with the other subject."""
     heads, movers = (dossier.circuit.roles.get(role, ()) for role in ("S-inhibition", "name mover"))

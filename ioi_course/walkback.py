@@ -296,7 +296,7 @@ def _circuit(walk: _Walk) -> Circuit:
     edges = sorted(edges, key=lambda edge: (order.index(edge.sender), edge.receiver, edge.via))
     return Circuit(roles, positions, edges, model_name(walk.model), "found by walking back", cfg.n_layers, cfg.n_heads)
 
-
+# %% ../nbs/library/walkback.ipynb #cd8146fb
 def walk_back(
     model,  # a TransformerBridge that the engine serves; else `Unsupported`, a ValueError
     data: IOIDataset,
