@@ -32,7 +32,8 @@ def no_work(monkeypatch):
 
 @pytest.fixture(scope="module")
 def found(model):
-    return finder.find_circuit(model, IOIDataset(model, 8), path_prompts=2, progress=False)
+    quick = {"path_prompts": 12, "draws": 2, "progress": False}
+    return finder.find_circuit(model, IOIDataset(model, 20), **quick)
 
 
 @pytest.fixture
@@ -69,9 +70,14 @@ def test_the_whole_way_on_the_synthetic_model(tmp_path, quick):
     assert set(report["finder"]["by_class"]) == set(CIRCUIT.roles)
     assert 0.8 < report["faithfulness"]["share"] < 1.1
     assert report["completeness"] and report["minimality"]
+    evidence = report["finder"]["evidence"]
+    assert len(evidence) == 26 and evidence["L9H9"]["class"] == "name mover"
+    assert all(abs(row["share"]) >= 4 * row["error"] > 0 for row in evidence.values())
     for text in (
         "name mover",
         "L9H6 L9H9 L10H0",
+        "What decided",
+        "name mover q",
         "26 heads",
         "1.00",
         "faithfulness",
@@ -115,6 +121,7 @@ def test_where_nothing_is_found_nothing_is_tried(tmp_path, monkeypatch):
     result = invoke("--json", path, "--prompts", 40)
     assert result.exit_code == 0, result.output
     assert "cannot do the task" in result.output and "none" in result.output
+    assert "other writer" not in result.output and "What decided" not in result.output
     report = json.loads(path.read_text())
     assert not any(report["finder"]["roles"].values()) and "cannot" in report["finder"]["notes"][0]
     assert report["faithfulness"]["share"] is None

@@ -45,6 +45,13 @@ ABOUT = {  # class: what such a head does
     "name mover": "Looks at a name from END, and raises that name's logit.",
     "negative name mover": "Looks at a name from END, and lowers that name's logit.",
     "backup name mover": "Does a name mover's work once the name movers are out.",
+    "subject suppressor": "Looks at S from END, and lowers its logit.",
+    "amplifier": "Looks at END itself, and adds to the answer.",
+    "damper": "Looks at END itself, and takes from the answer.",
+    "other writer": "Changes the answer from END; what it does is not known.",
+    "other at END": "Changes where the writers look; how is not known.",
+    "other at S2": "Is read at S2 by heads at END; what it says is not known.",
+    "other at S1+1": "Is read at S1+1 by heads at S2; what it says is not known.",
 }
 
 
