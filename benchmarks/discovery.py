@@ -81,7 +81,7 @@ def exact(model, sample: int) -> dict:
     start = time.perf_counter()
     for edge in edges:
         lost = whole - cut_by_hook(model, side, edge, changes)
-        worst = max(worst, (lost - scores.per_prompt[:, *edge]).abs().max().item())
+        worst = max(worst, (lost - scores.per_prompt[(slice(None), *edge)]).abs().max().item())
     by_hooks = (time.perf_counter() - start) / sample * len(scores.graph)
     return {"edges": len(scores.graph), "pairs": EXACT_PAIRS, "seconds": ours, "by_hooks_s": by_hooks,
             "ratio": by_hooks / ours, "sample": sample, "max_diff": worst}  # fmt: skip

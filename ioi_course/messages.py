@@ -8,14 +8,14 @@ __all__ = ['Runs', 'keep_runs', 'answers_of', 'Into', 'messages']
 # %% ../nbs/library/messages.ipynb #0416e1b5
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .engine.forward import Engine, Run, attend, engine_of, run
+from .engine.forward import Engine, Run, engine_of, run
 from .engine.patches import Window, propagate, windows_from
 from .metrics import single_token, wide
 from .prompts import IOIDataset, check_aligned
@@ -207,10 +207,13 @@ def _some_messages(runs: Runs, senders: list[Head], into: Into, draw: int) -> Te
     return torch.cat([_read(runs, end), above])
 
 # %% ../nbs/library/messages.ipynb #98aafea2
+_LOGITS = Into()
+
+
 def messages(
     runs: Runs,
     senders: Sequence[Head],  # they send from the position `into.read`
-    into: Into = Into(),  # the logits
+    into: Into = _LOGITS,
     memory: float = 0.5,  # GB (2**30 bytes) for the streams, beside what `runs` keeps
 ) -> Float[Tensor, "draw batch sender 2"]:
     """What each message adds to the logits of IO and of S at END, each of them less the

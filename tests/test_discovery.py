@@ -60,7 +60,7 @@ def test_gradients_are_finite_differences(small):
         more = runner(weights)
         weights[runner.graph[edge]] -= 2 * step
         slope = (more - runner(weights)) / (2 * step)
-        found = eap.per_prompt[:, *runner.graph[edge]]
+        found = eap.per_prompt[(slice(None), *runner.graph[edge])]
         assert torch.allclose(found, slope, rtol=1e-3, atol=1e-3 * slope.abs().max().item() + 1e-9), edge
 
 
@@ -82,7 +82,8 @@ def test_exact_scores_are_runs_without_one_edge(small):
     for edge in some_edges(runner.graph):
         without = runner.graph.real.clone()
         without[runner.graph[edge]] = False
-        assert torch.allclose(runner.full - runner(without), exact.per_prompt[:, *runner.graph[edge]], atol=1e-5), edge
+        found = exact.per_prompt[(slice(None), *runner.graph[edge])]
+        assert torch.allclose(runner.full - runner(without), found, atol=1e-5), edge
 
 
 def test_the_recomputed_softmax_is_exact_up_to_the_pattern(small):

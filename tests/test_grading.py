@@ -24,6 +24,7 @@ from small import (
     DOUBLE,
     MARGIN,
     NAME,
+    NOTHING,
     SETUP,
     instead_of,
     notebook,
@@ -125,6 +126,15 @@ def test_an_endless_cell_costs_itself_and_an_endless_answer_its_question(grade):
     assert points == ALL | {"q1": 0} and got.status == "errors"
     assert got.notes == ["q1: The answer was stopped after 4 s when it was tested."]
     assert time.monotonic() - start < 60
+
+
+def test_answers_that_never_come_do_not_hold_up_the_class(grade):
+    """A message that is cut short: the judge waits for its end, twice, and then no more."""
+    cut = "from ioi_course.grading import wire\nwire.send = lambda channel, body: channel.sendall(bytes(7) + b'\\x09')"
+    start = time.monotonic()
+    got, points = grade(with_cell(cut), timeout=1)
+    assert points == NOTHING and got.status == "errors" and time.monotonic() - start < 60
+    assert "q10: Not tested: the answers to 2 questions never came." in got.notes, got.notes
 
 
 def test_a_submission_as_a_whole_has_a_limit(grade):

@@ -159,7 +159,7 @@ def test_buttons_below_the_opening_text(staged):
         student = (ROOT / "student" / f"{name}.ipynb").is_file()
         assert ("Without solutions" in links) == student, name
         assert ("Open in Colab" in links) == (not name.startswith("library/")), name
-        assert links["View source"].endswith(f"/blob/main/nbs/{name}.ipynb")
+        assert links["View source"].endswith(f"/blob/{settings(ROOT)['branch']}/nbs/{name}.ipynb")
         assert links["Download notebook"] == f"{settings(ROOT)['doc_url']}notebooks/{name}.ipynb"
 
 

@@ -167,11 +167,11 @@ def _score_side(side: Sides, kept: _Kept, rows: slice, asked: set[int], metric: 
     if not todo:
         return
     whole = measured(side.engine, side.at_end(side.clean.resid_pre[-1]), side.data, metric)
-    first = first_differences(*side.tokens)
     windows = windows_from(first_differences(*side.tokens), side.end)
     for parts in zip(*(_patched(side, window, changes, todo) for window in windows), strict=True):
         part = torch.zeros_like(kept.found[rows, :, 0])
-        for window, (receiver, ends) in zip(windows, parts, strict=True):
+        receiver = parts[0][0]
+        for window, (_, ends) in zip(windows, parts, strict=True):
             prompts = window.prompts.cpu()
             lost = whole[window.prompts] - measured(side.engine, ends, side.data[prompts], metric)
             part[prompts, : len(ends)] = lost.T.to(part)

@@ -117,8 +117,8 @@ def _ig_activations(side: Sides, metric: Metric | None, steps: int) -> Tensor:
         clean, other = getattr(side.clean, site)[at], getattr(side.corrupted, site)[at]
         for share in _middles(steps):
 
-            def between(name: str, layer: int, value: Tensor, share=share) -> Tensor:
-                return torch.lerp(clean, other, share) if (name, layer) == (site, at) else value
+            def between(name: str, layer: int, value: Tensor, now=(site, at), two=(clean, other, share)) -> Tensor:
+                return torch.lerp(*two) if (name, layer) == now else value
 
             parts = _at_receivers(side, *_slopes(side, metric, between), first=at)
             rows = slice(first, first + width)

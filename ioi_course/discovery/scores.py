@@ -6,7 +6,6 @@
 __all__ = ['Scores', 'ordered', 'best', 'greedy', 'connected', 'random_scores']
 
 # %% ../../nbs/library/discovery/scores.ipynb #4e66adfa
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd

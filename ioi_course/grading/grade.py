@@ -15,11 +15,14 @@ import psutil
 
 from ioi_course.grading.assignments import Assignment
 from ioi_course.grading.grades import Grade, Question, load, save
-from ioi_course.grading.server import Ended, FACTOR, GradingError, Limits, MEMORY, Runner, Server, Spent
+from ioi_course.grading.server import Ended, FACTOR, GradingError, Limits, MEMORY, Runner, Server, Spent, Waited
 from ioi_course.grading.submissions import Refused, clean_text, defined_twice, listed, read_cells
 from ioi_course.grading.table import write_report, write_table
 from ioi_course.project import CourseError
 import ioi_course
+
+
+WAITS = 2  # questions whose answers never come; then the rest is not asked, or one submission holds up the class
 
 
 def grade(
@@ -41,13 +44,13 @@ def grade(
         return graded
     spent, stop = Spent(limits), stop or threading.Event()
     hidden = sorted({os.path.realpath(path) for path in secret})
-    saw = Seen()
+    saw, waits = Seen(), 0
     groups: dict[tuple[str, ...], list[tuple[str, bool]]] = {}
     for is_hidden in (False, True):  # nothing that a hidden test brings can be carried into what a public one says
         for name, without in assignment.without.items():
             groups.setdefault(without, []).append((name, is_hidden))
     for without, left in groups.items():
-        while left and not spent.out():
+        while left and not spent.out() and waits < WAITS:
             with Runner(server, spent, stop) as runner:
                 try:
                     chosen = [cell for cell in cells if cell[0] not in saw.left_out]
@@ -64,6 +67,7 @@ def grade(
                     if runner.doing == "start":
                         raise GradingError(f"{student}: the grading process {ended}.") from ended
                     if runner.doing == "tests":
+                        waits += isinstance(ended, Waited)
                         name, _ = left[0]
                         questions[name].note = f"The answer {ended} when it was tested."
                         left[:] = [each for each in left if each[0] != name]
@@ -72,7 +76,9 @@ def grade(
                 finally:
                     saw.tried |= runner.tried
         for name in dict.fromkeys(name for name, _ in left):
-            questions[name].note = f"Not tested: the notebook took more than {FACTOR * limits.timeout:g} s."
+            waited = f"Not tested: the answers to {WAITS} questions never came."
+            took = f"Not tested: the notebook took more than {FACTOR * limits.timeout:g} s."
+            questions[name].note = waited if waits >= WAITS else took
     for question in graded.questions:
         missing = [name for name in assignment.answers[question.name] if name != "env" and name not in saw.defined]
         if missing and not question.note:

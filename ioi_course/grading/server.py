@@ -138,6 +138,10 @@ class Ended(Exception):
     """The processes of a submission ended, or were ended; the message says why, as "it …"."""
 
 
+class Waited(Ended):
+    """They were ended by the clock, and had not computed for their time."""
+
+
 class Runner:
     """The processes of one submission, from our side of the socket; a context manager that leaves none behind."""
 
@@ -279,7 +283,7 @@ class Runner:
         if self._used - self._since > self._allowed:
             raise Ended(f"was stopped after {self._allowed:g} s")
         if time.monotonic() > self._deadline:
-            raise Ended(f"was stopped after {WALL * self._allowed:g} s, most of which it waited")
+            raise Waited(f"was stopped after {WALL * self._allowed:g} s, most of which it waited")
         if self.doing != "start" and self._spent.out(self._used):  # in our own start it would end the grading
             raise Ended(f"was stopped when the notebook had taken {FACTOR * self._limits.timeout:g} s in all")
 
