@@ -24,6 +24,7 @@ from ioi_course.plots import circuit_diagram
 from ioi_course.prompts import IOIDataset
 from ioi_course.publish import circuit_page, command, welcome
 from ioi_course.roles import PAPER, Edge
+from ioi_course.walkback import POSITIONS
 
 HEADS = [(2, 2), (3, 0), (5, 5), (8, 6), (9, 9), (10, 7), (11, 2)]  # one of each class
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
@@ -129,7 +130,7 @@ def test_scores_and_classes(model, data):
 
 
 def test_every_class_is_explained():
-    assert set(circuit_page.ABOUT) == set(CIRCUIT.roles)
+    assert set(circuit_page.ABOUT) == set(CIRCUIT.roles) | set(POSITIONS)  # of the walk back, which names more
 
 
 # The page as HTML
@@ -292,6 +293,7 @@ def test_a_model_without_a_circuit_is_told_so():
 def test_a_model_whose_circuit_is_not_known_gets_the_finders(model, monkeypatch):
     proposed = replace(CIRCUIT, source="proposed by the finder")
     monkeypatch.setattr(circuit_page, "known_circuit", lambda model: None)
+    monkeypatch.setattr(circuit_page, "kept_circuits", dict)
     monkeypatch.setattr(circuit_page, "find_circuit", lambda *args, **options: SimpleNamespace(circuit=proposed))
     assert circuit_page.circuit_of(model) is proposed
 
