@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ioi_course.project import CourseError
-from ioi_course.terminal import check_writable, console, stop, write_json
+from ioi_course.terminal import check_writable, console, stop, write_report
 
 
 def circuit(
@@ -45,11 +45,7 @@ def circuit(
     if trial is not _NO_TRIAL:
         console.print(_trial_table(trial))
     if out is not None:
-        try:
-            write_json(report, out)
-        except OSError as error:
-            raise stop(CourseError(f"{out} could not be written: {error.strerror}.")) from error
-        console.print(f"Written to {out}", highlight=False, markup=False)
+        write_report(report, out)
 
 
 _NO_TRIAL = {"faithfulness": {"share": None}, "completeness": {}, "minimality": {}}

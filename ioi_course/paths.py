@@ -62,7 +62,7 @@ class _Job:
         return self.receivers if self.each else self.senders
 
 # %% ../nbs/library/paths.ipynb #93766a68
-def _check_pair(model, base: IOIDataset, source: IOIDataset, memory: float) -> None:
+def _check_pair(model, base: IOIDataset, source: IOIDataset, memory: float, names=("base", "source")) -> None:
     for data in (base, source):
         _check_tokens(model, data)
     check_aligned(base, source)
@@ -70,7 +70,7 @@ def _check_pair(model, base: IOIDataset, source: IOIDataset, memory: float) -> N
     if same.any():
         i = int(same.nonzero()[0])
         raise ValueError(
-            f"base and source are the same in {int(same.sum())} of {len(same)} prompts, first in prompt {i} "
+            f"{names[0]} and {names[1]} are the same in {int(same.sum())} of {len(same)} prompts, first in prompt {i} "
             f"({base.prompts[i]!r}): a path between them carries nothing. Give a counterfactual, such as 'abc'."
         )
     if isinstance(memory, bool) or not isinstance(memory, Real) or not memory > 0:

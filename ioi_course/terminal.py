@@ -72,6 +72,15 @@ def write_json(report: dict, path: Path) -> None:
         _part(path).unlink(missing_ok=True)
 
 
+def write_report(report: dict, path: Path) -> None:
+    """As `write_json`, for a command: say where it is, or stop with what went wrong."""
+    try:
+        write_json(report, path)
+    except OSError as error:
+        raise stop(CourseError(f"{path} could not be written: {error.strerror}.")) from error
+    console.print(f"Written to {path}", highlight=False, markup=False)
+
+
 def _plain(value):
     """The value in JSON's own types; null for a number that JSON does not have, such as NaN."""
     if isinstance(value, dict):

@@ -207,3 +207,10 @@ def test_page_of_a_formula_that_cannot_be_read_shows_it_as_written(tmp_path):
     )
     text = write_page(nb, Page("T", "t.html"), tmp_path).read_text()
     assert r"<code>\left(</code>" in text and "after" in text and "<math" in text
+
+
+def test_a_link_to_the_lab_leads_to_the_website(tmp_path):
+    """The lab is a page of the website: beside the pages of a run there is none."""
+    nb = new_notebook(cells=[new_markdown_cell("# T\n\n[lab](lab.html#tour=writer), [next](b.ipynb#a)")])
+    text = write_page(nb, Page("T", "t.html"), tmp_path, site="https://some.site/").read_text()
+    assert 'href="https://some.site/lab.html#tour=writer"' in text and 'href="b.html#a"' in text

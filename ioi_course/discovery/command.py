@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from ioi_course.project import CourseError
-from ioi_course.terminal import check_writable, console, stop, write_json
+from ioi_course.terminal import check_writable, console, stop, write_report
 
 
 class Method(str, Enum):
@@ -53,11 +53,7 @@ def discover(
         raise stop(CourseError(f"Stopped.{kept}")) from None
     _show(report)
     if out is not None:
-        try:
-            write_json(report, out)
-        except OSError as error:
-            raise stop(CourseError(f"{out} could not be written: {error.strerror}.")) from error
-        console.print(f"Written to {out}", highlight=False, markup=False)
+        write_report(report, out)
 
 
 def _discovered(bridge, method: str, pairs: int, corrupt: str, seed: int, keep: Path | None) -> dict:

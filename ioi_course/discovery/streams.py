@@ -9,16 +9,15 @@ __all__ = ['Metric', 'check_pairs', 'measured', 'Sides', 'sides', 'read', 'mlp_r
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..batches import _check_tokens
 from .graph import Graph, graph_of
 from ..engine import Block, Engine, Run, engine_of, run
-from ..prompts import IOIDataset, check_aligned
+from ..paths import _check_pair
+from ..prompts import IOIDataset
 
 # %% ../../nbs/library/discovery/streams.ipynb #902c6e3c
 Metric = Callable[[Float[Tensor, "batch vocab"], IOIDataset], Float[Tensor, "batch"]]
@@ -26,18 +25,7 @@ Metric = Callable[[Float[Tensor, "batch vocab"], IOIDataset], Float[Tensor, "bat
 
 def check_pairs(model, clean: IOIDataset, corrupted: IOIDataset, memory: float = 0.5) -> Engine:
     """The model's engine, if it can be asked for gradients about these pairs. Raises ValueError, with what to do."""
-    for data in (clean, corrupted):
-        _check_tokens(model, data)
-    check_aligned(clean, corrupted)
-    same = (clean.tokens == corrupted.tokens).all(dim=1)
-    if same.any():
-        i = int(same.nonzero()[0])
-        raise ValueError(
-            f"Clean and corrupted prompt are the same in {int(same.sum())} of {len(same)} pairs, first in pair {i} "
-            f"({clean.prompts[i]!r}): no edge carries anything there. Give a counterfactual, such as 'abc'."
-        )
-    if isinstance(memory, bool) or not isinstance(memory, Real) or not memory > 0:
-        raise ValueError(f"memory is {memory!r}; give the GB that it may take, such as 0.5.")
+    _check_pair(model, clean, corrupted, memory, ("clean", "corrupted"))
     if not model.W_E.is_floating_point():
         raise ValueError(
             f"The weights are {model.W_E.dtype}: such numbers have no gradient. Load the model in float32, float16 or "

@@ -33,6 +33,7 @@ DEFINED = re.compile(r"^(?:def|class) (\w+)|^([A-Z][A-Z_]+)(?=[ :,])", re.MULTIL
 MARKER = re.compile(rf"^[ \t]*({BEGIN}|{END})\n", re.MULTILINE)
 EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
 LONG = 12  # lines; longer library cells are folded
+ON_THE_SITE = re.compile(r"\]\((lab\.html[^)\s]*)\)")  # a page that only the website has
 NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]*?)\.(?:ipynb|qmd)(#[^)\s]*)?\)")
 TEXT_PAGES = (  # .qmd below nbs/ that pages lead to
     "glossary", "notation", "instructor_guide", "reference/questions", "reference/since_2022",
@@ -100,7 +101,7 @@ def page_of(path: Path, root: Path, nb: NotebookNode) -> Page:
     return Page(title_of(nb, name), "introduction.html" if name == "index" else f"{name}.html")
 
 
-def _for_reading(nb: NotebookNode) -> NotebookNode:
+def _for_reading(nb: NotebookNode, site: str) -> NotebookNode:
     """The notebook as a reader sees it: no badge, hidden cells or directives, solutions and long library code folded."""
     nb = from_dict(mended(deepcopy(nb)))
     nb.metadata = NotebookNode(language_info={"name": "python", "pygments_lexer": "ipython3"})
@@ -120,7 +121,7 @@ def _for_reading(nb: NotebookNode) -> NotebookNode:
                 cell.metadata.folded = "Library code: "
                 cell.metadata.defines = ", ".join(a or b for a, b in DEFINED.findall(cell.source)) or "imports"
         else:
-            cell.source = NOTEBOOK_LINK.sub(r"\1.html\2)", cell.source)
+            cell.source = ON_THE_SITE.sub(rf"]({site}\1)", NOTEBOOK_LINK.sub(r"\1.html\2)", cell.source))
     nb.cells = [cell for cell in nb.cells if cell.source]
     return nb
 
@@ -150,10 +151,11 @@ def write_page(
     previous: Page | None = None,
     next: Page | None = None,
     notice: str | None = None,  # a sentence that stands above everything else
+    site: str = "",  # the address of the published website, ending in /
 ) -> Path:
     """Write one executed notebook as a page below `out`, with links to its neighbours."""
     exporter = _Exporter(template_name="basic", raw_template=(DATA / "notebook.html.j2").read_text(encoding="utf-8"))
-    body, _ = exporter.from_notebook_node(_for_reading(nb))
+    body, _ = exporter.from_notebook_node(_for_reading(nb, site))
     up = "../" * page.href.count("/")
     head = page_head(out / "assets", f"{up}assets/")
     body = EMPTY_HEADER.sub("<td></td>", body)

@@ -11,6 +11,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from ioi_course.machine import threads_of
+from ioi_course.project import settings
 from ioi_course.publish.run import (
     Failure,
     Verdict,
@@ -128,10 +129,10 @@ class CourseRun:
             else None
         )
         before, after = self._neighbours(name)
-        page = self.pages[name]
+        page, site = self.pages[name], settings(self.root).get("doc_url", "")
         return _problem(
             "The page could not be written",
-            lambda: write_page(nb, page, self.out, before, after, notice),
+            lambda: write_page(nb, page, self.out, before, after, notice, site),
         )
 
     def _neighbours(self, name: str) -> tuple[Page | None, Page | None]:
