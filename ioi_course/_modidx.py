@@ -471,6 +471,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'ioi_course.checks.core._explains': ( 'library/checks/core.html#_explains',
                                                                               'ioi_course/checks/core.py'),
                                         'ioi_course.checks.core._form': ('library/checks/core.html#_form', 'ioi_course/checks/core.py'),
+                                        'ioi_course.checks.core._is_stub': ( 'library/checks/core.html#_is_stub',
+                                                                             'ioi_course/checks/core.py'),
                                         'ioi_course.checks.core._judge': ('library/checks/core.html#_judge', 'ioi_course/checks/core.py'),
                                         'ioi_course.checks.core._key': ('library/checks/core.html#_key', 'ioi_course/checks/core.py'),
                                         'ioi_course.checks.core._line': ('library/checks/core.html#_line', 'ioi_course/checks/core.py'),

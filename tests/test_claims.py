@@ -15,6 +15,8 @@ from ioi_course.claims import MIME, ClaimChanged, Claims, ClaimTable, recorded
 from ioi_course.publish.collect import claims_of, record_claims
 from ioi_course.publish.run import execute
 
+pytestmark = pytest.mark.usefixtures("kernel")  # runs take the warm one that is there
+
 ROOT = Path(__file__).resolve().parent.parent
 WITH_CLAIMS = [path for path in sorted(ROOT.glob("nbs/[0-9]*.ipynb")) if "import Claims" in path.read_text("utf-8")]
 

@@ -18,6 +18,8 @@ from ioi_course.publish import command
 from ioi_course.publish import run as course
 from ioi_course.publish.finish import with_head
 
+pytestmark = pytest.mark.usefixtures("kernel")  # runs take the warm one that is there
+
 LIBRARY = "#| export\ndef long_function():\n" + "    pass\n" * 20
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
 

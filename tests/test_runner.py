@@ -21,6 +21,8 @@ from ioi_course.publish.mend import WIDGETS
 from ioi_course.publish.run import Verdict
 from ioi_course.publish.runner import CourseRun
 
+pytestmark = pytest.mark.usefixtures("kernel")  # runs take the warm one that is there
+
 COLAB = {WIDGETS: {"0a1b": {"model_name": "LayoutModel", "state": {}}}}
 invoke = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke
 

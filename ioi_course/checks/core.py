@@ -7,6 +7,7 @@ __all__ = ['plain', 'same', 'clue', 'Stopped', 'run', 'short', 'Verdict', 'Misco
            'random_data', 'hf_model_of', 'random_of']
 
 # %% ../../nbs/library/checks/core.ipynb #93961581
+import dis
 import inspect
 import linecache
 import traceback
@@ -264,6 +265,15 @@ class Misconception:
     advice: str  # to the student: what is off and where to look, without giving the line away
     answer: Callable  # the function as somebody with this misconception writes it
 
+# %% ../../nbs/library/checks/core.ipynb #08a72bf1
+def _is_stub(answer: Callable) -> bool:
+    """Whether a function does nothing but return None, as one whose body is `...`."""
+    if (code := getattr(answer, "__code__", None)) is None:
+        return False
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("RESUME", "NOP")]
+    first = steps[0]
+    return len(steps) <= 2 and first.opname in ("LOAD_CONST", "RETURN_CONST") and first.argval is None
+
 # %% ../../nbs/library/checks/core.ipynb #8ac51612
 @dataclass(frozen=True, repr=False)
 class Exercise:
@@ -286,10 +296,14 @@ class Exercise:
         seed: int = 0,  # another seed, other cases
     ) -> Verdict:
         """Run the function on the hidden cases of this seed and say what was found."""
+        nothing = Verdict(repr(self), "not written", "not written yet: the function returns nothing.")
         if isinstance(answer, Unwritten):  # checked before, and still under its name
-            return Verdict(repr(self), "not written", "not written yet: the function returns nothing.")
+            return nothing
         if not callable(answer):
             raise TypeError(f"{self!r}: give the function itself, not what it returned ({type(answer).__name__}).")
+        if _is_stub(answer):
+            wait_for(answer, self.number)
+            return nothing
         cases = list(self.cases(seed))
         try:
             _check_parameters(answer, self.solution, cases[0])

@@ -94,7 +94,7 @@ class CourseRun:
                 return None, Verdict(name, 0, 0.0, False), Failure(name, None, "", _told(error))
 
         pool = ThreadPoolExecutor(jobs)
-        with warm_kernels() as kernel:
+        with warm_kernels(shared=True) as kernel:
             try:
                 tasks = {pool.submit(one, name, kernel): name for name in self.paths}
                 for task in as_completed(tasks):

@@ -28,13 +28,16 @@ ORDINARY, WARM = "python3", "ioi-course-warm"
 IMPORTS = ("torch", "transformers.models.gpt2.modeling_gpt2", "transformer_lens.model_bridge", "pandas", "ipykernel.kernelapp",
            "ipykernel.zmqshell", "ioi_course.engine", "ioi_course.batches", "ioi_course.metrics")  # fmt: skip
 BACKLOG = 64
+_there: list[str] = []  # the kernel of a process of this kind that is up, made by this process
 
 
 @contextlib.contextmanager
-def warm_kernels() -> Iterator[str]:
+def warm_kernels(
+    shared: bool = False,  # take the one that this process has already, if it has one
+) -> Iterator[str]:
     """The name of a kernel to run notebooks with, as long as this lasts; found by Jupyter through JUPYTER_PATH."""
-    if not sys.platform.startswith("linux"):
-        yield ORDINARY
+    if not sys.platform.startswith("linux") or (shared and _there):
+        yield _there[-1] if shared and _there else ORDINARY
         return
     with tempfile.TemporaryDirectory(prefix="ioi-warm-") as folder:
         ours, theirs = socket.socketpair()  # its end tells the server that nobody needs it any more
@@ -51,9 +54,11 @@ def warm_kernels() -> Iterator[str]:
             theirs.close()
             before = os.environ.get("JUPYTER_PATH")
             os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *filter(None, [before])])
+            _there.append(WARM)
             try:
                 yield WARM
             finally:
+                _there.remove(WARM)
                 os.environ.pop("JUPYTER_PATH") if before is None else os.environ.update(JUPYTER_PATH=before)
                 ours.close()
                 server.wait()
