@@ -273,7 +273,7 @@ def test_with_the_keyboard_alone(browser, drawing, tmp_path):
     browser.open(page_of(drawing, tmp_path))
     browser.value("document.querySelector('select').focus()")
     tab, down, right = ("Tab", 9), ("ArrowDown", 40), ("ArrowRight", 39)
-    for key, code in (down, tab, down, down, tab, right, right, tab):
+    for key, code in (down, tab, down, tab, right, right, tab):
         browser.press(key, code)
     assert browser.value("document.activeElement.textContent") == "Draw the edge"
     browser.enter()

@@ -104,14 +104,15 @@ export function mountDraw(root, game, options = {}) {
     }
     const own = drawn.filter((edge) => known.has(keyOf(edge)) && SHOWN.includes(answers.get(keyOf(edge))?.verdict)).length;
     const all = [...drawn, ...shown].filter((edge) => answers.has(keyOf(edge))), more = drawn.filter((edge) => answers.get(keyOf(edge))?.verdict === "one more").length;
-    count.textContent = [`${own} of ${known.size} edges of the circuit found`, more ? `${more} more that count` : "", shown.length ? `${shown.length} shown` : ""].filter(Boolean).join("; ") + ".";
+    count.textContent = [`${own} of ${known.size} edges of the circuit found`, more ? `${more} more ${more === 1 ? "counts" : "count"}` : "", shown.length ? `${shown.length} shown` : ""].filter(Boolean).join("; ") + ".";
     title.hidden = !all.length;
     undo.disabled = !drawn.length;
     reset.disabled = !drawn.length && !shown.length;
     rest.disabled = own + shown.length >= known.size;
     list.replaceChildren(...[...all].reverse().map((edge) => {
       const it = answers.get(keyOf(edge)), kind = it.verdict.replace(" ", "-");
-      return el("li", { class: kind }, el("b", {}, nameOf(edge)), " ", el("span", { class: `verdict ${kind}` }, SAID[it.verdict]), shown.includes(edge) ? el("span", { class: "dim" }, " (shown)") : null, el("p", {}, it.says));
+      const head = [el("b", {}, nameOf(edge)), " ", el("span", { class: `verdict ${kind}` }, SAID[it.verdict])], said = el("p", {}, it.says);
+      return el("li", {}, ...(shown.includes(edge) ? [el("details", {}, el("summary", {}, ...head, el("span", { class: "dim" }, " shown")), said)] : [...head, said]));
     }));
     list.start = all.length;
     place();
@@ -203,6 +204,8 @@ export function mountDraw(root, game, options = {}) {
     });
   }
 
+  to.selectedIndex = Math.min(1, names.length);
+  tell("The answer to an edge appears here.");
   new ResizeObserver(place).observe(board);
   draw();
   return { ready: set(options.drawn ?? []), set, get drawn() { return drawn; } };
