@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 from ioi_course import cli
 from ioi_course.ablation import ablate
 from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.drawing import check_edge, possible_edges
 from ioi_course.heads import head_scores
 from ioi_course.models import load_model
 from ioi_course.movers import copy_scores
 from ioi_course.plots import circuit_diagram
 from ioi_course.prompts import IOIDataset
-from ioi_course.publish import circuit_page, command, welcome
+from ioi_course.publish import circuit_page, command, drawn_edges, welcome
 from ioi_course.roles import PAPER, Edge
 from ioi_course.walkback import POSITIONS
 
@@ -129,6 +130,22 @@ def test_scores_and_classes(model, data):
     assert data["classes"]["name mover"]["passes"] == [*hearers, "logits"]
 
 
+@pytest.mark.parametrize("edge", [("induction", "S-inhibition", "v"), ("previous token", "logits", "residual")])
+def test_edges_to_be_drawn_are_those_of_the_library(model, data, prompts, edge):
+    """Every edge that there can be has its answer, measured on the page's prompts."""
+    answers = {tuple(each["edge"]): each for each in data["drawing"]["answers"]}
+    assert set(answers) == set(possible_edges(CIRCUIT))
+    expected, stored = check_edge(model, prompts, CIRCUIT, *edge), answers[edge]
+    assert (stored["verdict"], stored["says"]) == (expected.verdict, repr(expected))
+    assert stored["effect"] == pytest.approx(expected.effect, abs=6e-3)
+
+
+def test_without_an_edge_there_is_nothing_to_draw(model, data, prompts):
+    assert drawn_edges.edges_of(model, replace(CIRCUIT, edges=()), prompts) is None
+    page = circuit_page.render({**data, "drawing": None}, CIRCUIT)
+    assert "Draw the circuit" not in page and 'id="draw' not in page and not Strict(page).wrong
+
+
 def test_every_class_is_explained():
     assert set(circuit_page.ABOUT) == set(CIRCUIT.roles) | set(POSITIONS)  # of the walk back, which names more
 
@@ -177,7 +194,7 @@ def test_page_is_valid_and_stands_alone(page):
     named = [attrs[key] for attrs in attributes for key in ("for", "aria-labelledby") if key in attrs]
     assert named and set(named) <= set(ids)
     assert not [attrs for attrs in attributes if "src" in attrs or "srcset" in attrs]
-    assert {attrs["href"] for attrs in attributes if "href" in attrs} == {"#panel"}
+    assert {attrs["href"] for attrs in attributes if "href" in attrs} == {"#panel", "#draw"}
     assert set(re.findall(r"https?://[^\s\"']+", text)) == {"http://www.w3.org/2000/svg"}
     assert "@import" not in text and "default-src 'none'" in text
     levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch("h[1-6]", tag)]
@@ -312,7 +329,7 @@ def test_circuits_that_do_not_fit_are_refused(model, prompts):
 def test_a_page_that_is_too_large_is_not_written(model, data, prompts, tmp_path, monkeypatch):
     monkeypatch.setattr(circuit_page, "collect", lambda *args: data)
     monkeypatch.setattr(circuit_page, "LARGEST", 100_000)
-    with pytest.raises(ValueError, match=r"would have 0.2 MB with 8 prompts and 26 heads.*Give fewer"):
+    with pytest.raises(ValueError, match=r"would have 0.3 MB with 8 prompts and 26 heads.*Give fewer"):
         circuit_page.write_page(tmp_path / "circuit.html", model, CIRCUIT, prompts)
     assert not (tmp_path / "circuit.html").exists()
 
@@ -594,7 +611,31 @@ def test_without_javascript_the_tables_are_there(browser, page):
     words = [node["name"]["value"] for node in tree if not node.get("ignored") and node.get("name", {}).get("value")]
     assert "L11H9" in words and "All heads in numbers" in words
     assert any("switch JavaScript on" in word for word in words)
+    assert "Draw the circuit yourself" in words and words.count("refuted") > 50 and "Draw the edge" not in words
     assert "Where it looks" not in words and "Prompt" not in words
+
+
+@pytest.mark.parametrize("width", [1366, 390])
+def test_edges_are_drawn_by_the_reader(browser, page, data, width):
+    """Chosen from lists, on a desk and on a phone: one edge that holds, one that is refuted, and the rest shown."""
+    browser.open(page, width=width)
+    assert not browser.evaluate("document.querySelector('#edges').open"), "the table would give the game away"
+    for sender, receiver, verdict in [("name mover", "logits", "holds"), ("induction", "logits", "refuted")]:
+        browser.evaluate(f"""(([from, to]) => {{
+          from.value = {json.dumps(sender)};
+          to.value = {json.dumps(receiver)};
+          to.dispatchEvent(new Event('change'));
+        }})(document.querySelectorAll('#drawing select'))""")
+        browser.click("#drawing .add")
+        answer = next(each for each in data["drawing"]["answers"] if each["edge"][:2] == [sender, receiver])
+        assert answer["verdict"] == verdict and answer["says"] in browser.text("#drawing [role=status]")
+    assert browser.text("#drawing .count").startswith("1 of 23 edges of the circuit found")
+    arrows = "[...document.querySelectorAll('#drawing .way[data-edge]')].map((e) => e.getBoundingClientRect().right)"
+    assert len(browser.evaluate(arrows)) == 1
+    browser.click("#drawing .buttons button:nth-child(2)")
+    assert len(browser.evaluate(arrows)) == 23 and max(browser.evaluate(arrows)) <= width
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    assert not browser.complaints()
 
 
 CROSSINGS = """(paths, boxes) => [...document.querySelectorAll(paths)].map((path, i) => {

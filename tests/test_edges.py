@@ -8,7 +8,7 @@ import torch
 from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import random_data, random_model, random_of
 from ioi_course.circuit import run_circuit
-from ioi_course.edges import HeadEdge, edge_shares, head_edges, run_with_edges
+from ioi_course.edges import HeadEdge, edge_shares, head_edges, run_with_edges, run_without_edges
 from ioi_course.engine import Unsupported, engine_of, run
 from ioi_course.means import reference_means
 from ioi_course.metrics import logit_diff
@@ -102,6 +102,22 @@ def test_one_edge_is_path_patching(family):
         patched = path_patch(model, data, abc, to, None if to == "logits" else via, senders=[(0, 1)], progress=False)
         ours = run_with_edges(model, data, drop=[((0, 1), receiver, via)], means=other)
         assert torch.allclose(ours.double(), patched.per_prompt[0, 1].double(), atol=1e-4)
+
+
+def test_many_sets_at_once_are_each_by_itself():
+    """Half of all edges, some that begin late, to the logits alone, and none; with prompts in two batches."""
+    model = random_model()
+    data = random_data(model, 4)
+    means, edges = reference_means(model, data), every_edge(model)
+    late = [edge for edge in edges if edge.sender[0] == 1 and edge.via == "k"]
+    drops = [edges[::2], late, [edge for edge in edges if edge.receiver == "logits"], edges[:1], ()]
+    each = torch.stack([by_hand(model, data, set(drop), means) for drop in drops])
+    assert torch.allclose(run_without_edges(model, data, drops, means), each, atol=1e-6)
+    assert torch.allclose(run_without_edges(model, data, drops, means, memory=0.001), each, atol=1e-6)
+    with pytest.raises(ValueError, match="drops is empty"):
+        run_without_edges(model, data, [])
+    with pytest.raises(ValueError, match="is not below"):
+        run_without_edges(model, data, [[((1, 0), (1, 1), "q")]])
 
 
 def test_heads_that_nobody_hears_are_knocked_out(model):

@@ -210,7 +210,9 @@ def test_page_of_a_formula_that_cannot_be_read_shows_it_as_written(tmp_path):
 
 
 def test_a_link_to_the_lab_leads_to_the_website(tmp_path):
-    """The lab is a page of the website: beside the pages of a run there is none."""
-    nb = new_notebook(cells=[new_markdown_cell("# T\n\n[lab](lab.html#tour=writer), [next](b.ipynb#a)")])
+    """The lab is a page of the website, and the circuit's page may be: beside the pages of a run there can be none."""
+    links = "[lab](lab.html#tour=writer), [draw](circuit.html#draw), [next](b.ipynb#a)"
+    nb = new_notebook(cells=[new_markdown_cell(f"# T\n\n{links}")])
     text = write_page(nb, Page("T", "t.html"), tmp_path, site="https://some.site/").read_text()
     assert 'href="https://some.site/lab.html#tour=writer"' in text and 'href="b.html#a"' in text
+    assert 'href="https://some.site/circuit.html#draw"' in text

@@ -32,6 +32,7 @@ from ioi_course.plots.charts import _role_colours
 from ioi_course.plots.diagram import _INPUTS, _depths, _lanes
 from ioi_course.prompts import ROLES, IOIDataset, single_token_names
 from ioi_course.publish.about import ABOUT
+from ioi_course.publish.drawn_edges import edges_of, parts
 from ioi_course.templates import DEMO_PROMPTS
 from ioi_course.roles import Circuit
 
@@ -116,6 +117,7 @@ def collect(
         "prompts": prompts,
         "classes": _classes(circuit),
         "heads": rows,
+        "drawing": edges_of(model, circuit, data),
     }
 
 
@@ -351,6 +353,7 @@ def render(
         summary=[_summary(head, data) for head in data["heads"]],
         first=max(range(len(data["heads"])), key=lambda i: _mean(data["heads"][i], "direct")),
         home=home,
+        **parts(),
     )
 
 

@@ -33,7 +33,7 @@ DEFINED = re.compile(r"^(?:def|class) (\w+)|^([A-Z][A-Z_]+)(?=[ :,])", re.MULTIL
 MARKER = re.compile(rf"^[ \t]*({BEGIN}|{END})\n", re.MULTILINE)
 EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
 LONG = 12  # lines; longer library cells are folded
-ON_THE_SITE = re.compile(r"\]\((lab\.html[^)\s]*)\)")  # a page that only the website has
+ON_THE_SITE = re.compile(r"\]\(((?:lab|circuit)\.html[^)\s]*)\)")  # pages that the website has, and a run need not
 NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]*?)\.(?:ipynb|qmd)(#[^)\s]*)?\)")
 TEXT_PAGES = (  # .qmd below nbs/ that pages lead to
     "glossary", "notation", "instructor_guide", "reference/questions", "reference/since_2022",
