@@ -40,6 +40,11 @@ def anew(scores, new, slope):
     return (soft(a) * g).sum((1, 2)) - (soft(b) * g).sum((1, 2))
 
 
+def over_queries(scores, new, slope):
+    a, b, g = (x.numpy() for x in (scores, new, slope))
+    return (np.nan_to_num(soft(a, 1) - soft(b, 1)) * g).sum((1, 2))
+
+
 def by_autograd(scores, new, slope):
     x = scores.clone().requires_grad_()
     with torch.enable_grad():
@@ -52,7 +57,7 @@ ANEW = {
     "the softmax's slope": by_autograd,
     "scores instead of patterns": lambda a, b, g: (torch.where(a.isinf(), 0, a - b) * g).sum((1, 2)),
     "what is changed": lambda a, b, g: -anew(a, b, g),
-    "softmax over queries": lambda a, b, g: (np.nan_to_num(soft(a.numpy(), 1) - soft(b.numpy(), 1)) * g.numpy()).sum((1, 2)),
+    "softmax over queries": over_queries,
     "the last query only": lambda a, b, g: anew(a[:, -1:], b[:, -1:], g[:, -1:]),
     "the new pattern alone": lambda a, b, g: -(soft(b.numpy()) * g.numpy()).sum((1, 2)),
 }
@@ -84,7 +89,7 @@ CURVES = {
 }
 
 
-# 16.4
+# 16.5
 def by_difference(edges, lost):
     """What removing the second costs once the first is out, less what it costs alone."""
     gain = {(a, b): lost([a, b]) - lost([a]) - lost([b]) for a, b in combinations(sorted(edges), 2)}
@@ -103,7 +108,7 @@ HIDDEN = {
 }
 
 
-# 16.5
+# 16.4
 def no_logits(edges, f):
     """Cut all that leads to the logits: the heads are still in the drawing, by the edges into them."""
     return [edge for edge in edges if edge[1] != "logits"]
