@@ -6,6 +6,7 @@ from ioi_course.checks.attention import *
 from ioi_course.checks.attribution import *
 from ioi_course.checks.carriers import *
 from ioi_course.checks.circuit import *
+from ioi_course.checks.discovery import *
 from ioi_course.checks.heads import *
 from ioi_course.checks.inhibition import *
 from ioi_course.checks.lens import *
