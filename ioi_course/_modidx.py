@@ -217,6 +217,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ioi_course.bridge._process_in_float64': ( 'library/bridge.html#_process_in_float64',
                                                                               'ioi_course/bridge.py'),
                                    'ioi_course.bridge._size': ('library/bridge.html#_size', 'ioi_course/bridge.py'),
+                                   'ioi_course.bridge._uncollected': ('library/bridge.html#_uncollected', 'ioi_course/bridge.py'),
                                    'ioi_course.bridge.describe': ('library/bridge.html#describe', 'ioi_course/bridge.py'),
                                    'ioi_course.bridge.is_gpt2_small': ('library/bridge.html#is_gpt2_small', 'ioi_course/bridge.py'),
                                    'ioi_course.bridge.is_synthetic': ('library/bridge.html#is_synthetic', 'ioi_course/bridge.py'),

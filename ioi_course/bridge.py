@@ -7,6 +7,7 @@ __all__ = ['PROCESSING', 'wrap_model', 'Loaded', 'model_name', 'is_synthetic', '
 
 # %% ../nbs/library/bridge.ipynb #094cf3a4
 import contextlib
+import gc
 import html
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,18 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector, which would look again and again at the objects that a model is made of."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 # %% ../nbs/library/bridge.ipynb #da88014b
 def _process(bridge: TransformerBridge, wanted: Collection[str]) -> tuple[str, ...]:
@@ -114,7 +127,8 @@ def wrap_model(
     tokenizer.add_bos_token = tokenizer.bos_token is not None  # TransformerLens would load it a second time for this
     tokenizer.init_kwargs.setdefault("name_or_path", "")
     n_params, expected = hf_model.num_parameters(), _answers(hf_model)
-    with _one_thread(), _loading(f"The model {name!r}", "Choose a model and options that TransformerLens supports."):
+    trouble = "Choose a model and options that TransformerLens supports."
+    with _one_thread(), _uncollected(), _loading(f"The model {name!r}", trouble):
         bridge = TransformerBridge.boot_transformers(
             name, hf_model=hf_model, tokenizer=tokenizer, device=hf_model.device, dtype=hf_model.dtype
         )

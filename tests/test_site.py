@@ -16,6 +16,8 @@ from ioi_course.checks.core import Exercise
 from ioi_course.project import find_root, settings
 from ioi_course.publish.exercises import exercises
 from ioi_course.publish.figures import for_both
+from ioi_course.publish.finish import ALONE, top_bar, with_bar
+from ioi_course.publish.lab_page import FIRST
 from ioi_course.publish.landing import opening
 from ioi_course.publish.made_pages import pictures
 from ioi_course.publish.navigation import sidebars
@@ -446,10 +448,26 @@ def test_landing_page_says_what_the_index_says(staged):
     assert cards.count(" minutes</p>") == len(SIDEBARS["chapters"]) - 1 and "None" not in text
     for target in re.findall(r'(?:href|src)="(?!https?:|#)([^"#]+)', text):
         page_of = [target, re.sub(r"html$", "ipynb", target), re.sub(r"html$", "qmd", target)]
-        assert target in MADE or any((staged / each).is_file() for each in page_of), target
+        assert target in MADE | {FIRST} or any((staged / each).is_file() for each in page_of), target
     assert text.index("ioi-promise") < text.index('id="ioi-lab"') < text.index("ioi-cards") < text.index("make course")
     assert "| chapter | the question" not in text and "images/circuit.svg" not in text, "shown once"
 
+
+
+def test_pages_that_stand_alone_get_the_sites_bar():
+    """The circuit's page and the lab are copied as they are; then they get the links that all other pages have."""
+    bar = top_bar(ROOT)
+    assert [name for name, _ in bar] == [each["text"] for each in CONFIG["website"]["navbar"]["left"]]
+    assert {href for _, href in bar} >= {"index.html", *ALONE}
+    for name in ALONE:
+        folder = "lab" if name == "lab.html" else "page"
+        source = (ROOT / "ioi_course" / "data" / folder / f"{name}.j2").read_text(encoding="utf-8")
+        text = with_bar(source, name, bar)
+        made = text.partition('<nav class="site-bar"')[2].partition("</nav>")[0]
+        assert text.count("<nav") == source.count("<nav") == 1 and text.count("</head>") == 1
+        assert text.index(".site-bar {") < text.index("</head>") < text.index('class="site-bar"')
+        assert [*re.findall(r'href="([^"]+)"', made)] == [href for _, href in bar]
+        assert f'<a href="{name}" aria-current=page>' in made and made.count("aria-current") == 1
 
 
 def test_first_page_fits_a_screen():

@@ -17,7 +17,7 @@ import platformdirs
 from jinja2 import Environment, StrictUndefined
 
 from ioi_course.bundled.answer_key import known_circuit
-from ioi_course.interventions import name_tokens
+from ioi_course.interventions import Bench, Intervention, intervene, name_tokens
 from ioi_course.lab import FRONT_END, classes_of, examples_of, front_end
 from ioi_course.models import describe, is_synthetic, load_model, model_name
 from ioi_course.project import CourseError
@@ -28,6 +28,8 @@ NAME = "lab.html"
 RUNTIME = "1.22.0"  # of onnxruntime-web
 PARTS = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")  # of its package
 LARGEST = 18_000_000  # bytes of a model
+FIRST = "lab/first.js"  # what the site's first page runs
+SENTENCE = "When John and Mary went to the shops, John gave the bag to"  # of that page
 
 
 def runtime(
@@ -124,10 +126,35 @@ def write_lab(
     page = template.render(
         config=config, json=json.dumps(config, ensure_ascii=False).replace("<", "\\u003c"), home=home, circuit=circuit,
         circuit_json=json.dumps(circuit), css=(FRONT_END / "lab.css").read_text(encoding="utf-8"),
-        script=front_end("tokenizer", "web", "lab", "tours", "page"), megabytes=round(sum(sizes.values()) / 1e6),
+        script=front_end("tokenizer", "web", "load", "lab", "tours", "page"), megabytes=round(sum(sizes.values()) / 1e6),
     )  # fmt: skip
     path.write_text(page, encoding="utf-8")
+    if config["classes"]:
+        config |= {"first": first_of(model), "circuit": circuit, "megabytes": round(sum(sizes.values()) / 1e6)}
+        write_first(path.parent, config)
+        sizes[FIRST] = (path.parent / FIRST).stat().st_size
     return {path.name: path.stat().st_size, **sizes}
+
+
+def first_of(model) -> dict:
+    """The first page's sentence with its counterfactual, and what the model says to it: words, probabilities, difference."""
+    what = Intervention(prompt=SENTENCE, other=SENTENCE.replace("John gave", "Mary gave"))
+    result = intervene(Bench(model), what)
+    before = [[row.token, row.before] for row in result.top().itertuples()]
+    return {"prompt": what.prompt, "other": what.other, "before": before, "diff": result.diff_before}
+
+
+def write_first(
+    folder: Path,
+    config: dict | None = None,  # None: the lab is not there, and nothing happens on the first page
+) -> None:
+    """Write the script of the site's first page."""
+    text = "// The lab was not built.\n"
+    if config is not None:
+        script = front_end("tokenizer", "web", "load", "lab", "first")
+        text = f"(() => {{\nconst CONFIG = {json.dumps(config)};\n{script}}})();\n"
+    (folder / FIRST).parent.mkdir(exist_ok=True)
+    (folder / FIRST).write_text(text, encoding="utf-8")
 
 
 def write_without(
@@ -140,3 +167,4 @@ def write_without(
         (FRONT_END / "without.html.j2").read_text(encoding="utf-8")
     )
     Path(path).write_text(template.render(why=why, home=home), encoding="utf-8")
+    write_first(Path(path).parent)
