@@ -17,7 +17,7 @@ def circuit(
     model: Annotated[str, typer.Option(help="The model to look into.")] = "auto",
     out: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", readable=False, help="Write roles and figures to this file, too."),
+        typer.Option("--json", metavar="FILE", readable=False, help="Write roles, evidence and figures to this file."),
     ] = None,
     prompts: Annotated[int, typer.Option(min=8, help="How many prompts to measure on.")] = 64,
     seed: Annotated[int, typer.Option(help="Which prompts: another seed gives others.")] = 0,
@@ -40,6 +40,8 @@ def circuit(
         raise stop(error) from error
     report = {"model": model_name(bridge), "prompts": prompts, "seed": seed, "finder": found.as_dict(key), **trial}
     console.print(_circuit_table(report))
+    if report["finder"]["evidence"]:
+        console.print(_evidence_table(report["finder"]["evidence"]))
     for note in found.notes:
         console.print(f"Note: {note}.", highlight=False, markup=False)
     if trial is not _NO_TRIAL:
@@ -77,13 +79,29 @@ def _trial_table(trial: dict) -> Table:
     return table
 
 
+def _evidence_table(evidence: dict[str, dict]) -> Table:
+    """What decided about each head, with its error."""
+    table = Table(title="What decided (effects as shares of the logit difference)")
+    for column in ("head", "class", "effect", "share", "looks at", "attention"):
+        numeric = column in ("share", "attention")
+        table.add_column(column, justify="right" if numeric else "left")
+    for head, row in evidence.items():
+        share = f"{row['share']:.3f} ± {row['error']:.3f}"
+        looks = row["looks at"] or "", _number(row["attention"])
+        table.add_row(head, row["class"], row["effect"], share, *looks)
+    return table
+
+
 def _circuit_table(report: dict) -> Table:
+    from ioi_course.roles import PAPER
+
     found = report["finder"]
     rates = found["by_class"]
     table = Table(title=f"What was found in {report['model']}")
     for column in ("class", "acts at", "heads", *(("precision", "recall") if rates else ())):
         table.add_column(column, justify="right" if column in ("precision", "recall") else "left")
-    for role, heads in found["roles"].items():
+    shown = {r: heads for r, heads in found["roles"].items() if heads or r in PAPER.roles}
+    for role, heads in shown.items():
         names = " ".join(f"L{layer}H{head}" for layer, head in heads) or "none"
         numbers = [_number(rates[role][rate]) for rate in ("precision", "recall")] if rates and role in rates else []
         table.add_row(role, found["positions"][role], names, *numbers)

@@ -57,6 +57,15 @@ def model():
 
 
 @pytest.fixture(scope="session")
+def found(model):
+    """What the finder finds in the synthetic model on a few prompts."""
+    from ioi_course.finder import find_circuit
+    from ioi_course.prompts import IOIDataset
+
+    return find_circuit(model, IOIDataset(model, 20, seed=3), path_prompts=12, draws=2, progress=False)
+
+
+@pytest.fixture(scope="session")
 def tokenizer(model):
     """The tokenizer of the synthetic model."""
     return model.tokenizer

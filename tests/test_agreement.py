@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ioi_course import finder
+from ioi_course import proposals
 from ioi_course.agreement import agreement, evaluate
 from ioi_course.roles import PAPER, Circuit
 
@@ -74,7 +74,7 @@ def test_what_it_refuses():
 
 
 def test_the_finder_judges_by_the_same_function():
-    assert finder.evaluate is evaluate
+    assert proposals.evaluate is evaluate
     empty = small()
     assert evaluate(empty, ONE)["recall"].iloc[:-2].eq(0).all()
     assert len(agreement(empty, ONE).by_head()) == 5

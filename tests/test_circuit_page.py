@@ -18,8 +18,8 @@ from ioi_course import cli
 from ioi_course.ablation import ablate
 from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.drawing import check_edge, possible_edges
+from ioi_course.finder_rules import RULES
 from ioi_course.heads import head_scores
-from ioi_course.models import load_model
 from ioi_course.movers import copy_scores
 from ioi_course.plots import circuit_diagram
 from ioi_course.prompts import IOIDataset
@@ -147,7 +147,8 @@ def test_without_an_edge_there_is_nothing_to_draw(model, data, prompts):
 
 
 def test_every_class_is_explained():
-    assert set(circuit_page.ABOUT) == set(CIRCUIT.roles) | set(POSITIONS)  # of the walk back, which names more
+    named = {*CIRCUIT.roles, *POSITIONS, *RULES}  # of the paper, of the walk back, of the finder
+    assert set(circuit_page.ABOUT) == named
 
 
 # The page as HTML
@@ -302,9 +303,13 @@ def test_boxes_keep_apart_and_stand_in_the_order_of_the_prompt(which):
 # Wrong input
 
 
-def test_a_model_without_a_circuit_is_told_so():
-    with pytest.raises(ValueError, match="no circuit to show for tiny.*finder proposes none.*name mover"):
-        circuit_page.circuit_of(load_model("tiny"))
+def test_a_model_without_a_circuit_is_told_so(model, monkeypatch):
+    nothing = replace(CIRCUIT, roles={}, positions={}, edges=())
+    found = SimpleNamespace(circuit=nothing, notes=("it cannot do the task",))
+    monkeypatch.setattr(circuit_page, "known_circuit", lambda model: None)
+    monkeypatch.setattr(circuit_page, "find_circuit", lambda *args, **options: found)
+    with pytest.raises(ValueError, match="no circuit to show.*proposes none.*cannot"):
+        circuit_page.circuit_of(model)
 
 
 def test_a_model_whose_circuit_is_not_known_gets_the_finders(model, monkeypatch):

@@ -11,7 +11,6 @@ from ioi_course import cli, finder, models, terminal
 from ioi_course import trial as trial_module
 from ioi_course.bundled import answer_key
 from ioi_course.bundled.answer_key import CIRCUIT
-from ioi_course.prompts import IOIDataset
 
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
 
@@ -28,11 +27,6 @@ def no_work(monkeypatch):
         raise AssertionError("the work has begun")
 
     monkeypatch.setattr(models, "load_model", fail)
-
-
-@pytest.fixture(scope="module")
-def found(model):
-    return finder.find_circuit(model, IOIDataset(model, 8), path_prompts=2, progress=False)
 
 
 @pytest.fixture
@@ -64,14 +58,19 @@ def test_the_whole_way_on_the_synthetic_model(tmp_path, quick):
     report = json.loads(path.read_text())
     assert report["model"] == "synthetic" and report["prompts"] == 8 and report["seed"] == 0
     assert report["finder"]["precision"] == report["finder"]["recall"] == 1
-    roles = {role: {tuple(head) for head in heads} for role, heads in report["finder"]["roles"].items()}
+    roles = {role: {tuple(head) for head in heads} for role, heads in report["finder"]["roles"].items() if heads}
     assert roles == {role: set(heads) for role, heads in CIRCUIT.roles.items()}
     assert set(report["finder"]["by_class"]) == set(CIRCUIT.roles)
     assert 0.8 < report["faithfulness"]["share"] < 1.1
     assert report["completeness"] and report["minimality"]
+    evidence = report["finder"]["evidence"]
+    assert len(evidence) == 26 and evidence["L9H9"]["class"] == "name mover"
+    assert all(abs(row["share"]) >= 4 * row["error"] > 0 for row in evidence.values())
     for text in (
         "name mover",
         "L9H6 L9H9 L10H0",
+        "What decided",
+        "name mover q",
         "26 heads",
         "1.00",
         "faithfulness",
@@ -115,6 +114,7 @@ def test_where_nothing_is_found_nothing_is_tried(tmp_path, monkeypatch):
     result = invoke("--json", path, "--prompts", 40)
     assert result.exit_code == 0, result.output
     assert "cannot do the task" in result.output and "none" in result.output
+    assert "unplaced writer" not in result.output and "What decided" not in result.output
     report = json.loads(path.read_text())
     assert not any(report["finder"]["roles"].values()) and "cannot" in report["finder"]["notes"][0]
     assert report["faithfulness"]["share"] is None

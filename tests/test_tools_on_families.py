@@ -18,6 +18,7 @@ from ioi_course.failures import observe
 from ioi_course.heads import composition_scores, head_scores
 from ioi_course.inhibition import attention_path, patch_heads
 from ioi_course.lens import residual_lens, stream_places, vocabulary_lens
+from ioi_course.messages import Into, keep_runs, messages
 from ioi_course.metrics import logit_diff
 from ioi_course.movers import copy_scores, name_projection
 from ioi_course.patching import sweep
@@ -62,6 +63,9 @@ TOOLS = {
     "patched": lambda m, d: patch_heads(m, d, {"x": d.counterfactual("abc")}, MIDDLE, LATE, progress=False).per_prompt,
     "attention": lambda m, d: attention_path(m, d, d.counterfactual("abc"), LATE, MIDDLE).per_prompt,
     "signals": lambda m, d: split_signals(m, d, MIDDLE, progress=False).weights,
+    "messages q": lambda m, d: messages(keep_runs(m, d), [(0, 2), (1, 3)], Into(((2, 1), (2, 4)), "q")),
+    "messages k": lambda m, d: messages(keep_runs(m, d), [(0, 2)], Into(((1, 3), (2, 4)), "k", "END", "S2")),
+    "messages v": lambda m, d: messages(keep_runs(m, d), [(0, 2)], Into(((1, 3), (2, 4)), "v", "S2", "S1+1")),
     "observed": lambda m, d: observe(m, distract(d, WHO[0], next(iter(WHERE)), 0), LATE).attention,
     "faithfulness": lambda m, d: faithfulness(m, d, made_up(m)).circuit,
     "completeness": lambda m, d: completeness(m, d, made_up(m), progress=False).circuit,

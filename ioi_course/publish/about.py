@@ -15,4 +15,5 @@ ABOUT = {  # class: what such a head does
     "unplaced writer": "Its path to the logits matters, and it fits no name.",
     "unplaced messenger": "Changes where heads look that read names, and fits no name.",
     "unplaced at S2": "What it says at S2 matters to heads that look there, and it fits no name.",
+    "unplaced at S1+1": "What it says at S1+1 matters to heads at S2, and it fits no name.",
 }
