@@ -5,11 +5,14 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
 
+from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.project import find_root
 from ioi_course.publish.exercises import END, SOLUTION, exercises, student_edition
 from ioi_course.publish.run import chapters
@@ -139,10 +142,30 @@ def test_a_chapter_runs_with_answers(tmp_path, monkeypatch):
     assert "waits for exercise" not in nbformat.writes(solved)
 
 
+@pytest.fixture(scope="module")
+def dwarf(tmp_path_factory) -> Path:
+    """A model of 36 heads with random weights and the course's vocabulary, in which a chapter takes seconds."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder, tokenizer = tmp_path_factory.mktemp("dwarf") / "dwarf", build_tokenizer()
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    size = {"n_layer": 6, "n_head": 6, "n_embd": 72, "n_positions": 256, "vocab_size": len(tokenizer)}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(**size, **ends, initializer_range=0.2))  # it has opinions, of no use
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("name", STUDENT)
-def test_run_all_never_stops(name, tmp_path, monkeypatch, kernel):
-    """As it is handed out no cell ends in an error; those that need an answer say for which exercise they wait."""
-    monkeypatch.setenv("IOI_COURSE_MODEL", "synthetic")
+def test_run_all_never_stops(name, tmp_path, monkeypatch, kernel, dwarf):
+    """As it is handed out no cell ends in an error; those that need an answer say for which exercise they wait.
+
+    On a dwarf: the chapter that it comes from, which differs in the solutions only, runs on `synthetic` in
+    test_notebooks.
+    """
+    monkeypatch.setenv("IOI_COURSE_MODEL", str(dwarf))
     monkeypatch.setenv("TQDM_DISABLE", "1")
     nb = nbformat.reads(STUDENT[name], as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
