@@ -174,7 +174,10 @@ def staged(tmp_path_factory) -> Path:
         if (ROOT / name).exists() and not name.startswith("tests/"):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
-    script = "from pathlib import Path; from ioi_course.publish.site import stage; stage(Path('.').resolve())"
+    script = (
+        "from pathlib import Path; from ioi_course.publish.lab_page import write_first; "
+        "from ioi_course.publish.site import stage; write_first(Path('nbs')); stage(Path('.').resolve())"
+    )
     env = os.environ | {"PYTHONPATH": str(copy)}
     result = subprocess.run([sys.executable, "-c", script], cwd=copy, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -307,6 +308,7 @@ def test_a_model_without_a_circuit_is_told_so(model, monkeypatch):
     nothing = replace(CIRCUIT, roles={}, positions={}, edges=())
     found = SimpleNamespace(circuit=nothing, notes=("it cannot do the task",))
     monkeypatch.setattr(circuit_page, "known_circuit", lambda model: None)
+    monkeypatch.setattr(circuit_page, "kept_circuits", dict)
     monkeypatch.setattr(circuit_page, "find_circuit", lambda *args, **options: found)
     with pytest.raises(ValueError, match="no circuit to show.*proposes none.*cannot"):
         circuit_page.circuit_of(model)
@@ -348,7 +350,9 @@ def test_a_class_that_acts_elsewhere_has_no_row_of_roles(data):
     assert row.count("<td></td>") == len(data["keys"])
 
 
-def test_command_says_what_is_wrong(tmp_path):
+def test_command_says_what_is_wrong(tmp_path, monkeypatch):
+    nobody = SimpleNamespace(circuit=replace(CIRCUIT, roles={}, positions={}, edges=()), notes=())
+    monkeypatch.setattr(circuit_page, "find_circuit", lambda *args, **options: nobody)
     for arguments, message in [
         (["--model", "synthetc"], "synthetic"),
         (["--model", "tiny", "--out", str(tmp_path / "a.html")], "no circuit to show"),
@@ -578,6 +582,9 @@ def test_heads_are_filtered_drawn_by_two_numbers_and_found_by_address(browser, p
     browser.evaluate(choose.format(json.dumps({"id": "down", "value": copy})))
     assert all("copy " in words for _, words in browser.evaluate(points))
     browser.click("#scatter a[href='#L6H9'] circle")
+    until = time.monotonic() + 10  # the page hears of its new address a moment later
+    while not browser.text("#name").startswith("L6H9") and time.monotonic() < until:
+        time.sleep(0.02)
     check_panel(browser, data, "L6H9", 0)
     assert browser.evaluate("location.hash") == "#L6H9"
     assert not browser.complaints()

@@ -30,7 +30,8 @@ def site(staged, page, tmp_path_factory):  # noqa: F811
     for scheme in ("light", "dark"):
         shutil.copy2(render(staged, "index.ipynb", scheme), folder / f"{scheme}.html")
     for each in staged.iterdir():
-        (folder / each.name).symlink_to(each)
+        if each.name != "lab":
+            (folder / each.name).symlink_to(each)
     shutil.copytree(page.parent / "lab", folder / "lab")
     return folder
 
