@@ -179,7 +179,8 @@ def _curve_cases(seed: int) -> list[tuple]:
     for shares in ((0.001, 0.01, 0.1, 0.5, 1.0), (0.01, 0.1, 1.0), (0.001, 0.002, 0.005, 0.02, 0.2, 1.0)):
         empty, full = _normal(generator, 4) - 1, 3 + _normal(generator, 4)
         weights = torch.linspace(0.1, 1, len(shares), dtype=torch.float64)[:, None]
-        runs = empty + (full - empty) * weights + 1.5 * _normal(generator, len(shares), 1).abs()
+        runs = empty + (full - empty) * weights + 0.3 * _normal(generator, len(shares), 4)
+        runs[-2] += 0.7 * (full - empty)  # above the whole model, over the widest step
         cases.append((list(shares), torch.cat([runs[:-1], full[None]]), full, empty))
     return cases
 
