@@ -16,7 +16,7 @@ from ioi_course.checks.core import Exercise
 from ioi_course.project import find_root, settings
 from ioi_course.publish.exercises import exercises
 from ioi_course.publish.figures import for_both
-from ioi_course.publish.finish import ALONE, top_bar, with_bar
+from ioi_course.publish.finish import ALONE, finish, top_bar, with_bar
 from ioi_course.publish.lab_page import FIRST
 from ioi_course.publish.landing import opening
 from ioi_course.publish.made_pages import pictures
@@ -468,6 +468,18 @@ def test_pages_that_stand_alone_get_the_sites_bar():
         assert text.index(".site-bar {") < text.index("</head>") < text.index('class="site-bar"')
         assert [*re.findall(r'href="([^"]+)"', made)] == [href for _, href in bar]
         assert f'<a href="{name}" aria-current=page>' in made and made.count("aria-current") == 1
+
+
+def test_smollm2s_circuit_is_in_the_bar_where_it_was_made(tmp_path):
+    page = '<html><head><title>T</title></head><body><nav aria-label="Course"><a href="index.html">All</a></nav>'
+    for made in (["circuit.html"], ["circuit.html", "circuit_smollm2.html"]):
+        for name in made:
+            (tmp_path / name).write_text(page, encoding="utf-8")
+        finish(ROOT, tmp_path)
+        for name in made:
+            text = (tmp_path / name).read_text(encoding="utf-8")
+            assert ('href="circuit_smollm2.html"' in text) == (len(made) == 2)
+            assert f'<a href="{name}" aria-current=page>' in text and 'rel="canonical"' in text
 
 
 def test_first_page_fits_a_screen():

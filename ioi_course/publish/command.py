@@ -114,18 +114,19 @@ def _tell(course_run: CourseRun, index: Path, took: str) -> None:
 
 
 CIRCUIT_CHAPTER = "12_the_circuit"  # the circuit's page is made along with it
+CIRCUIT_PAGE = "circuit.html"
 WITH_CIRCUIT = ("synthetic", "gpt2-small")  # elsewhere a circuit has to be found first: `ioi-course circuit-page`
 
 
-def _write_circuit_page(folder: Path, model: str) -> Page | None:
+def _write_circuit_page(folder: Path, model: str, name: str = CIRCUIT_PAGE) -> Page | None:
     """Write the page of a model's circuit; None, and the reason on the console, if there is nothing to show."""
-    from ioi_course.publish.circuit_page import NAME, write_page
+    from ioi_course.publish.circuit_page import write_page
 
-    (folder / NAME).unlink(missing_ok=True)
+    (folder / name).unlink(missing_ok=True)
     try:
-        write_page(folder / NAME, model, home="index.html")
+        write_page(folder / name, model, home="index.html")
     except Exception as error:  # whatever it is, it costs this page only
-        console.print(f"Without {NAME}: {error}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Without {name}: {error}", highlight=False, markup=False, soft_wrap=True)
     return _circuit_page(folder)
 
 
@@ -185,7 +186,8 @@ def _show(failure: Failure) -> None:
 
 def docs(root: Root = None) -> None:
     """Build the website with nbdev and Quarto into _docs/; without Quarto, stage its pages and say what is missing."""
-    from ioi_course.publish.finish import finish
+    from ioi_course.models import in_cache
+    from ioi_course.publish.finish import SMOLLM2, finish
     from ioi_course.publish.site import stage
 
     root = root_of(root)
@@ -194,6 +196,8 @@ def docs(root: Root = None) -> None:
         _timed("Added the circuit's page", lambda: _add_circuit_page(root))
     if whole and shutil.which("quarto"):
         _timed("Added the lab", lambda: _write_lab(root / "nbs"))
+        if in_cache("smollm2"):
+            _timed("Added the circuit of SmolLM2", lambda: _write_circuit_page(root / "nbs", "smollm2", SMOLLM2))
     pages = _timed("Staged the pages", lambda: stage(root))
     if not shutil.which("quarto"):
         console.print(

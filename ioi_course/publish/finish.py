@@ -19,6 +19,7 @@ TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 SUMMARY = re.compile(r"^> *(.+)$", re.MULTILINE)
 NAV = re.compile(r'<nav aria-label="Course">.*?</nav>\n?', re.DOTALL)
 ALONE = ("circuit.html", "lab.html")  # pages that Quarto only copies
+SMOLLM2 = "circuit_smollm2.html"  # another of them, where SmolLM2 was at hand
 BAR = """<style>
 .site-bar { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: .6rem 1.2rem; border: 0; background: #12304f; }
 .site-bar a { color: #e6edf5; text-decoration: none; }
@@ -36,10 +37,11 @@ def finish(root: Path, site: Path) -> None:
         shutil.copyfile(root / "nbs" / f"{name}.ipynb", target)
     (site / "llms.txt").write_text(llms(root), encoding="utf-8")
     address = settings(root)["doc_url"]
+    bar = top_bar(root) + [("The circuit of SmolLM2", SMOLLM2)] * (site / SMOLLM2).is_file()
     for page in sorted(site.rglob("*.html")):
         text = page.read_text(encoding="utf-8")
-        if page.relative_to(site).as_posix() in ALONE:
-            text = with_bar(text, page.name, top_bar(root))
+        if page.relative_to(site).as_posix() in (*ALONE, SMOLLM2):
+            text = with_bar(text, page.name, bar)
         page.write_text(with_head(text, page.relative_to(site).as_posix(), address), encoding="utf-8")
 
 
