@@ -26,6 +26,7 @@ from .lab import FRONT_END, classes_of, front_end
 from .models import model_name
 from .paths import _PARTS
 from .plots import head_name
+from .plots.core import _number
 from .progress import _bar
 from .prompts import IOIDataset
 from .roles import PAPER, Circuit, Edge
@@ -145,10 +146,9 @@ class Answer(_Said):
         return bool(self.rule.mask.item())
 
 # %% ../nbs/library/drawing.ipynb #95964614
-def _number(value: float, sign: str = "") -> str:
-    """Two decimals, a real minus sign, and no sign at zero."""
-    value = round(value, 2) + 0.0
-    return format(value, f"{sign if value else ''}.2f").replace("-", "−")
+def _rounded(value: float) -> str:
+    """A number in a sentence; below a ten-thousandth of a logit it is none."""
+    return _number(round(value, 4) + 0.0)
 
 
 def _experiment(it: Answer) -> str:
@@ -157,8 +157,9 @@ def _experiment(it: Answer) -> str:
     if it.edge.receiver != "logits":
         to = f"the {_PARTS[it.edge.via]} of {_heads(it.edge.receiver)}"
     what = f"Every message from {_heads(it.edge.sender)} to {to}"
-    before, after = _number(it.before.mean().item()), _number(it.after.mean().item())
-    change, n = f"{_number(it.effect, '+')} ± {_number(it.error)}", len(it.before)
+    before, after = (_rounded(each.mean().item()) for each in (it.before, it.after))
+    sign, n = "+" * (round(it.effect, 4) > 0), len(it.before)
+    change = f"{sign}{_rounded(it.effect)} ± {_rounded(it.error)}"
     went = f"the logit difference went from {before} to {after} ({change}, {n} prompts)"
     return f"{what} was replaced by its ABC mean; {went}."
 
@@ -181,19 +182,23 @@ def _verdict(it: Answer) -> str:
     why = "others may carry the same message, or its receivers wait for heads to go out"
     return f"{less}: by itself the edge does not count. {has}; {why}."
 
+# %% ../nbs/library/drawing.ipynb #d37d8555
+def _check_board(model, data: IOIDataset, circuit: Circuit) -> None:
+    _check_circuit(model, circuit)
+    if why := unsupported(model):
+        raise ValueError(f"Edges of {model_name(model)} cannot be tried: {why}.")
+    if not isinstance(data, IOIDataset) or len(data) < 2:
+        raise ValueError(
+            "data must be an IOIDataset of two prompts or more, such as "
+            "IOIDataset(model, 24): there is no error over fewer."
+        )
+
 # %% ../nbs/library/drawing.ipynb #f1ff8ffa
 class _Board:
     """A model, prompts and a circuit, ready to try its edges."""
 
     def __init__(self, model, data: IOIDataset, circuit: Circuit, means=None):
-        _check_circuit(model, circuit)
-        if why := unsupported(model):
-            raise ValueError(f"Edges of {model_name(model)} cannot be tried: {why}.")
-        if not isinstance(data, IOIDataset) or len(data) < 2:
-            raise ValueError(
-                "data must be an IOIDataset of two prompts or more, such as "
-                "IOIDataset(model, 24): there is no error over fewer."
-            )
+        _check_board(model, data, circuit)
         self.model, self.data, self.circuit = model, data, circuit
         self.given, self.asked = means, {}
 
@@ -347,7 +352,7 @@ class Drawing(_Drawn):
     and where no circuit is known.
     """
 
-    _esm = front_end("draw", "draw_widget")
+    _esm = front_end("dom", "draw", "draw_widget")
     _css = board_css()
 
     def __init__(

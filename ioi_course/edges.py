@@ -116,7 +116,7 @@ def _z(
     q, k, v = inputs
     return (attend(q, k) @ v).permute(1, 2, 0, 3)
 
-
+# %% ../nbs/library/edges.ipynb #0d0a9913
 def _run(
     engine: Engine,
     data: IOIDataset,

@@ -122,7 +122,7 @@ class Lab(_Chosen):
     Raises ValueError for a model that the engine does not serve, and for data that is no IOIDataset.
     """
 
-    _esm = front_end("lab", "tours", "widget")
+    _esm = front_end("dom", "lab", "tours", "widget")
     _css = (FRONT_END / "lab.css").read_text(encoding="utf-8")
 
     def __init__(

@@ -151,7 +151,7 @@ class Ledger:
     def _sentence(self) -> str:
         guessed = [one for one in self.predictions if one.verdict]
         if not guessed:
-            return "You made no predictions in this chapter. The next one has some too."
+            return "You made no predictions in this chapter. The others have some too."
         right = sum(one.verdict == "right" for one in guessed)
         return f"You predicted {len(guessed)} of {len(self.predictions)} results, and {right} came out as you said."
 

@@ -210,7 +210,7 @@ def drawing(small):
 
 
 def page_of(drawing, folder, silent=False):
-    script = front_end("draw", "draw_widget").replace("export default", "const widget =")
+    script = front_end("dom", "draw", "draw_widget").replace("export default", "const widget =")
     parts = (json.dumps(each).replace("<", "\\u003c") for each in (silent, drawing.info, drawing.drawn))
     path = folder / "drawing.html"
     path.write_text(PAGE % (board_css(), script, *parts), encoding="utf-8")

@@ -37,7 +37,7 @@ def lab(model):
 
 
 def page_of(lab, folder, silent=False):
-    script = front_end("lab", "tours", "widget").replace("export default", "const widget =")
+    script = front_end("dom", "lab", "tours", "widget").replace("export default", "const widget =")
     info, state = (json.dumps(each).replace("<", "\\u003c") for each in (lab.info, lab.state))
     css = (FRONT_END / "lab.css").read_text(encoding="utf-8")
     path = folder / "widget.html"

@@ -227,6 +227,22 @@ def test_execution_ends_when_it_is_told_to(small):
     assert type(caught.value).__name__ == "CancelledError" and time.monotonic() - start < 40
 
 
+def test_an_interrupt_while_a_page_is_written_loses_no_chapter(small, monkeypatch):
+    run = fast(small, monkeypatch)
+    record, calls = run._record, []
+
+    def interrupted(name, *rest):
+        calls.append(name)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return record(name, *rest)
+
+    monkeypatch.setattr(run, "_record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.execute()
+    assert calls[0] in run.outcomes and run.outcomes[calls[0]].verdict.ok
+
+
 def test_ctrl_c_keeps_what_was_done(small):
     """The chapter that sleeps is ended with its kernel; report and index have the one before it."""
     mark = small / "mark"

@@ -199,7 +199,7 @@ print(*(min(seconds(work) for _ in range(3)) for work in (lambda: load_model("sm
 
 
 def test_it_loads_in_seconds(smollm2_model):
-    """Within 4 s where copying as many weights eight times takes 1 s; on a busy machine both take longer."""
+    """Within 4 s where copying as many weights eight times takes 1.3 s, as here; on a busy machine both take longer."""
     result = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, check=True)
     load, copies = map(float, result.stdout.split())
-    assert load < 4 * max(1, copies), (load, copies)
+    assert load < 4 * max(1, copies / 1.3), (load, copies)

@@ -180,15 +180,15 @@ def test_run_all_never_stops(name, tmp_path, monkeypatch, kernel, dwarf):
 
 
 def uses_for_sure(source: str, names: set[str]) -> bool:
-    """Whether a cell needs an answer on every model: not only in a branch, a loop or a function's body."""
+    """Whether a cell needs an answer on every model: not only in a branch or in a function's body."""
     tree = ast.parse(re.sub(r"^( *)%.*", r"\1pass", source, flags=re.MULTILINE))
-    sometimes = ast.FunctionDef | ast.If | ast.For | ast.While
-    return any(
-        isinstance(node, ast.Name) and node.id in names
-        for statement in tree.body
-        if not isinstance(statement, sometimes)
-        for node in ast.walk(statement)
-    )
+
+    def uses(node: ast.AST) -> bool:
+        if isinstance(node, ast.FunctionDef | ast.If):
+            return False
+        return isinstance(node, ast.Name) and node.id in names or any(map(uses, ast.iter_child_nodes(node)))
+
+    return uses(tree)
 
 
 def test_student_edition_leaves_the_chapter_as_it_is():

@@ -114,14 +114,14 @@ def _tell(course_run: CourseRun, index: Path, took: str) -> None:
 
 
 CIRCUIT_CHAPTER = "12_the_circuit"  # the circuit's page is made along with it
-CIRCUIT_PAGE = "circuit.html"
 WITH_CIRCUIT = ("synthetic", "gpt2-small")  # elsewhere a circuit has to be found first: `ioi-course circuit-page`
 
 
-def _write_circuit_page(folder: Path, model: str, name: str = CIRCUIT_PAGE) -> Page | None:
+def _write_circuit_page(folder: Path, model: str, name: str | None = None) -> Page | None:
     """Write the page of a model's circuit; None, and the reason on the console, if there is nothing to show."""
-    from ioi_course.publish.circuit_page import write_page
+    from ioi_course.publish.circuit_page import NAME, write_page
 
+    name = name or NAME
     (folder / name).unlink(missing_ok=True)
     try:
         write_page(folder / name, model, home="index.html")

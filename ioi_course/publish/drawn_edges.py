@@ -21,4 +21,4 @@ def edges_of(model, circuit: Circuit, data: IOIDataset) -> dict | None:
 
 def parts() -> dict[str, object]:
     """What the section needs in the page's template: the front end, and the inputs in words."""
-    return {"inputs": _INPUTS, "draw_css": Markup(board_css()), "draw_script": Markup(front_end("draw"))}
+    return {"inputs": _INPUTS, "draw_css": Markup(board_css()), "draw_script": Markup(front_end("dom", "draw"))}

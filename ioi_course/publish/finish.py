@@ -37,10 +37,12 @@ def finish(root: Path, site: Path) -> None:
         shutil.copyfile(root / "nbs" / f"{name}.ipynb", target)
     (site / "llms.txt").write_text(llms(root), encoding="utf-8")
     address = settings(root)["doc_url"]
-    bar = top_bar(root) + [("The circuit of SmolLM2", SMOLLM2)] * (site / SMOLLM2).is_file()
+    alone = [name for name in (*ALONE, SMOLLM2) if (site / name).is_file()]
+    bar = top_bar(root) if alone else []
+    bar += [("The circuit of SmolLM2", SMOLLM2)] * (SMOLLM2 in alone)
     for page in sorted(site.rglob("*.html")):
         text = page.read_text(encoding="utf-8")
-        if page.relative_to(site).as_posix() in (*ALONE, SMOLLM2):
+        if page.relative_to(site).as_posix() in alone:
             text = with_bar(text, page.name, bar)
         page.write_text(with_head(text, page.relative_to(site).as_posix(), address), encoding="utf-8")
 

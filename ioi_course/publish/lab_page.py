@@ -126,10 +126,10 @@ def write_lab(
     page = template.render(
         config=config, json=json.dumps(config, ensure_ascii=False).replace("<", "\\u003c"), home=home, circuit=circuit,
         circuit_json=json.dumps(circuit), css=(FRONT_END / "lab.css").read_text(encoding="utf-8"),
-        script=front_end("tokenizer", "web", "load", "lab", "tours", "page"), megabytes=round(sum(sizes.values()) / 1e6),
+        script=front_end("dom", "tokenizer", "web", "load", "lab", "tours", "page"), megabytes=round(sum(sizes.values()) / 1e6),
     )  # fmt: skip
     path.write_text(page, encoding="utf-8")
-    if config["classes"]:
+    if config["synthetic"]:  # of which its words speak
         config |= {"first": first_of(model), "circuit": circuit, "megabytes": round(sum(sizes.values()) / 1e6)}
         write_first(path.parent, config)
         sizes[FIRST] = (path.parent / FIRST).stat().st_size
@@ -151,7 +151,7 @@ def write_first(
     """Write the script of the site's first page."""
     text = "// The lab was not built.\n"
     if config is not None:
-        script = front_end("tokenizer", "web", "load", "lab", "first")
+        script = front_end("dom", "tokenizer", "web", "load", "lab", "first")
         text = f"(() => {{\nconst CONFIG = {json.dumps(config)};\n{script}}})();\n"
     (folder / FIRST).parent.mkdir(exist_ok=True)
     (folder / FIRST).write_text(text, encoding="utf-8")

@@ -93,16 +93,20 @@ class CourseRun:
             except Exception as error:  # such as a file that is no notebook
                 return None, Verdict(name, 0, 0.0, False), Failure(name, None, "", _told(error))
 
-        pool = ThreadPoolExecutor(jobs)
+        pool, tasks = ThreadPoolExecutor(jobs), {}
         with warm_kernels(shared=True) as kernel:
             try:
                 tasks = {pool.submit(one, name, kernel): name for name in self.paths}
                 for task in as_completed(tasks):
                     on_outcome(self._record(tasks[task], *task.result()))
             finally:
+                done = [task for task in tasks if task.done()]
                 if len(self.outcomes) < len(self.paths):
                     self._stop.set()
                 pool.shutdown(cancel_futures=True)
+                for name, task in [(tasks[task], task) for task in done]:
+                    if name not in self.outcomes:  # interrupted before its page was written
+                        self._record(name, *task.result())
 
     def _record(
         self, name: str, nb: NotebookNode | None, verdict: Verdict, failure: Failure | None

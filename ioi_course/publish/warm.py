@@ -28,16 +28,19 @@ ORDINARY, WARM = "python3", "ioi-course-warm"
 IMPORTS = ("torch", "transformers.models.gpt2.modeling_gpt2", "transformer_lens.model_bridge", "pandas", "ipykernel.kernelapp",
            "ipykernel.zmqshell", "ioi_course.engine", "ioi_course.batches", "ioi_course.metrics")  # fmt: skip
 BACKLOG = 64
-_there: list[str] = []  # the kernel of a process of this kind that is up, made by this process
+_servers: list[subprocess.Popen] = []  # of this process
 
 
 @contextlib.contextmanager
 def warm_kernels(
-    shared: bool = False,  # take the one that this process has already, if it has one
+    shared: bool = False,  # take those that this process has already, if it has any
 ) -> Iterator[str]:
     """The name of a kernel to run notebooks with, as long as this lasts; found by Jupyter through JUPYTER_PATH."""
-    if not sys.platform.startswith("linux") or (shared and _there):
-        yield _there[-1] if shared and _there else ORDINARY
+    if not sys.platform.startswith("linux"):
+        yield ORDINARY
+        return
+    if shared and _servers and _servers[-1].poll() is None:
+        yield WARM
         return
     with tempfile.TemporaryDirectory(prefix="ioi-warm-") as folder:
         ours, theirs = socket.socketpair()  # its end tells the server that nobody needs it any more
@@ -54,11 +57,11 @@ def warm_kernels(
             theirs.close()
             before = os.environ.get("JUPYTER_PATH")
             os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *filter(None, [before])])
-            _there.append(WARM)
+            _servers.append(server)
             try:
                 yield WARM
             finally:
-                _there.remove(WARM)
+                _servers.remove(server)
                 os.environ.pop("JUPYTER_PATH") if before is None else os.environ.update(JUPYTER_PATH=before)
                 ours.close()
                 server.wait()

@@ -6,19 +6,6 @@ const SAID = { holds: "It holds", "one more": "One more", silent: "Silent by its
 const SHOWN = ["holds", "one more", "silent"]; // verdicts that make an arrow
 const PATIENCE = 15000; // milliseconds without an answer before the reader is told
 
-// An element: el("p", {class: "dim", onclick: f}, "text", another).
-function el(tag, attributes = {}, ...children) {
-  const svg = ["svg", "path", "text"].includes(tag);
-  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== undefined && value !== false) element.setAttribute(name, value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
 const keyOf = (edge) => edge.join("\n");
 const nameOf = ([sender, receiver, via]) => `${sender} → ${receiver}${INPUTS[via] ? `, ${INPUTS[via]}` : ""}`;
 let boards = 0;
@@ -55,34 +42,34 @@ export function mountDraw(root, game, options = {}) {
   const answers = new Map(); // key of an edge: what was answered
   let drawn = [], shown = [], busy = false, next = 0, wanted = null;
 
-  const option = (name) => el("option", { value: name }, name);
-  const from = el("select", { id: `${id}-from`, onchange: draw }, ...names.map(option));
-  const to = el("select", { id: `${id}-to`, onchange: draw }, ...names.map(option), option("logits"));
-  const radios = Object.entries(INPUTS).map(([via, text]) => el("label", {}, el("input", { type: "radio", name: `${id}-via`, value: via, checked: via === "q" }), el("span", {}, text)));
-  const inputs = el("fieldset", { class: "hows" }, el("legend", {}, "It changes their"), ...radios);
-  const residual = el("p", { class: "dim" }, "The logits read the whole stream.");
-  const add = el("button", { type: "button", class: "add", onclick: () => put() }, "Draw the edge");
-  const field = (select, text) => el("div", { class: "field" }, el("label", { for: select.id }, text), select);
-  const form = el("div", { class: "form" }, el("div", { class: "ends" }, field(from, "From"), field(to, "To")), inputs, residual, add);
+  const option = (name) => h("option", { value: name }, name);
+  const from = h("select", { id: `${id}-from`, onchange: draw }, ...names.map(option));
+  const to = h("select", { id: `${id}-to`, onchange: draw }, ...names.map(option), option("logits"));
+  const radios = Object.entries(INPUTS).map(([via, text]) => h("label", {}, h("input", { type: "radio", name: `${id}-via`, value: via, checked: via === "q" }), h("span", {}, text)));
+  const inputs = h("fieldset", { class: "hows" }, h("legend", {}, "It changes their"), ...radios);
+  const residual = h("p", { class: "dim" }, "The logits read the whole stream.");
+  const add = h("button", { type: "button", class: "add", onclick: () => put() }, "Draw the edge");
+  const field = (select, text) => h("div", { class: "field" }, h("label", { for: select.id }, text), select);
+  const form = h("div", { class: "form" }, h("div", { class: "ends" }, field(from, "From"), field(to, "To")), inputs, residual, add);
 
-  const boxes = new Map(game.classes.map((each) => [each.name, el("button", { type: "button", class: "class", style: `--tint: ${each.colour}`, onclick: () => choose(each.name) },
-    el("b", {}, each.name), el("span", { class: "dim" }, ` at ${each.at}`), el("span", { class: "who" }, each.heads.join(" ")))]));
-  boxes.set("logits", el("button", { type: "button", class: "class goal", onclick: () => choose("logits") }, el("b", {}, "logits"), el("span", { class: "dim" }, " at END")));
-  const arrows = el("svg", { "aria-hidden": "true" }), board = el("div", { class: "classes", role: "group", "aria-label": "Classes of heads, in the order of their layers" }, ...boxes.values(), arrows);
+  const boxes = new Map(game.classes.map((each) => [each.name, h("button", { type: "button", class: "class", style: `--tint: ${each.colour}`, onclick: () => choose(each.name) },
+    h("b", {}, each.name), h("span", { class: "dim" }, ` at ${each.at}`), h("span", { class: "who" }, each.heads.join(" ")))]));
+  boxes.set("logits", h("button", { type: "button", class: "class goal", onclick: () => choose("logits") }, h("b", {}, "logits"), h("span", { class: "dim" }, " at END")));
+  const arrows = h("svg", { "aria-hidden": "true" }), board = h("div", { class: "classes", role: "group", "aria-label": "Classes of heads, in the order of their layers" }, ...boxes.values(), arrows);
 
-  const count = el("p", { class: "count" }), status = el("div", { class: "answer", role: "status" }), list = el("ol", { class: "list", reversed: true });
-  const hint = el("p", { class: "dim" });
-  const undo = el("button", { type: "button", onclick: () => { if (drawn.length && !busy) change(drawn.slice(0, -1), "The last edge is gone."); } }, "Undo");
-  const rest = el("button", { type: "button", onclick: showRest }, "Show the rest");
-  const reset = el("button", { type: "button", onclick: () => { if (!busy) { shown = []; change([], "The board is empty."); } } }, "Reset");
-  const title = el("h3", { id: `${id}-list` }, "What you drew");
+  const count = h("p", { class: "count" }), status = h("div", { class: "answer", role: "status" }), list = h("ol", { class: "list", reversed: true });
+  const hint = h("p", { class: "dim" });
+  const undo = h("button", { type: "button", onclick: () => { if (drawn.length && !busy) change(drawn.slice(0, -1), "The last edge is gone."); } }, "Undo");
+  const rest = h("button", { type: "button", onclick: showRest }, "Show the rest");
+  const reset = h("button", { type: "button", onclick: () => { if (!busy) { shown = []; change([], "The board is empty."); } } }, "Reset");
+  const title = h("h3", { id: `${id}-list` }, "What you drew");
   root.classList.add("ioi-lab", "ioi-draw");
-  root.replaceChildren(el("div", { class: "draw" }, el("div", { class: "side" }, hint, board, legend(), game.prompts ? el("p", { class: "dim" }, `Measured on ${game.model}, on ${game.prompts} prompts.`) : null),
-    el("div", { class: "side" }, form, status, count, el("div", { class: "buttons" }, undo, rest, reset), title, list)));
+  root.replaceChildren(h("div", { class: "draw" }, h("div", { class: "side" }, hint, board, legend(), game.prompts ? h("p", { class: "dim" }, `Measured on ${game.model}, on ${game.prompts} prompts.`) : null),
+    h("div", { class: "side" }, form, status, count, h("div", { class: "buttons" }, undo, rest, reset), title, list)));
 
   function legend() {
-    const line = (kind, text) => el("span", {}, el("svg", { class: "sample", viewBox: "0 0 30 8", "aria-hidden": "true" }, el("path", { class: `way ${kind}`, d: "M1 4H29" })), ` ${text}`);
-    return el("p", { class: "legend dim" }, line("holds", "counts"), line("silent", "in the circuit, silent by itself"), line("one-more", "counts, not in the circuit"), el("span", {}, "q k v: queries, keys, values"));
+    const line = (kind, text) => h("span", {}, h("svg", { class: "sample", viewBox: "0 0 30 8", "aria-hidden": "true" }, h("path", { class: `way ${kind}`, d: "M1 4H29" })), ` ${text}`);
+    return h("p", { class: "legend dim" }, line("holds", "counts"), line("silent", "in the circuit, silent by itself"), line("one-more", "counts, not in the circuit"), h("span", {}, "q k v: queries, keys, values"));
   }
 
   // A click on a box says who sends, the next one who hears it.
@@ -111,8 +98,8 @@ export function mountDraw(root, game, options = {}) {
     rest.disabled = own + shown.length >= known.size;
     list.replaceChildren(...[...all].reverse().map((edge) => {
       const it = answers.get(keyOf(edge)), kind = it.verdict.replace(" ", "-");
-      const head = [el("b", {}, nameOf(edge)), " ", el("span", { class: `verdict ${kind}` }, SAID[it.verdict])], said = el("p", {}, it.says);
-      return el("li", {}, ...(shown.includes(edge) ? [el("details", {}, el("summary", {}, ...head, el("span", { class: "dim" }, " shown")), said)] : [...head, said]));
+      const head = [h("b", {}, nameOf(edge)), " ", h("span", { class: `verdict ${kind}` }, SAID[it.verdict])], said = h("p", {}, it.says);
+      return h("li", {}, ...(shown.includes(edge) ? [h("details", {}, h("summary", {}, ...head, h("span", { class: "dim" }, " shown")), said)] : [...head, said]));
     }));
     list.start = all.length;
     place();
@@ -130,12 +117,12 @@ export function mountDraw(root, game, options = {}) {
     const seen = [...drawn, ...shown].filter((edge) => SHOWN.includes(answers.get(keyOf(edge))?.verdict));
     arrows.replaceChildren(...arrowsOf(seen, spots, left, width).flatMap(({ edge, path, tip, x, y }) => {
       const kind = `${edge[2]} ${answers.get(keyOf(edge)).verdict.replace(" ", "-")}`;
-      return [el("path", { class: `way ${kind}`, d: path, "data-edge": nameOf(edge) }), el("path", { class: `tip ${kind}`, d: tip }),
-        ...(INPUTS[edge[2]] ? [el("text", { class: edge[2], x, y: y + 4, "text-anchor": "middle" }, edge[2])] : [])];
+      return [h("path", { class: `way ${kind}`, d: path, "data-edge": nameOf(edge) }), h("path", { class: `tip ${kind}`, d: tip }),
+        ...(INPUTS[edge[2]] ? [h("text", { class: edge[2], x, y: y + 4, "text-anchor": "middle" }, edge[2])] : [])];
     }));
   }
 
-  const tell = (...parts) => status.replaceChildren(...parts.map((part) => (typeof part === "string" ? el("p", {}, part) : part)));
+  const tell = (...parts) => status.replaceChildren(...parts.map((part) => (typeof part === "string" ? h("p", {}, part) : part)));
 
   async function ask(edge) {
     const known = answers.get(keyOf(edge));
@@ -153,7 +140,7 @@ export function mountDraw(root, game, options = {}) {
     if (busy) return;
     busy = true;
     root.setAttribute("aria-busy", "true");
-    try { await work(); } catch (error) { tell(el("p", { class: "problem", role: "alert" }, error.message)); } finally {
+    try { await work(); } catch (error) { tell(h("p", { class: "problem", role: "alert" }, error.message)); } finally {
       busy = false;
       root.removeAttribute("aria-busy");
       draw();
@@ -170,7 +157,7 @@ export function mountDraw(root, game, options = {}) {
       shown = shown.filter((each) => keyOf(each) !== keyOf(edge));
       drawn = [...drawn, edge];
       options.ondrawn?.(drawn);
-      tell(el("p", {}, el("b", {}, nameOf(edge)), " ", el("span", { class: `verdict ${kind}` }, SAID[it.verdict])), it.says);
+      tell(h("p", {}, h("b", {}, nameOf(edge)), " ", h("span", { class: `verdict ${kind}` }, SAID[it.verdict])), it.says);
     });
   }
 

@@ -2,7 +2,7 @@
 
 const QUIET = "The notebook's kernel has not answered yet. If it is busy, wait; if there is none, run the cell that made the drawing again.";
 
-function render({ model, el: place }) {
+function render({ model, el }) {
   const waiting = new Map(), box = document.createElement("div");
   let number = 0;
   function hear({ id, answer, error }) {
@@ -18,7 +18,7 @@ function render({ model, el: place }) {
     }),
   };
   model.on("msg:custom", hear);
-  place.append(box);
+  el.append(box);
   const board = mountDraw(box, game, { drawn: model.get("drawn"), ondrawn: (edges) => {
     if (JSON.stringify(edges) === JSON.stringify(model.get("drawn"))) return;
     model.set("drawn", edges);

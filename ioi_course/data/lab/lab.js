@@ -37,18 +37,6 @@ export const headName = ([layer, head]) => `L${layer}H${head}`;
 const same = (a, b) => a[0] === b[0] && a[1] === b[1];
 const toggled = (list, item) => (list.some((each) => same(each, item)) ? list.filter((each) => !same(each, item)) : [...list, item].sort((a, b) => a[0] - b[0] || a[1] - b[1]));
 
-// An element: h("p", {class: "dim", onclick: f}, "text", another).
-export function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name in element && typeof value === "boolean") element[name] = value;
-    else if (value !== undefined && value !== false) element.setAttribute(name, value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
 // A grid of buttons that arrow keys walk through; one of them is in the order of the Tab key.
 function gridOf(rows, columns, { label, head, corner, kind, onpress, onlook }) {
   const cells = [];
