@@ -266,9 +266,10 @@ class Misconception:
     answer: Callable  # the function as somebody with this misconception writes it
 
 # %% ../../nbs/library/checks/core.ipynb #08a72bf1
-def _is_stub(answer: Callable) -> bool:
-    """Whether a function does nothing but return None, as one whose body is `...`."""
-    if (code := getattr(answer, "__code__", None)) is None:
+def _is_stub(answer: Callable, solution: Callable) -> bool:
+    """Whether a function takes what it is given and does nothing but return None, as one whose body is `...`."""
+    code = getattr(answer, "__code__", None)
+    if code is None or list(inspect.signature(answer).parameters) != list(inspect.signature(solution).parameters):
         return False
     steps = [step for step in dis.get_instructions(code) if step.opname not in ("RESUME", "NOP")]
     first = steps[0]
@@ -301,7 +302,7 @@ class Exercise:
             return nothing
         if not callable(answer):
             raise TypeError(f"{self!r}: give the function itself, not what it returned ({type(answer).__name__}).")
-        if _is_stub(answer):
+        if _is_stub(answer, self.solution):
             wait_for(answer, self.number)
             return nothing
         cases = list(self.cases(seed))
