@@ -376,19 +376,23 @@ def direct_paths(
     sender: Head,  # (layer, head)
     component: str,  # "q", "k" or "v" of the receivers
     *,
+    receivers: Sequence[Head] | None = None,  # of later layers; None: all of them
     memory: float = 0.5,  # GB (2**30 bytes), beside the weights
     progress: bool = True,
 ) -> Paths:
-    """The direct edges from one head to every head of later layers, one at a time, as `path_patch` with mlps="frozen".
+    """The direct edges from one head to heads of later layers, one at a time, as `path_patch` with mlps="frozen".
 
     The same numbers as TransformerLens' `get_act_patch_direct_path`, by receiver.
     """
     _check_pair(model, base, source, memory)
     (sender,) = _check_heads(model, [sender], "sender")
     _check_component(model, component)
-    receivers = list(product(range(sender[0] + 1, model.cfg.n_layers), range(model.cfg.n_heads)))
-    if not receivers:
+    if sender[0] == model.cfg.n_layers - 1:
         raise ValueError(f"{head_name(*sender)} is in the last layer: no head reads what it writes.")
+    every = list(product(range(sender[0] + 1, model.cfg.n_layers), range(model.cfg.n_heads)))
+    receivers = every if receivers is None else _check_heads(model, receivers, "receivers")
+    if receivers[0][0] <= sender[0]:
+        raise ValueError(f"{head_name(*receivers[0])} is not behind {head_name(*sender)} and hears nothing of it.")
     what = f"direct edges from {head_name(*sender)} to the {_PARTS[component]} of later heads"
     job = _Job(model, base, source, [sender], receivers, component, "frozen", memory, each=True)
     return _measure(job, what, progress)
