@@ -82,7 +82,7 @@ def _check_heads(model, heads: Sequence[Head], what: str) -> list[Head]:
     layers, count = model.cfg.n_layers, model.cfg.n_heads
     try:
         pairs = {tuple(int(i) for i in head) for head in heads}
-    except TypeError:
+    except (TypeError, ValueError):
         pairs = set()
     if not pairs or isinstance(heads, str) or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"{what} is {heads!r}; give a list of heads as (layer, head), such as [(9, 9)].")

@@ -156,6 +156,19 @@ def test_one_receiver_is_the_direct_edge(component):
         assert torch.allclose(one.per_prompt[0, 1], edges.per_prompt[receiver])
 
 
+@pytest.mark.parametrize("component", ["q", "k", "v"])
+def test_some_receivers_hear_what_they_hear_among_all(component):
+    model = random_model(0)
+    base = random_data(model, 3, seed=2)
+    source = base.counterfactual("abc")
+    every = direct_paths(model, base, source, (0, 1), component, progress=False)
+    some = direct_paths(model, base, source, (0, 1), component, receivers=[(2, 0), (1, 3)], progress=False)
+    assert some.heads == [(1, 3), (2, 0)]
+    for layer, head in every.heads:
+        expected = every.per_prompt[layer, head] if (layer, head) in some.heads else every.base
+        assert torch.allclose(some.per_prompt[layer, head], expected)
+
+
 def test_walk_on_synthetic(model, demo, abc):
     """Band 6: every step gives the published senders, and nobody else comes near."""
     quick = dict(progress=False)
@@ -447,6 +460,14 @@ def test_bad_arguments_of_direct_paths():
     ):
         with pytest.raises(ValueError, match=message):
             direct_paths(model, base, source, sender, component, progress=False)
+    for receivers, message in (
+        ([(2, 0), (0, 3)], "L0H3 is not behind L0H1"),
+        ([(1, 4)], "there is no L1H4"),
+        ([], "receivers is"),
+        ("logits", "receivers is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            direct_paths(model, base, source, (0, 1), "q", receivers=receivers, progress=False)
 
 
 @pytest.mark.parametrize("patch", [path_patch, lambda *given: direct_paths(*given, (0, 1), "q")])
