@@ -1,8 +1,8 @@
 """A mock-up of what Quarto makes of a staged page: Pandoc's HTML in a frame like Quarto's, with the site's own styles.
 
-The classes and the columns are those of Quarto 1.9's pages, and so are the rules that reach into a page: Bootstrap's for
-plain elements, and Quarto's own `.hidden` and `.column`. A page of the layout "custom" gets no <main>. When the document
-is there, Quarto's script reads the address of each link as text, which those inside a drawing do not have.
+The classes and the columns are those of Quarto 1.9's pages, and so are the rules that reach into a page: those of
+Bootstrap for plain elements, and Quarto's own `.hidden` and `.column`. A page of the layout "custom" gets no <main>.
+When the document is there, Quarto's script reads the address of each link as text; links in a drawing have none.
 """
 
 import html
@@ -13,6 +13,8 @@ from pathlib import Path
 import nbformat
 import pypandoc
 import yaml
+
+from ioi_course.publish.framed import MAIN
 
 FRAME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -110,7 +112,9 @@ def render(folder: Path, page: str, scheme: str) -> Path:
     text = markdown(path)
     front = yaml.safe_load(text.split("---\n")[1])
     body, filters = text.split("---\n", 2)[2], [str(folder / "math.lua")]
-    made = pypandoc.convert_text(body, "html5", format="markdown", extra_args=["--wrap=none"], filters=filters)
+    made = pypandoc.convert_text(
+        body, "html5", format="markdown", extra_args=["--wrap=none", "--section-divs"], filters=filters
+    )
     made = re.sub(r'href="([^":]+)\.(?:ipynb|qmd)', r'href="\1.html', made)
     config = yaml.safe_load((folder / "_quarto.yml").read_text(encoding="utf-8"))
     site = yaml.safe_load((folder / "site.yml").read_text(encoding="utf-8"))["website"]
@@ -129,7 +133,7 @@ def render(folder: Path, page: str, scheme: str) -> Path:
     out.write_text(
         FRAME.format(
             up=up, title=title, frame=STYLE, theme=theme(folder, scheme), bar=links,
-            body=made if custom else f'<main class="content" id="quarto-document-content">{head}{made}</main>',
+            body=made if custom else f"{MAIN}{head}{made}</main>",
             scheme=scheme,
             header=(folder / "assets.html").read_text(encoding="utf-8"),
             layout="page-layout-custom" if custom else "page-layout-article",

@@ -250,8 +250,10 @@ def luminance(colour):
 
 def test_light_and_dark_have_contrast(page):
     ways = {
-        "alone, light": r"^\.ioi-tool \{ (.*) \}$", "alone, dark": r"scheme: dark\) \{ \.ioi-tool \{ (.*) \} \}$",
-        "site, light": r"^body\.quarto-light \.ioi-tool \{ (.*) \}$", "site, dark": r"^body\.quarto-dark \.ioi-tool \{ (.*) \}$",
+        "alone, light": r"^\.ioi-tool \{ (.*) \}$",
+        "alone, dark": r"scheme: dark\) \{ \.ioi-tool \{ (.*) \} \}$",
+        "site, light": r"^body\.quarto-light \.ioi-tool \{ (.*) \}$",
+        "site, dark": r"^body\.quarto-dark \.ioi-tool \{ (.*) \}$",
     }  # fmt: skip
     text = page.read_text(encoding="utf-8")
     themes = [dict(re.findall(r"--(\w+): (#\w+)", re.search(way, text, re.MULTILINE)[1])) for way in ways.values()]
@@ -276,7 +278,9 @@ def test_classes_off_are_the_courses_knock_out(model, data, prompts, roles):
     rest = IOIDataset(model, switched_off.MORE, switched_off.SEED)
     before = torch.cat([run_without(model, some, {}) for some in (prompts, rest)])
     change = torch.cat([run_without(model, some, out) for some in (prompts, rest)]) - before
-    assert data["off"]["n"] == len(change) == 40 and data["off"]["before"] == pytest.approx(before.mean().item(), abs=6e-4)
+    assert data["off"]["n"] == len(change) == 40 and data["off"]["before"] == pytest.approx(
+        before.mean().item(), abs=6e-4
+    )
     assert entry["effect"] == pytest.approx(change.mean().item(), abs=6e-4)
     assert entry["error"] == pytest.approx(change.std().item() / 40**0.5, abs=6e-4)
 
@@ -293,13 +297,15 @@ def test_every_head_can_be_switched_off(model, data, prompts):
 
 
 def test_pairs_say_what_is_beyond_the_sum(data):
-    """Movers and their backups stand in for each other; induction heads only pass on what previous token heads wrote."""
+    """Movers and backups stand in for each other; induction heads only pass on what previous token heads wrote."""
     entries, roles = data["off"]["entries"], list(CIRCUIT.roles)
     pairs = list(itertools.combinations(roles, 2))
     assert len(entries) == len(roles) + len(pairs) + 144
     for a, b in pairs:
         each = entries[f"{a} + {b}"]
-        assert each["beyond"][0] == pytest.approx(each["effect"] - entries[a]["effect"] - entries[b]["effect"], abs=3e-3)
+        assert each["beyond"][0] == pytest.approx(
+            each["effect"] - entries[a]["effect"] - entries[b]["effect"], abs=3e-3
+        )
     for pair, sign in [("name mover + backup name mover", -1), ("previous token + induction", 1)]:
         beyond, error = entries[pair]["beyond"]
         assert sign * beyond > 10 * error > 0
@@ -664,7 +670,7 @@ def until(browser, expression):
 
 
 def test_states_have_addresses(browser, page, data):
-    """Prompt, head and what is off: from what is chosen to the address, and back, also by the browser's own way back."""
+    """Prompt, head and what is off: from what is chosen to the address, and back."""
     browser.open(page)
     assert browser.evaluate("location.hash") == "", "nothing is chosen yet"
     browser.click("input[value='13'] + span")
@@ -728,13 +734,15 @@ def test_heads_are_switched_off_with_the_keyboard(browser, page, data, width):
         browser.press("Tab", 9)
     assert browser.evaluate("document.activeElement.dataset.name") == "L0H0"
     assert "solid 3px" in browser.evaluate("getComputedStyle(document.activeElement).outline"), "the focus is seen"
-    for key, code in [("ArrowDown", 40), ("ArrowDown", 40), ("ArrowRight", 39), ("End", 35), ("Home", 36), ("ArrowLeft", 37)]:
-        browser.press(key, code)
+    codes = {"ArrowDown": 40, "ArrowRight": 39, "End": 35, "Home": 36, "ArrowLeft": 37}
+    for key in ["ArrowDown", *codes]:
+        browser.press(key, codes[key])
     assert browser.evaluate("document.activeElement.dataset.name") == "L2H0"
     space()
     off_said(browser, data, "L2H0", 0)
     assert "outside the circuit, at every position" in browser.text("#off-what")
-    assert "L2H0" in browser.text("#status") and not browser.evaluate("document.querySelectorAll('[name=off]:checked').length")
+    assert "L2H0" in browser.text("#status")
+    assert browser.evaluate("document.querySelectorAll('[name=off]:checked').length") == 0
     browser.press("Tab", 9)
     while browser.evaluate("document.activeElement.id") != "off-none":
         assert browser.evaluate("document.activeElement.closest('.off-form') !== null")
@@ -750,14 +758,16 @@ def test_the_lab_gets_the_same_heads(browser, data, tmp_path, model):
     path = tmp_path / "circuit.html"
     path.write_text(circuit_page.render(data, CIRCUIT, "index.html", "lab.html"), encoding="utf-8")
     browser.open(path)
+    movers, negative, induction = (CIRCUIT.roles[role] for role in ("name mover", "negative name mover", "induction"))
     for address, heads, roles in [
-        ("off=name+mover&off=negative+name+mover", [*CIRCUIT.roles["name mover"], *CIRCUIT.roles["negative name mover"]], ["END"]),
-        ("off=induction&off=name+mover", [*CIRCUIT.roles["induction"], *CIRCUIT.roles["name mover"]], ["S2", "END"]),
+        ("off=name+mover&off=negative+name+mover", [*movers, *negative], ["END"]),
+        ("off=induction&off=name+mover", [*induction, *movers], ["S2", "END"]),
         ("off=L2H2", [(2, 2)], ["S1+1"]),
         ("off=L0H3", [(0, 3)], []),
     ]:
         browser.evaluate(f"location.hash = '#L9H9&prompt=3&{address}'")
-        until(browser, f"document.querySelector('#off-what').textContent.includes({json.dumps(address.split('=')[-1].replace('+', ' '))})")
+        last = json.dumps(address.split("=")[-1].replace("+", " "))
+        until(browser, f"document.querySelector('#off-what').textContent.includes({last})")
         what = shared(browser.evaluate("document.querySelector('#off-result a').href"))
         pos = data["prompts"][2]["pos"]
         wanted = Intervention(data["prompts"][2]["text"], heads=heads, how="mean", at=[pos[role] for role in roles])
@@ -781,7 +791,8 @@ def test_tab_reaches_the_heads_once(browser, page):
 
 
 def test_light_dark_and_narrow(browser, page):
-    look = """({paper: getComputedStyle(document.querySelector('.ioi-tool')).backgroundColor, wide: document.documentElement.scrollWidth,
+    look = """({paper: getComputedStyle(document.querySelector('.ioi-tool')).backgroundColor,
+        wide: document.documentElement.scrollWidth,
         arrows: document.querySelector('.board > svg').getBoundingClientRect().width,
         passes: document.querySelector('.passes').getBoundingClientRect().width})"""
     light = browser.open(page).evaluate(look)

@@ -16,7 +16,7 @@ from ioi_course.checks.core import Exercise
 from ioi_course.project import find_root, settings
 from ioi_course.publish.exercises import exercises
 from ioi_course.publish.figures import for_both
-from ioi_course.publish.finish import finish
+from ioi_course.publish.finish import llms
 from ioi_course.publish.framed import MAIN, framed, missing
 from ioi_course.publish.lab_page import FIRST
 from ioi_course.publish.landing import opening
@@ -109,7 +109,7 @@ def test_sidebars_name_every_page_once():
     """All but the first page, the circuit's and the lab, which belong to none."""
     listed = [target for bar in SIDEBARS.values() for target in targets(bar)]
     written = {f"{name}.ipynb" for name in PAGES} | {"library/log.md"}
-    written |= {path.relative_to(NBS).as_posix() for path in NBS.rglob("*.qmd")} | MADE
+    written |= {path.relative_to(NBS).as_posix() for path in NBS.rglob("*.qmd") if "circuit" not in path.stem} | MADE
     assert len(listed) == len(set(listed))
     assert set(listed) == written - {"index.ipynb", "circuit.qmd", "lab.qmd"}
     chapter_rows = [name for name in SIDEBARS["chapters"] if isinstance(name, str)]
@@ -164,6 +164,17 @@ def test_buttons_below_the_opening_text(staged):
         assert ("Open in Colab" in links) == (not name.startswith("library/")), name
         assert links["View source"].endswith(f"/blob/{settings(ROOT)['branch']}/nbs/{name}.ipynb")
         assert links["Download notebook"] == f"{settings(ROOT)['doc_url']}notebooks/{name}.ipynb"
+
+
+def test_the_circuit_is_reached_on_a_head_of_the_chapter(staged):
+    """Where the chapter's text, code and outputs name one: the one that they name most."""
+    heads = {}
+    for name in (name for name in NOTEBOOKS if re.match(r"\d", name)):
+        text = "\n".join(cell.source for cell in nbformat.read(staged / f"{name}.ipynb", as_version=4).cells)
+        heads[int(name[:2]), name[3:]] = re.search(r"\[The circuit\]\(circuit\.html(?:#(\w+))?\)", text)[1]
+    assert heads[5, "attention_patterns"] == heads[9, "name_movers"] == "L9H9" and heads[8, "induction_heads"] == "L5H5"
+    assert heads[10, "s_inhibition"] in {f"L{layer}H{head}" for layer, head in PAPER.roles["S-inhibition"]}
+    assert heads[0, "setup"] is None
 
 
 def test_tokens_are_written_as_code(staged):
@@ -449,13 +460,15 @@ def test_landing_page_says_what_the_index_says(staged):
     assert cards.count(" minutes</p>") == len(SIDEBARS["chapters"]) - 1 and "None" not in text
     for target in re.findall(r'(?:href|src)="(?!https?:|#)([^"#]+)', text):
         page_of = [target, re.sub(r"html$", "ipynb", target), re.sub(r"html$", "qmd", target)]
-        assert re.sub("html$", "qmd", target) in MADE | {FIRST} or any((staged / each).is_file() for each in page_of), target
+        assert re.sub("html$", "qmd", target) in MADE | {FIRST} or any((staged / each).is_file() for each in page_of), (
+            target
+        )
     assert text.index("ioi-promise") < text.index('id="ioi-lab"') < text.index("ioi-cards") < text.index("make course")
     assert "| chapter | the question" not in text and "images/circuit.svg" not in text, "shown once"
 
 
 def test_pages_that_stand_alone_are_framed():
-    """What is in their <main>, with their own styles and all that they say, in a page that Quarto has nothing to add to."""
+    """What is in their <main>, with their own styles, in a page that Quarto has nothing to add to."""
     alone = f"""<!DOCTYPE html><html lang="en"><head><title>A &amp; B</title>
 <meta name="description" content="What &quot;it&quot; is.">
 <style>body {{ margin: 0; }}</style><style class="own">.ioi-tool {{ top: 0 }}</style></head>
@@ -467,9 +480,10 @@ def test_pages_that_stand_alone_are_framed():
     assert fields["pagetitle"] == "A & B" and fields["description"] == 'What "it" is.' and "title" not in fields
     assert fields["page-layout"] == "custom" and fields["sidebar"] is False
     assert "<nav" not in body and "margin: 0" not in body and ".ioi-tool { top: 0 }" in body
-    assert '<p><a href="b.html">Another</a></p>\n</header>' in body and body.count("````") == 2, "a fence longer than theirs"
+    assert '<p><a href="b.html">Another</a></p>\n</header>' in body
+    assert body.count("````") == 2, "a fence longer than theirs"
     for broken in ("<html></html>", alone.replace("<main", "<div"), alone.replace('class="own"', "")):
-        with pytest.raises(ValueError, match="title, description"):
+        with pytest.raises(ValueError, match="not all of title, description"):
             framed(broken)
     assert "title: The lab\n" in missing("The lab", "a < b") and "a &lt; b" in missing("The lab", "a < b")
 
@@ -483,10 +497,21 @@ def test_every_page_of_ones_own_layout_has_a_main(staged):
 
 
 def test_no_link_in_a_drawing_stands_in_a_page(staged):
-    """Quarto's script reads each link's address as text once the page is there, and of those in a drawing it is none."""
+    """Quarto's script reads each link's address as text once the page is there; in a drawing it is none."""
     for path, text in pages(staged).items():
         for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
             assert "<a " not in drawing, path.name
+
+
+def test_llms_txt_has_every_page(staged):
+    """Also those that are only text, and the tools."""
+    (staged.parent / "nbs" / "lab.qmd").write_text("---\npagetitle: The lab\ndescription: It runs.\n---\n")
+    text, address = llms(staged.parent), settings(ROOT)["doc_url"]
+    (staged.parent / "nbs" / "lab.qmd").unlink()
+    assert f"- [The lab]({address}lab.html): It runs." in text
+    for path in [*pages(staged)]:
+        href = path.relative_to(staged).with_suffix(".html").as_posix()
+        assert f"]({address}{href})" in text or href == "index.html", href
 
 
 def test_first_page_fits_a_screen():

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import yaml
 
 from ioi_course.project import settings
 from ioi_course.publish.navigation import course, library, page_title
@@ -60,4 +61,9 @@ def llms(root: Path) -> str:
                 about = SUMMARY.search(nb.cells[0].source)
                 rows.append(f"- [{title}]({meta['doc_url']}{name}.html)" + (f": {about[1]}" if about else ""))
         parts.append(f"## {heading}\n\n" + "\n".join(rows))
-    return "\n\n".join(parts) + "\n"
+    rows = []
+    for path in sorted((root / "nbs").rglob("*.qmd")):
+        said = yaml.safe_load(path.read_text(encoding="utf-8").split("---\n")[1])
+        href = path.relative_to(root / "nbs").with_suffix(".html").as_posix()
+        rows.append(f"- [{said.get('title') or said['pagetitle']}]({meta['doc_url']}{href}): {said['description']}")
+    return "\n\n".join([*parts, "## More\n\n" + "\n".join(rows)]) + "\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from ioi_course.publish.badge import buttons, is_badge
+from ioi_course.publish.badge import buttons, head_of, is_badge
 from ioi_course.publish.exercises import BEGIN, END
 from ioi_course.publish.figures import readable
 from ioi_course.publish.framed import FRONT, raw
@@ -42,7 +42,7 @@ class Lesson:
         has_exercises = any(BEGIN in cell.source for cell in self.nb.cells)
         cells = [cell for cell in self.nb.cells if not is_badge(cell)]
         if name != "index":
-            cells.insert(1, mk_cell(buttons(root, name, has_exercises), "markdown"))
+            cells.insert(1, mk_cell(buttons(root, name, has_exercises, head_of(cells)), "markdown"))
         for cell in cells:
             if cell.cell_type == "code":
                 hidden = UNSHOWN & set(cell.directives_)
