@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch.nn.functional import pad
@@ -11,11 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ioi_course.circuit import knock_out, nodes
-from ioi_course.engine import attend, engine_of, run, spread, unsupported
 from ioi_course.means import Means, reference_means
 from ioi_course.plots import head_name
 from ioi_course.prompts import IOIDataset
-from ioi_course.roles import Circuit, Head
+from ioi_course.roles import Circuit
 
 MORE, SEED = 32, 1  # prompts beside those of the page
 AND = " + "  # between two classes in the key of a pair
@@ -31,10 +30,9 @@ def switched_off(
     """For each class, pair of classes and head: logit differences without it.
 
     The course's knock-out: heads put out their mean over ABC prompts of the same
-    template and order. Heads of the circuit do so where they act, other heads at every
-    position; everything after them is computed anew. Effects are changes of the mean
-    logit difference in logits, with the standard error over prompts. Where the engine
-    does not serve the model, heads outside the circuit are left out.
+    template and order, those of the circuit where they act, other heads at END;
+    everything after them is computed anew. Effects are changes of the mean logit
+    difference in logits, with the standard error over prompts.
     """
     others = IOIDataset(model, MORE if more is None else more, SEED)
     every = IOIDataset.from_prompts(model, [*data.records, *others.records])
@@ -43,28 +41,18 @@ def switched_off(
     sets = {role: nodes(circuit, heads) for role, heads in circuit.roles.items()}
     pairs = list(itertools.combinations(sets, 2))
     sets |= {AND.join(pair): sets[pair[0]] | sets[pair[1]] for pair in pairs}
-    sets |= {head_name(*head): {head: at} for head, at in places.items()}
-    before, *after = knock_out(
-        model, every, [{}, *sets.values()], means=means, progress=False
-    )
+    layers, count = range(model.cfg.n_layers), range(model.cfg.n_heads)
+    for head in itertools.product(layers, count):
+        sets[head_name(*head)] = {head: places.get(head, "END")}
+    every_set = [{}, *sets.values()]
+    before, *after = knock_out(model, every, every_set, means=means, progress=False)
     found = dict(zip(sets, after, strict=True))
-    if not unsupported(model):
-        layers, count = range(model.cfg.n_layers), range(model.cfg.n_heads)
-        outside = [
-            head for head in itertools.product(layers, count) if head not in places
-        ]
-        found |= without_each(model, every, outside, means)
     entries = {key: _entry(value, before, len(data)) for key, value in found.items()}
     for a, b in pairs:
         beyond = found[AND.join((a, b))] + before - found[a] - found[b]
         entries[AND.join((a, b))]["beyond"] = _mean_and_error(beyond)
-    size = {"layers": model.cfg.n_layers, "heads": model.cfg.n_heads}
-    return {
-        "n": len(every),
-        "before": _plain(before.mean()),
-        **size,
-        "entries": entries,
-    }
+    found = {"n": len(every), "before": _plain(before.mean()), "entries": entries}
+    return found | {"layers": model.cfg.n_layers, "heads": model.cfg.n_heads}
 
 
 def _joined(first: Means, second: Means, width: int) -> Means:
@@ -74,44 +62,6 @@ def _joined(first: Means, second: Means, width: int) -> Means:
         torch.cat([pad(z, (0, 0, 0, 0, 0, width - z.shape[1])) for z in pair])
         for pair in pairs
     )
-
-
-def without_each(
-    model,  # a TransformerBridge that the engine serves
-    data: IOIDataset,
-    heads: Sequence[Head],
-    means: Sequence[Float[Tensor, "batch pos head d_head"]],  # from `reference_means`
-) -> dict[str, Float[Tensor, batch]]:
-    """Each prompt's logit difference if one of these heads puts out its mean everywhere."""
-    engine = engine_of(model)
-    device = engine.embed[0].device
-    at, rows = (torch.arange(n, device=device) for n in reversed(data.tokens.shape))
-    answers, end, found = data.answers.to(device), data.pos["END"].to(device), {}
-    with torch.no_grad():
-        base = run(engine, data.tokens.to(device))
-        for layer, head in heads:
-            block, x = engine.blocks[layer], base.resid_pre[layer]
-            change = means[layer][:, :, head].to(x) - base.z[layer][:, head]
-            own = block.out[0].unflatten(0, (engine.n_heads, -1))[head]
-            x = _after(block, x, base.attn_out[layer] + change @ own)
-            for later in engine.blocks[layer + 1 :]:
-                parts = later.heads(later.norm(x, "ln1"), at)
-                q, k, v = (part.transpose(1, 2) for part in parts)
-                z = (attend(q, k) @ spread(v, later.n_heads, dim=-3)).transpose(1, 2)
-                x = _after(later, x, z.flatten(2) @ later.out[0] + later.out[1])
-            after = engine.logit_diff(x[rows, end], answers)
-            found[head_name(layer, head)] = after.cpu()
-    return found
-
-
-def _after(
-    block,
-    x: Float[Tensor, "batch pos d_model"],
-    attention: Float[Tensor, "batch pos d_model"],
-) -> Tensor:
-    """The stream after a layer, given what its attention adds."""
-    after = x + attention
-    return after + block.mlp((x if block.parallel else after).flatten(0, 1)).view_as(x)
 
 
 def _plain(value: Tensor | float) -> float:

@@ -35,9 +35,8 @@ function buildGrid() {
   for (let layer = 0; layer < layers; layer++) {
     grid.append(row(edge("rowheader", `${layer}`), ...Array.from({length: perLayer}, (_, head) => {
       const name = `L${layer}H${head}`, known = entries[name];
-      const cell = make("button", undefined, {type: "button", role: "gridcell", tabindex: cells.length ? -1 : 0, "data-name": name, "aria-label": known ? wordsOf(name) : `${name}: not computed`, title: known ? wordsOf(name) : name});
-      if (known) cell.style.cssText = `--share: ${Math.round(90 * Math.abs(known.effect) / most)}%; --kind: var(--${known.effect < 0 ? "down" : "up"})`;
-      else cell.setAttribute("aria-disabled", "true");
+      const cell = make("button", undefined, {type: "button", role: "gridcell", tabindex: cells.length ? -1 : 0, "data-name": name, "aria-label": wordsOf(name), title: wordsOf(name)});
+      cell.style.cssText = `--share: ${Math.round(90 * Math.abs(known.effect) / most)}%; --kind: var(--${known.effect < 0 ? "down" : "up"})`;
       if (classOf[name]) {
         cell.classList.add("known");
         cell.style.setProperty("--tint", data.drawn[classOf[name]]);
@@ -77,7 +76,7 @@ function drawOff() {
     return;
   }
   const is = entry.after[i], kind = classOf[out[0]], result = make("strong", `${number(before)} → ${number(is)}`, {class: "big"});
-  at("off-what").textContent = roles.length ? `Off: ${roles.join(" and ")} (${heads.length} head${heads.length > 1 ? "s" : ""})` : `Off: ${out[0]}, ${kind ? `${kind} head, at ${data.classes[kind].at}` : "a head outside the circuit, at every position"}`;
+  at("off-what").textContent = roles.length ? `Off: ${roles.join(" and ")} (${heads.length} head${heads.length > 1 ? "s" : ""})` : `Off: ${out[0]}, ${kind ? `${kind} head, at ${data.classes[kind].at}` : "a head outside the circuit, at END"}`;
   const parts = [line("Logit difference in this prompt ", result, ` (${signed(is - before)}).`), line(`Mean over ${n} prompts: ${number(data.off.before)} → ${number(data.off.before + entry.effect)}, a change of ${signed(entry.effect)} ± ${number(entry.error)}.`)];
   if (roles.length > 1) {
     const [beyond, error] = entry.beyond, alone = roles.map((name) => entries[name].effect);
@@ -85,15 +84,15 @@ function drawOff() {
     const off = Math.abs(beyond) < 2 * error ? "Together they do about that." : `Together it is ${number(Math.abs(beyond))} ± ${number(error)} ${beyond < 0 ? "lower" : "higher"} than that.`;
     parts.push(line(`${sums} ${off}`));
   }
-  if (data.lab) parts.push(labLink(heads, roles.length ? roles : kind ? [kind] : []));
+  if (data.lab) parts.push(labLink(heads, (roles.length ? roles : kind ? [kind] : []).map((name) => data.classes[name].at)));
   at("off-result").replaceChildren(...parts);
 }
 
 // The lab takes out the same heads, all of them at the same places; its address is as that of data/lab/lab.js.
 function labLink(heads, roles) {
-  const prompt = data.prompts[+at("prompt").value], places = [...new Set(roles.map((name) => data.classes[name].at))];
-  const pairs = heads.map((name) => name.slice(1).replace("H", ".")).join("-"), where = [...new Set(places.map((place) => prompt.pos[place]))].sort((a, b) => a - b).join("-");
-  const query = [["p", prompt.text], ["h", pairs], ["how", "mean"], ...(where ? [["at", where]] : [])].map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+  const prompt = data.prompts[+at("prompt").value], places = [...new Set(roles.length ? roles : ["END"])];
+  const pairs = heads.map((name) => name.slice(1).replace("H", ".")).join("-"), where = places.map((place) => prompt.pos[place]).sort((a, b) => a - b).join("-");
+  const query = [["p", prompt.text], ["h", pairs], ["how", "mean"], ["at", where]].map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
   const note = places.length > 1 ? ` There each of them is off at both places, ${places.join(" and ")}.` : "";
   const text = line(make("a", "The same in the lab", {href: `${data.lab}#${query}`}), `, where any combination can be tried.${note}`);
   text.className = "dim";
