@@ -2,15 +2,21 @@
 
 Notebooks are graded by otter's own classes in this process. One submission also goes the whole way, in a kernel, and
 must score the same; and `make assignments` runs the solutions of each master in a kernel.
+
+Hidden tests draw their inputs, and the same answer must get the same points whatever was drawn. Each answer is tried at a
+seed of its own; with IOI_COURSE_SEEDS=30 in the environment at thirty, which takes half an hour.
 """
 
+import copy
 import csv
 import functools
 import json
+import os
 import runpy
 import sys
 import types
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +36,7 @@ from otter.execute import Checker
 from otter.test_files import GradingResults
 
 from ioi_course import models
+from ioi_course.grading import draws
 from ioi_course.grading.assignments import read_assignment
 from ioi_course.grading.judge import judged
 
@@ -38,6 +45,7 @@ TOOL = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "assignments.
 MASTERS = {path.stem: path for path in TOOL.masters()}
 ANSWERS = {path.stem: runpy.run_path(str(path)) for path in sorted((ROOT / "tests" / "submissions").glob("*.py"))}
 POINTS = 40  # of each assignment
+SEEDS = int(os.environ.get("IOI_COURSE_SEEDS", "1"))  # of the hidden tests, at which each answer is tried
 SOLUTION_TAG, STUB_TAG = "otter_assign_solution_cell", "otter_answer_cell"
 
 every_assignment = pytest.mark.parametrize("name", MASTERS)
@@ -77,8 +85,8 @@ class Built:
                     run_cell(cell.source, self.namespace)
         return dict(self.namespace)
 
-    def loss(self, question: str, answer: str, ours: bool = True) -> float:
-        """The points that an answer loses; a cell that raises leaves its names undefined, as in a kernel.
+    def losses(self, question: str, answer: str, ours: bool = True) -> dict[int, float]:
+        """The points that an answer loses, by seed; a cell that raises leaves its names undefined, as in a kernel.
 
         As otter counts in a kernel, and with `ours` as our grader does, which asks by messages: the two must agree.
         """
@@ -87,11 +95,21 @@ class Built:
             run_cell(answer, namespace)
         except Exception:
             pass
+        first = zlib.crc32(answer.encode())
+        draws.begin(first)
         test.run(namespace)
+        lost = {first: round(test.possible - test.score, 6)}
         if ours:
-            found = self.lost_by_asking(question, namespace)
-            assert found == pytest.approx(test.possible - test.score), "otter and our grader do not agree"
-        return test.possible - test.score
+            assert self.lost_by_asking(question, namespace) == lost[first], "otter and our grader do not agree"
+        drawing = copy.copy(test)
+        drawing.test_cases = [case for case in test.test_cases if "drawn" in case.body.test_func.__code__.co_names]
+        failed = [result.test_case for result in test.test_case_results if not result.passed]
+        same = sum(case.points for case in failed if case not in drawing.test_cases)
+        for seed in range(first + 1, first + SEEDS if drawing.test_cases else first):
+            draws.begin(seed)
+            drawing.run(namespace)
+            lost[seed] = round(same + sum(r.test_case.points for r in drawing.test_case_results if not r.passed), 6)
+        return lost
 
     def lost_by_asking(self, question: str, namespace: dict) -> float:
         one, lost = self.assignment, 0.0
@@ -282,13 +300,15 @@ RESTYLED = [
 
 @pytest.mark.parametrize("name, question, source, lost, ours", WRONG)
 def test_wrong_answer_loses_its_points(assignment, question, source, lost, ours):
-    assert assignment.loss(question, source, ours) == pytest.approx(lost), assignment.tests[question].summary()
+    found = assignment.losses(question, source, ours)
+    assert {seed: each for seed, each in found.items() if each != lost} == {}, f"other points at seeds; {lost} expected"
     assert lost > 0
 
 
 @pytest.mark.parametrize("name, question, source", RESTYLED)
 def test_restyled_answer_keeps_its_points(assignment, question, source):
-    assert assignment.loss(question, source) == 0, assignment.tests[question].summary()
+    found = assignment.losses(question, source)
+    assert {seed: each for seed, each in found.items() if each} == {}, assignment.tests[question].summary()
 
 
 @every_assignment
