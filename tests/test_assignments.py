@@ -272,8 +272,13 @@ def test_builds_are_identical(assignment, tmp_path):
 
 
 @every_assignment
-def test_solutions_score_everything(assignment, tmp_path, monkeypatch):
-    results, errors = grade(assignment.notebook("instructor"), assignment, tmp_path, monkeypatch)
+def test_solutions_score_everything_wherever_they_stand(assignment, tmp_path, monkeypatch):
+    """In the order of the questions `make assignments` runs them; here they come last, the last question first."""
+    nb = assignment.notebook("instructor")
+    answers = [cell for cell in nb.cells if SOLUTION_TAG in cell.metadata.get("tags", [])]
+    assert len(answers) >= len(assignment.tests)
+    nb.cells = [cell for cell in nb.cells if cell not in answers and "grader.check" not in cell.source] + answers[::-1]
+    results, errors = grade(nb, assignment, tmp_path, monkeypatch)
     assert (results.total, errors) == (POINTS, []), results.summary()
 
 
@@ -316,6 +321,12 @@ def test_there_are_enough_wrong_answers(assignment):
     wrong = ANSWERS[assignment.name]["WRONG"]
     assert set(wrong) == set(assignment.tests), "a question without a wrong answer"
     assert sum(map(len, wrong.values())) >= 12 and len(ANSWERS[assignment.name]["RESTYLED"]) >= 5
+
+
+@every_assignment
+def test_there_are_answers_in_every_style(assignment):
+    styles = [style for answers in ANSWERS[assignment.name]["RESTYLED"].values() for style in answers]
+    assert {"numpy", "lambda", "class", "slow but right"} <= set(styles)
 
 
 def test_otter_scores_a_submission_the_same_in_a_kernel(base, tmp_path, monkeypatch):
