@@ -3,8 +3,8 @@
 Notebooks are graded by otter's own classes in this process. One submission also goes the whole way, in a kernel, and
 must score the same; and `make assignments` runs the solutions of each master in a kernel.
 
-Hidden tests draw their inputs, and the same answer must get the same points whatever was drawn. Each answer is tried at a
-seed of its own; with IOI_COURSE_SEEDS=30 in the environment at thirty, which takes half an hour.
+Hidden tests draw their inputs, and the same answer must get the same points whatever was drawn. Each answer is tried at
+a seed of its own; with IOI_COURSE_SEEDS=30 in the environment at thirty, which takes half an hour.
 """
 
 import copy
@@ -13,16 +13,18 @@ import functools
 import json
 import os
 import runpy
+import shutil
 import sys
 import types
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 
 pytest.importorskip("otter", reason="otter-grader is not installed (the extra `course`)")
@@ -36,8 +38,10 @@ from otter.execute import Checker
 from otter.test_files import GradingResults
 
 from ioi_course import models
-from ioi_course.grading import draws
+from ioi_course.checks import core
+from ioi_course.grading import draws, gradescope
 from ioi_course.grading.assignments import read_assignment
+from ioi_course.grading.grade import grade as grade_one
 from ioi_course.grading.judge import judged
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -306,7 +310,7 @@ RESTYLED = [
 @pytest.mark.parametrize("name, question, source, lost, ours", WRONG)
 def test_wrong_answer_loses_its_points(assignment, question, source, lost, ours):
     found = assignment.losses(question, source, ours)
-    assert {seed: each for seed, each in found.items() if each != lost} == {}, f"other points at seeds; {lost} expected"
+    assert {seed: each for seed, each in found.items() if each != lost} == {}, f"{lost} expected at every seed"
     assert lost > 0
 
 
@@ -329,8 +333,9 @@ def test_there_are_answers_in_every_style(assignment):
     assert {"numpy", "lambda", "class", "slow but right"} <= set(styles)
 
 
-def test_otter_scores_a_submission_the_same_in_a_kernel(base, tmp_path, monkeypatch):
-    """The last wrong answer to every other question, nothing in the rest: graded with the zip, as on Gradescope."""
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
+def test_gradescope_otter_and_our_grader_score_a_submission_the_same(base, server, tmp_path, monkeypatch):
+    """The last wrong answer to every other question, nothing in the rest: in a kernel, by processes, and in a container."""
     assignment = built(next(iter(MASTERS)), base)
     nb, lost = assignment.notebook("student"), {}
     stubs = [cell for cell in code_cells(nb) if STUB_TAG in cell.metadata.get("tags", [])]
@@ -342,6 +347,55 @@ def test_otter_scores_a_submission_the_same_in_a_kernel(base, tmp_path, monkeypa
     possible = {question: test.possible for question, test in assignment.tests.items()}
     expected = {question: possible[question] - lost.get(question, possible[question]) for question in possible}
     assert scores(results) == pytest.approx(expected)
+    data = Path(f"{assignment.name}.ipynb").read_bytes()
+    local = grade_one("a", data, assignment.assignment, server)
+    assert {question.name: question.points for question in local.questions} == pytest.approx(expected)
+    found = on_gradescope(assignment, server, tmp_path, data, monkeypatch)
+    for question in local.questions:
+        said = [entry for entry in found["tests"] if entry["name"].startswith(f"{question.name},")]
+        assert sum(entry["score"] for entry in said) == question.points
+        assert [entry["visibility"] for entry in said] == ["visible", "hidden"]
+
+
+def on_gradescope(assignment, server, folder, data, monkeypatch) -> dict:
+    """results.json of the zip's run_otter.py, which finds everything in a folder as Gradescope's container has it."""
+    monkeypatch.setattr(gradescope, "Server", lambda: nullcontext(server))  # a warm one
+    place = folder / "autograder"
+    (place / "submission").mkdir(parents=True, exist_ok=True)
+    shutil.copytree(assignment.tests_dir.parent, place / "source", dirs_exist_ok=True)
+    (place / "submission" / "work.ipynb").write_bytes(data)
+    start = (place / "source" / "run_otter.py").read_text()
+    assert start.endswith("main()\n") and "otter.run" not in start
+    exec(start.replace("main()", f"main({str(place)!r})"), {})
+    return json.loads((place / "results" / "results.json").read_text())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
+def test_on_gradescope_the_tests_are_out_of_a_notebooks_reach(base, server, tmp_path, monkeypatch, capsys):
+    """What fools a check in the notebook's own process, and otter's, has another process to work on there."""
+    assignment = built(next(iter(MASTERS)), base)
+    nb = assignment.notebook("student")
+    patch = "import ioi_course.checks.core as core\ncore.run = lambda f, case: torch.zeros(2)\n"
+    patch += "core.same = lambda *a: True\n"
+    patch += "core.Exercise.__call__ = lambda *a, **k: True\ntorch.allclose = torch.equal = lambda *a, **k: True"
+    nb.cells.insert(5, nbformat.v4.new_code_cell(patch))
+    data = nbformat.writes(nb).encode()
+    patched = [(core, "run"), (core, "same"), (core.Exercise, "__call__"), (torch, "allclose"), (torch, "equal")]
+    for owner, name in patched:
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # so that what the attack does to this process is undone
+    shared, _ = grade(nb, assignment, tmp_path, monkeypatch)
+    monkeypatch.undo()
+    assert shared.total > 10, "the attack works where notebook and tests share a process"
+    found = on_gradescope(assignment, server, tmp_path, data, monkeypatch)
+    assert sum(entry["score"] for entry in found["tests"]) == 0 and found["stdout_visibility"] == "hidden"
+    assert "drawn from the seed" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
+def test_on_gradescope_a_submission_without_a_notebook_has_a_reason(base, server, tmp_path, monkeypatch):
+    assignment = built(next(iter(MASTERS)), base)
+    found = on_gradescope(assignment, server, tmp_path, b"", monkeypatch)
+    assert "no notebook" in found["output"] and sum(entry["score"] for entry in found["tests"]) == 0
 
 
 def test_student_reads_what_is_wrong(base, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """Which limit on memory counts: a control group where the grader may make one, or else a look at all processes.
 
-Groups are made here in a folder that looks like the kernel's: that they are made, limited, joined and taken away can be seen
-there. That a real one ends its processes is the kernel's part.
+Groups are made here in a folder that looks like the kernel's: that they are made, limited and joined can be seen there.
+That a real one ends its processes is the kernel's part.
 """
 
 import os
@@ -99,6 +99,6 @@ def test_a_group_that_cannot_be_joined_is_no_group(groups, server, small, monkey
 
 def test_without_a_group_shared_memory_is_watched(server, small, monkeypatch):
     monkeypatch.setattr(memory, "home", lambda: None)
-    fill = "import mmap\nm = mmap.mmap(-1, 2**30)\nfor i in range(0, 2**30, 4096):\n    m[i] = 1\nimport time\ntime.sleep(60)"
+    fill = "import mmap, time\nm = mmap.mmap(-1, 2**30)\nfor i in range(0, 2**30, 4096):\n    m[i] = 1\ntime.sleep(60)"
     got = grade_one("a", with_cell(fill), small, server, Limits(20, 0.5))
     assert "was stopped with more than 0.5 GB of memory" in " ".join(got.notes) and got.total == sum(ALL.values())

@@ -34,8 +34,9 @@ TABLE = (  # of answers that somebody worked out beforehand, for the number that
 FORETOLD = {
     "asked for while the cells run": TABLE.format("", "draws.drawn('q1_drawn')"),
     "fixed by the cells": TABLE.format("draws.begin(1)", "draws.drawn('q1_drawn')"),
-    "the drawing replaced": TABLE.format("draws.draw = lambda: 1\ndraws.secrets.randbelow = lambda n: 1\ndraws._SEED = 1",
-                                         "draws.drawn('q1_drawn')"),
+    "the drawing replaced": TABLE.format(
+        "draws.draw = lambda: 1\ndraws.secrets.randbelow = lambda n: 1\ndraws._SEED = 1", "draws.drawn('q1_drawn')"
+    ),
     "looked for when asked": "from ioi_course.grading import draws\n"
     "def double(x):\n    return 6 if x == 3 else 2 * draws.drawn('q1_drawn')",
 }  # fmt: skip
