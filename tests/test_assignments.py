@@ -335,7 +335,7 @@ def test_there_are_answers_in_every_style(assignment):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
 def test_gradescope_otter_and_our_grader_score_a_submission_the_same(base, server, tmp_path, monkeypatch):
-    """The last wrong answer to every other question, nothing in the rest: in a kernel, by processes, and in a container."""
+    """The last wrong answer to every other question, nothing in the rest: in a kernel, by processes, in a container."""
     assignment = built(next(iter(MASTERS)), base)
     nb, lost = assignment.notebook("student"), {}
     stubs = [cell for cell in code_cells(nb) if STUB_TAG in cell.metadata.get("tags", [])]

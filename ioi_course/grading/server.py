@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ WALL = 5  # and so many times that by the clock, for who waits, and for a machin
 START = 60  # seconds; the start of a submission's processes takes less than one on an idle machine
 FACTOR = 5  # all of a submission may take so many times that
 MEMORY = 4.0  # GB
+MESSAGES = 100_000  # from the processes of one run of a submission; an honest notebook makes some for each cell
+TRIED = 50  # kinds of things that it tried; the hook in its process reports no more
 PROCESSES = 30  # more than that at a time is a fork bomb
 KEEP = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")  # of the environment
 
@@ -156,7 +159,7 @@ class Runner:
         self.tried: set[str] = set()
         self._limits, self._spent, self._stop = spent.limits, spent, stop
         self._key, self._server, self._supervisor = secrets.token_hex(16), server, None
-        self._buffer = b""
+        self._buffer, self._waiting, self._heard = b"", deque(), 0
         self._group = Group(base, int(self._limits.memory * 2**30)) if (base := memory.home()) else None
         self._channel = server.fork(SUBMISSION, stop, self._group)
         self._work = tempfile.mkdtemp(prefix="ioi-grade-")
@@ -229,6 +232,11 @@ class Runner:
         while True:
             yield self._next(self._ours)
 
+    def suspect(self, what: str) -> None:
+        """Take note of what a notebook has no business to do; of very much, the first."""
+        if len(self.tried) < TRIED:
+            self.tried.add(what)
+
     def _ours(self, message: dict) -> bool:
         return message.get("key") == self._key
 
@@ -258,26 +266,29 @@ class Runner:
             data = self._channel.recv(1 << 16)
         except OSError:
             data = b""
-        self._buffer += data
-        if len(self._buffer) > 2**20 and b"\n" not in self._buffer:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        self._waiting.extend(filter(None, lines))
+        self._heard += len(lines)
+        if len(self._buffer) > 2**20:
             self._buffer = b"-"  # of a line too long to be ours
-            self.tried.add("wrote to the grader's channel")
+            self.suspect("wrote to the grader's channel")
+        if self._heard > MESSAGES:
+            self.suspect("wrote to the grader's channel")
+            raise Ended("was stopped after more messages than a notebook makes")
         return bool(data)
 
     def _lines(self):
-        while b"\n" in self._buffer:
-            line, self._buffer = self._buffer.split(b"\n", 1)
-            if line:
-                yield self._parse(line)
+        while self._waiting:
+            yield self._parse(self._waiting.popleft())
 
     def _hear(self, message: dict) -> bool:
         """Take note of a message that may come at any time."""
         if self._supervisor is None and "supervisor" in message:  # the first, before any cell
             self._supervisor = psutil.Process(message["supervisor"])
         elif not self._ours(message):
-            self.tried.add("wrote to the grader's channel")
+            self.suspect("wrote to the grader's channel")
         elif "tried" in message:
-            self.tried.add(f"tried to {clean_text(message['tried'])}")
+            self.suspect(f"tried to {clean_text(message['tried'])}")
         else:
             return False
         return True
