@@ -476,6 +476,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'ioi_course.checks.core._judge': ('library/checks/core.html#_judge', 'ioi_course/checks/core.py'),
                                         'ioi_course.checks.core._key': ('library/checks/core.html#_key', 'ioi_course/checks/core.py'),
                                         'ioi_course.checks.core._line': ('library/checks/core.html#_line', 'ioi_course/checks/core.py'),
+                                        'ioi_course.checks.core._random_model': ( 'library/checks/core.html#_random_model',
+                                                                                  'ioi_course/checks/core.py'),
                                         'ioi_course.checks.core._unchanged': ( 'library/checks/core.html#_unchanged',
                                                                                'ioi_course/checks/core.py'),
                                         'ioi_course.checks.core._used': ('library/checks/core.html#_used', 'ioi_course/checks/core.py'),

@@ -351,7 +351,6 @@ def _explains(one: Misconception, mine: list[Any], cases: list[tuple], exercise:
         return False
 
 # %% ../../nbs/library/checks/core.ipynb #a836ec55
-@cache
 def random_model(
     seed: int = 0,
     n_layers: int = 3,
@@ -360,6 +359,13 @@ def random_model(
     processing: tuple[str, ...] = PROCESSING,  # as in `load_model`
 ) -> TransformerBridge:
     """A small GPT-2 with random weights, float64, and the synthetic model's tokenizer; made once per process."""
+    return _random_model(seed, n_layers, n_heads, d_model, processing)  # however it was asked for
+
+
+@cache
+def _random_model(
+    seed: int, n_layers: int, n_heads: int, d_model: int, processing: tuple[str, ...]
+) -> TransformerBridge:
     tokenizer = build_tokenizer()
     config = GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=d_model, n_layer=n_layers, n_head=n_heads)
     config.bos_token_id = config.eos_token_id = tokenizer.bos_token_id
