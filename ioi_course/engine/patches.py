@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .forward import Block, Engine, Run, attend, spread
+from .products import linear
 
 # %% ../../nbs/library/engine/patches.ipynb #1b7d4a75
 @dataclass
@@ -217,7 +218,7 @@ def _attention(block: Block, base: Run, window: Window, layer: int, only_end: bo
     for name, head, values in given:
         parts[name][:, :, :, head] = window.at_end(values) if name == "q" and only_end else values
     z = _mix(base.k[layer], base.v[layer], window, *parts.values(), future)
-    window.x = stream + torch.addmm(block.out[1], z.flatten(0, 2), block.out[0]).view_as(stream)
+    window.x = stream + linear(z.flatten(0, 2), *block.out).view_as(stream)
 
 # %% ../../nbs/library/engine/patches.ipynb #308afe18
 def _mix(k_base: Tensor, v_base: Tensor, window: Window, q: Tensor, k: Tensor, v: Tensor, future: Tensor) -> Tensor:
