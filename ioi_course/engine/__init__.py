@@ -3,3 +3,4 @@
 from ioi_course.engine.families import *
 from ioi_course.engine.forward import *
 from ioi_course.engine.patches import *
+from ioi_course.engine.products import *
