@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .engine import Engine, engine_of, run
-from .patching import STREAM_SITES, _ARROW, _Job, _check, _result
+from .patching import _ARROW, _result
+from .patch_jobs import STREAM_SITES, _Job, _check
 from .prompts import IOIDataset
 from .results import Sweep
 

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .circuit import _alive, _check_means, _check_nodes
+from .circuit import _check_means, _check_nodes
+from .knockouts import _alive
 from .engine import Engine, Run, attend, engine_of, run, spread
 from .plots import head_name
 from .prompts import IOIDataset

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .circuit import _alive, _check_circuit, _run_alive, nodes
+from .circuit import nodes, _check_circuit
+from .knockouts import _alive, _run_alive
 from .edges import head_edges, run_with_edges
 from ioi_course.means import (
     Means, _check_reference, _every_z, abc_reference, reference_means,
@@ -30,7 +31,7 @@ from .plots.core import _Frame, _number
 from .prompts import IOIDataset
 from .roles import Circuit
 from .shown import Shown
-from .trial import Faithfulness
+from .faithful import Faithfulness
 
 # %% ../nbs/library/protocols.ipynb #0e464710
 CHOICES = {

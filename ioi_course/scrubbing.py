@@ -23,7 +23,7 @@ from .prompts import IOIDataset
 from .roles import Head
 from .shown import Shown
 from .templates import IOIPrompt, sample_prompts
-from .trial import _error, _share
+from .faithful import _error, _share
 
 # %% ../nbs/library/scrubbing.ipynb #1063cf00
 FIELDS = ("template", "order", "IO", "S", "place", "object")  # what a prompt is made of

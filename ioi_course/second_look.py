@@ -22,7 +22,7 @@ from .metrics import single_token
 from .plots import head_name
 from .prompts import IOIDataset
 from .roles import Head
-from .walkback import exchanged_at
+from .head_views import exchanged_at
 
 # %% ../nbs/library/second_look.ipynb #346447da
 def bystanders(

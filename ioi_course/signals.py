@@ -26,7 +26,7 @@ from ioi_course.inhibition import (
     published_heads,
 )
 from .models import model_name
-from .paths import _check_heads
+from .path_jobs import _check_heads
 from .plots import Plot, head_name, labelled_heatmap
 from .progress import _bar
 from .prompts import IOIDataset
