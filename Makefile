@@ -22,7 +22,7 @@ course: setup ## run every chapter; pages, index and report.json under build/cou
 
 test: setup ## everything that CI runs
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 60
 
 test-pythons: setup ## the package's tests and three chapters on each Python of the course that is on this machine (slow)
 	$(BIN)/python tools/pythons.py

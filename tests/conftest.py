@@ -30,6 +30,15 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(autouse=True)
+def _remembering_checks(request):
+    """In the files that try right and wrong answers, a check computes its own side once: see `remembered`."""
+    if request.path.name.startswith("test_checks_"):
+        from remembered import remember
+
+        remember(request.getfixturevalue("monkeypatch"))
+
+
 @pytest.fixture
 def no_grad():
     """No gradients, as in a lesson: `pytestmark = pytest.mark.usefixtures("no_grad")` for a file that reads only."""

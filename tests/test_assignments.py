@@ -2,21 +2,29 @@
 
 Notebooks are graded by otter's own classes in this process. One submission also goes the whole way, in a kernel, and
 must score the same; and `make assignments` runs the solutions of each master in a kernel.
+
+Hidden tests draw their inputs, and the same answer must get the same points whatever was drawn. Each answer is tried at
+a seed of its own; with IOI_COURSE_SEEDS=30 in the environment at thirty, which takes half an hour.
 """
 
+import copy
 import csv
 import functools
 import json
+import os
 import runpy
+import shutil
 import sys
 import types
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 
 pytest.importorskip("otter", reason="otter-grader is not installed (the extra `course`)")
@@ -30,7 +38,10 @@ from otter.execute import Checker
 from otter.test_files import GradingResults
 
 from ioi_course import models
+from ioi_course.checks import core
+from ioi_course.grading import draws, gradescope
 from ioi_course.grading.assignments import read_assignment
+from ioi_course.grading.grade import grade as grade_one
 from ioi_course.grading.judge import judged
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +49,7 @@ TOOL = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "assignments.
 MASTERS = {path.stem: path for path in TOOL.masters()}
 ANSWERS = {path.stem: runpy.run_path(str(path)) for path in sorted((ROOT / "tests" / "submissions").glob("*.py"))}
 POINTS = 40  # of each assignment
+SEEDS = int(os.environ.get("IOI_COURSE_SEEDS", "1"))  # of the hidden tests, at which each answer is tried
 SOLUTION_TAG, STUB_TAG = "otter_assign_solution_cell", "otter_answer_cell"
 
 every_assignment = pytest.mark.parametrize("name", MASTERS)
@@ -77,8 +89,8 @@ class Built:
                     run_cell(cell.source, self.namespace)
         return dict(self.namespace)
 
-    def loss(self, question: str, answer: str, ours: bool = True) -> float:
-        """The points that an answer loses; a cell that raises leaves its names undefined, as in a kernel.
+    def losses(self, question: str, answer: str, ours: bool = True) -> dict[int, float]:
+        """The points that an answer loses, by seed; a cell that raises leaves its names undefined, as in a kernel.
 
         As otter counts in a kernel, and with `ours` as our grader does, which asks by messages: the two must agree.
         """
@@ -87,11 +99,21 @@ class Built:
             run_cell(answer, namespace)
         except Exception:
             pass
+        first = zlib.crc32(answer.encode())
+        draws.begin(first)
         test.run(namespace)
+        lost = {first: round(test.possible - test.score, 6)}
         if ours:
-            found = self.lost_by_asking(question, namespace)
-            assert found == pytest.approx(test.possible - test.score), "otter and our grader do not agree"
-        return test.possible - test.score
+            assert self.lost_by_asking(question, namespace) == lost[first], "otter and our grader do not agree"
+        drawing = copy.copy(test)
+        drawing.test_cases = [case for case in test.test_cases if "drawn" in case.body.test_func.__code__.co_names]
+        failed = [result.test_case for result in test.test_case_results if not result.passed]
+        same = sum(case.points for case in failed if case not in drawing.test_cases)
+        for seed in range(first + 1, first + SEEDS if drawing.test_cases else first):
+            draws.begin(seed)
+            drawing.run(namespace)
+            lost[seed] = round(same + sum(r.test_case.points for r in drawing.test_case_results if not r.passed), 6)
+        return lost
 
     def lost_by_asking(self, question: str, namespace: dict) -> float:
         one, lost = self.assignment, 0.0
@@ -254,8 +276,13 @@ def test_builds_are_identical(assignment, tmp_path):
 
 
 @every_assignment
-def test_solutions_score_everything(assignment, tmp_path, monkeypatch):
-    results, errors = grade(assignment.notebook("instructor"), assignment, tmp_path, monkeypatch)
+def test_solutions_score_everything_wherever_they_stand(assignment, tmp_path, monkeypatch):
+    """In the order of the questions `make assignments` runs them; here they come last, the last question first."""
+    nb = assignment.notebook("instructor")
+    answers = [cell for cell in nb.cells if SOLUTION_TAG in cell.metadata.get("tags", [])]
+    assert len(answers) >= len(assignment.tests)
+    nb.cells = [cell for cell in nb.cells if cell not in answers and "grader.check" not in cell.source] + answers[::-1]
+    results, errors = grade(nb, assignment, tmp_path, monkeypatch)
     assert (results.total, errors) == (POINTS, []), results.summary()
 
 
@@ -282,13 +309,15 @@ RESTYLED = [
 
 @pytest.mark.parametrize("name, question, source, lost, ours", WRONG)
 def test_wrong_answer_loses_its_points(assignment, question, source, lost, ours):
-    assert assignment.loss(question, source, ours) == pytest.approx(lost), assignment.tests[question].summary()
+    found = assignment.losses(question, source, ours)
+    assert {seed: each for seed, each in found.items() if each != lost} == {}, f"{lost} expected at every seed"
     assert lost > 0
 
 
 @pytest.mark.parametrize("name, question, source", RESTYLED)
 def test_restyled_answer_keeps_its_points(assignment, question, source):
-    assert assignment.loss(question, source) == 0, assignment.tests[question].summary()
+    found = assignment.losses(question, source)
+    assert {seed: each for seed, each in found.items() if each} == {}, assignment.tests[question].summary()
 
 
 @every_assignment
@@ -298,8 +327,15 @@ def test_there_are_enough_wrong_answers(assignment):
     assert sum(map(len, wrong.values())) >= 12 and len(ANSWERS[assignment.name]["RESTYLED"]) >= 5
 
 
-def test_otter_scores_a_submission_the_same_in_a_kernel(base, tmp_path, monkeypatch):
-    """The last wrong answer to every other question, nothing in the rest: graded with the zip, as on Gradescope."""
+@every_assignment
+def test_there_are_answers_in_every_style(assignment):
+    styles = [style for answers in ANSWERS[assignment.name]["RESTYLED"].values() for style in answers]
+    assert {"numpy", "lambda", "class", "slow but right"} <= set(styles)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
+def test_gradescope_otter_and_our_grader_score_a_submission_the_same(base, server, tmp_path, monkeypatch):
+    """The last wrong answer to every other question, nothing in the rest: in a kernel, by processes, in a container."""
     assignment = built(next(iter(MASTERS)), base)
     nb, lost = assignment.notebook("student"), {}
     stubs = [cell for cell in code_cells(nb) if STUB_TAG in cell.metadata.get("tags", [])]
@@ -311,6 +347,55 @@ def test_otter_scores_a_submission_the_same_in_a_kernel(base, tmp_path, monkeypa
     possible = {question: test.possible for question, test in assignment.tests.items()}
     expected = {question: possible[question] - lost.get(question, possible[question]) for question in possible}
     assert scores(results) == pytest.approx(expected)
+    data = Path(f"{assignment.name}.ipynb").read_bytes()
+    local = grade_one("a", data, assignment.assignment, server)
+    assert {question.name: question.points for question in local.questions} == pytest.approx(expected)
+    found = on_gradescope(assignment, server, tmp_path, data, monkeypatch)
+    for question in local.questions:
+        said = [entry for entry in found["tests"] if entry["name"].startswith(f"{question.name},")]
+        assert sum(entry["score"] for entry in said) == question.points
+        assert [entry["visibility"] for entry in said] == ["visible", "hidden"]
+
+
+def on_gradescope(assignment, server, folder, data, monkeypatch) -> dict:
+    """results.json of the zip's run_otter.py, which finds everything in a folder as Gradescope's container has it."""
+    monkeypatch.setattr(gradescope, "Server", lambda: nullcontext(server))  # a warm one
+    place = folder / "autograder"
+    (place / "submission").mkdir(parents=True, exist_ok=True)
+    shutil.copytree(assignment.tests_dir.parent, place / "source", dirs_exist_ok=True)
+    (place / "submission" / "work.ipynb").write_bytes(data)
+    start = (place / "source" / "run_otter.py").read_text()
+    assert start.endswith("main()\n") and "otter.run" not in start
+    exec(start.replace("main()", f"main({str(place)!r})"), {})
+    return json.loads((place / "results" / "results.json").read_text())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
+def test_on_gradescope_the_tests_are_out_of_a_notebooks_reach(base, server, tmp_path, monkeypatch, capsys):
+    """What fools a check in the notebook's own process, and otter's, has another process to work on there."""
+    assignment = built(next(iter(MASTERS)), base)
+    nb = assignment.notebook("student")
+    patch = "import ioi_course.checks.core as core\ncore.run = lambda f, case: torch.zeros(2)\n"
+    patch += "core.same = lambda *a: True\n"
+    patch += "core.Exercise.__call__ = lambda *a, **k: True\ntorch.allclose = torch.equal = lambda *a, **k: True"
+    nb.cells.insert(5, nbformat.v4.new_code_cell(patch))
+    data = nbformat.writes(nb).encode()
+    patched = [(core, "run"), (core, "same"), (core.Exercise, "__call__"), (torch, "allclose"), (torch, "equal")]
+    for owner, name in patched:
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # so that what the attack does to this process is undone
+    shared, _ = grade(nb, assignment, tmp_path, monkeypatch)
+    monkeypatch.undo()
+    assert shared.total > 10, "the attack works where notebook and tests share a process"
+    found = on_gradescope(assignment, server, tmp_path, data, monkeypatch)
+    assert sum(entry["score"] for entry in found["tests"]) == 0 and found["stdout_visibility"] == "hidden"
+    assert "drawn from the seed" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
+def test_on_gradescope_a_submission_without_a_notebook_has_a_reason(base, server, tmp_path, monkeypatch):
+    assignment = built(next(iter(MASTERS)), base)
+    found = on_gradescope(assignment, server, tmp_path, b"", monkeypatch)
+    assert "no notebook" in found["output"] and sum(entry["score"] for entry in found["tests"]) == 0
 
 
 def test_student_reads_what_is_wrong(base, tmp_path, monkeypatch):

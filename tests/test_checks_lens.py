@@ -32,18 +32,6 @@ def assert_passes(exercise, answer):
         assert verdict.passed, verdict
 
 
-@pytest.mark.parametrize(
-    "exercise",
-    [lens_of_prompt, lens_at_end, largest_step, what_is_read, hold_the_scale, settled_at, fold_layer_norm],
-    ids=repr,
-)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_misconceptions_are_wrong_and_differ(exercise, seed):
-    assert exercise(exercise.solution, seed=seed).passed
-    for one in exercise.misconceptions:
-        assert exercise(one.answer, seed=seed).misconception == one.name
-
-
 # --- 3.1 lens_of_prompt ---
 
 

@@ -18,13 +18,15 @@ from typer.testing import CliRunner
 from ioi_course import cli
 from ioi_course.ablation import ablate
 from ioi_course.bundled.answer_key import CIRCUIT
+from ioi_course.circuit import nodes, run_without
 from ioi_course.drawing import check_edge, possible_edges
 from ioi_course.finder_rules import RULES
 from ioi_course.heads import head_scores
+from ioi_course.interventions import Bench, Intervention, intervene, shared
 from ioi_course.movers import copy_scores
 from ioi_course.plots import circuit_diagram
 from ioi_course.prompts import IOIDataset
-from ioi_course.publish import circuit_page, command, drawn_edges, welcome
+from ioi_course.publish import circuit_drawing, circuit_page, command, drawn_edges, switched_off, welcome
 from ioi_course.roles import PAPER, Edge
 from ioi_course.walkback import POSITIONS
 
@@ -246,14 +248,66 @@ def luminance(colour):
 
 
 def test_light_and_dark_have_contrast(page):
-    themes = [dict(re.findall(r"--(\w+): (#\w+)", line)) for line in re.findall(r":root \{.*\}", page.read_text())]
-    assert len(themes) == 2 and themes[0]["paper"] != themes[1]["paper"]
+    ways = {
+        "alone, light": r"^\.ioi-tool \{ (color-scheme.*) \}$",
+        "alone, dark": r"scheme: dark\) \{ \.ioi-tool \{ (.*) \} \}$",
+        "site, light": r"^body\.quarto-light \.ioi-tool \{ (.*) \}$",
+        "site, dark": r"^body\.quarto-dark \.ioi-tool \{ (.*) \}$",
+    }  # fmt: skip
+    text = page.read_text(encoding="utf-8")
+    themes = [dict(re.findall(r"--(\w+): (#\w+)", re.search(way, text, re.MULTILINE)[1])) for way in ways.values()]
+    assert themes[:2] == themes[2:] and themes[0]["paper"] != themes[1]["paper"]
     for theme in themes:
         pairs = [("ink", name, 4.5) for name in ("paper", "soft", "seen", "note")]
         pairs += [("dim", "paper", 4.5), ("dim", "soft", 4.5), ("link", "paper", 4.5), ("link", "soft", 4.5)]
         for front, back, least in [*pairs, ("edge", "paper", 3), ("up", "paper", 3), ("down", "paper", 3)]:
             low, high = sorted((luminance(theme[front]), luminance(theme[back])))
             assert (high + 0.05) / (low + 0.05) >= least, (front, back)
+
+
+# Heads that are switched off
+
+
+@pytest.mark.parametrize("roles", [("name mover",), ("name mover", "backup name mover"), ("induction", "S-inhibition")])
+def test_classes_off_are_the_courses_knock_out(model, data, prompts, roles):
+    """Each prompt's number is that of a run with hooks; the mean and its error are over all prompts."""
+    entry = data["off"]["entries"][" + ".join(roles)]
+    out = nodes(CIRCUIT, [head for role in roles for head in CIRCUIT.roles[role]])
+    assert entry["after"] == pytest.approx(run_without(model, prompts, out).tolist(), abs=6e-4)
+    rest = IOIDataset(model, switched_off.MORE, switched_off.SEED)
+    before = torch.cat([run_without(model, some, {}) for some in (prompts, rest)])
+    change = torch.cat([run_without(model, some, out) for some in (prompts, rest)]) - before
+    assert data["off"]["n"] == len(change) == 40 and data["off"]["before"] == pytest.approx(
+        before.mean().item(), abs=6e-4
+    )
+    assert entry["effect"] == pytest.approx(change.mean().item(), abs=6e-4)
+    assert entry["error"] == pytest.approx(change.std().item() / 40**0.5, abs=6e-4)
+
+
+def test_every_head_can_be_switched_off(model, data, prompts):
+    """Those of the circuit where they act, as the panel says it; others at END, as `ablate` says it."""
+    entries, names = data["off"]["entries"], [f"L{layer}H{head}" for layer in range(12) for head in range(12)]
+    assert sorted(key for key in entries if re.fullmatch(r"L\d+H\d+", key)) == sorted(names)
+    for head in data["heads"]:
+        assert entries[head["name"]]["after"] == pytest.approx([view["ablated"] for view in head["views"]], abs=2e-3)
+    for head in [(0, 0), (6, 3), (11, 0)]:
+        direct = ablate(model, prompts, [head], "mean", at="END")
+        assert entries[f"L{head[0]}H{head[1]}"]["after"] == pytest.approx(direct.after.tolist(), abs=6e-4)
+
+
+def test_pairs_say_what_is_beyond_the_sum(data):
+    """Movers and backups stand in for each other; induction heads only pass on what previous token heads wrote."""
+    entries, roles = data["off"]["entries"], list(CIRCUIT.roles)
+    pairs = list(itertools.combinations(roles, 2))
+    assert len(entries) == len(roles) + len(pairs) + 144
+    for a, b in pairs:
+        each = entries[f"{a} + {b}"]
+        assert each["beyond"][0] == pytest.approx(
+            each["effect"] - entries[a]["effect"] - entries[b]["effect"], abs=3e-3
+        )
+    for pair, sign in [("name mover + backup name mover", -1), ("previous token + induction", 1)]:
+        beyond, error = entries[pair]["beyond"]
+        assert sign * beyond > 10 * error > 0
 
 
 # Where the boxes stand
@@ -285,10 +339,10 @@ DRAWINGS = drawings()
 @pytest.mark.parametrize("which", DRAWINGS)
 def test_boxes_keep_apart_and_stand_in_the_order_of_the_prompt(which):
     circuit = DRAWINGS[which]
-    drawn = circuit_page._diagram(circuit)
+    drawn = circuit_drawing.diagram_of(circuit)
     boxes = [*drawn["boxes"].values(), drawn["goal"]]
     for a, b in itertools.combinations(boxes, 2):
-        beside = a.x + circuit_page.WIDTH <= b.x or b.x + circuit_page.WIDTH <= a.x
+        beside = a.x + circuit_drawing.WIDTH <= b.x or b.x + circuit_drawing.WIDTH <= a.x
         assert beside or a.y + a.height < b.y or b.y + b.height < a.y, (a, b)
     assert [column["at"] for column in drawn["columns"]] == ["S1+1", "S2", "END"]
     ends = [(column["x"], column["x"] + column["width"]) for column in drawn["columns"]]
@@ -385,20 +439,30 @@ def test_course_has_the_page_or_the_reason(tmp_path, monkeypatch, capsys):
     assert "circuit.html" not in welcome.write_index(sheet, tmp_path).read_text()
 
 
-def test_site_gets_the_page_of_the_last_run(tmp_path, monkeypatch):
-    """The page is made, never stored in the repository: so it cannot drift."""
+def test_site_gets_the_page_of_the_last_run(page, tmp_path, monkeypatch):
+    """The page is made, never stored in the repository: so it cannot drift. In the site it stands in Quarto's frame."""
     (tmp_path / "nbs").mkdir()
+    text = page.read_text(encoding="utf-8")
 
     def write(folder, model):
-        (folder / "circuit.html").write_text(model)
+        (folder / "circuit.html").write_text(text.replace("head by head (synthetic)", f"new ({model})"))
 
     monkeypatch.setattr(command, "_write_circuit_page", write)
-    command._add_circuit_page(tmp_path)
-    assert (tmp_path / "nbs" / "circuit.html").read_text() == "auto"
+    command._add_tools(tmp_path, whole=False)
+    assert "pagetitle: The circuit, new (auto)\n" in (tmp_path / "nbs" / "circuit.qmd").read_text()
     (tmp_path / "build" / "course").mkdir(parents=True)
-    (tmp_path / "build" / "course" / "circuit.html").write_text("of the run")
-    command._add_circuit_page(tmp_path)
-    assert (tmp_path / "nbs" / "circuit.html").read_text() == "of the run"
+    (tmp_path / "build" / "course" / "circuit.html").write_text(text)
+    command._add_tools(tmp_path, whole=False)
+    assert [path.name for path in (tmp_path / "nbs").iterdir()] == ["circuit.qmd"], "Quarto makes circuit.html of it"
+    assert "pagetitle: The circuit, head by head (synthetic)\n" in (tmp_path / "nbs" / "circuit.qmd").read_text()
+
+
+def test_site_says_so_where_the_page_could_not_be_made(tmp_path, monkeypatch):
+    """The bar leads to it all the same."""
+    (tmp_path / "nbs").mkdir()
+    monkeypatch.setattr(command, "_write_circuit_page", lambda folder, model: None)
+    command._add_tools(tmp_path, whole=False)
+    assert "This page was not made" in (tmp_path / "nbs" / "circuit.qmd").read_text()
 
 
 def test_page_is_not_stored(root):
@@ -590,6 +654,121 @@ def test_heads_are_filtered_drawn_by_two_numbers_and_found_by_address(browser, p
     assert not browser.complaints()
 
 
+def until(browser, expression):
+    end = time.monotonic() + 10  # the page hears of a new address a moment later
+    while not browser.evaluate(expression) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert browser.evaluate(expression), expression
+
+
+def test_states_have_addresses(browser, page, data):
+    """Prompt, head and what is off: from what is chosen to the address, and back."""
+    browser.open(page)
+    assert browser.evaluate("location.hash") == "", "nothing is chosen yet"
+    browser.click("input[value='13'] + span")
+    browser.evaluate("document.querySelector('#prompt').focus()")
+    browser.press("ArrowDown", 40)
+    browser.click("[name=off][value='name mover']")
+    browser.click("[name=off][value='S-inhibition']")
+    name, address = data["heads"][13]["name"], browser.evaluate("location.hash")
+    assert address == f"#{name}&prompt=2&off=S-inhibition&off=name+mover"
+    said = panel(browser)[:-1], browser.text("#off-what"), browser.text("#off-result")
+    assert "S-inhibition and name mover (7 heads)" in said[1]
+    links = set(browser.evaluate("[...document.querySelectorAll('#heads a')].map((a) => a.getAttribute('href'))"))
+    assert address in links and len(links) == 26, "a link to a head keeps the rest of the state"
+    browser.open(page).evaluate(f"location.hash = {json.dumps(address)}")
+    until(browser, "document.querySelectorAll('[name=off]:checked').length === 2")
+    assert (panel(browser)[:-1], browser.text("#off-what"), browser.text("#off-result")) == said
+    browser.evaluate("location.hash = '#L9H6'")
+    until(browser, "document.querySelector('#name').textContent.startsWith('L9H6')")
+    check_panel(browser, data, "L9H6", 0)
+    assert browser.text("#off-what") == "Nothing is off"
+    for strange in ("#L99H9&off=nothing&prompt=77", "#off=name+mover+%2B+induction", "#draw", "#%00&off=L0H0&off=L1H1"):
+        browser.evaluate(f"location.hash = {json.dumps(strange)}")
+    until(browser, "document.querySelector('#off-what').textContent.includes('L0H0')")
+    assert not browser.complaints()
+
+
+def off_said(browser, data, key, i):
+    """What the section says of this set in this prompt."""
+    entry, before = data["off"]["entries"][key], data["prompts"][i]["diff"]
+    text = browser.text("#off-result")
+    assert f"{number(before)} → {number(entry['after'][i])}" in text
+    assert f"{number(abs(entry['effect']))} ± {number(entry['error'])}" in text and "Mean over 40 prompts" in text
+    return text
+
+
+@pytest.mark.parametrize("width", [1366, 390])
+def test_heads_are_switched_off_with_the_keyboard(browser, page, data, width):
+    """Classes by the space bar, the third takes the first's place; heads in a grid that is one stop of the Tab key."""
+    browser.open(page, width=width)
+    browser.evaluate("document.querySelector('[name=off]').focus()")
+
+    def space():
+        for kind in ("keyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, key=" ", code="Space", windowsVirtualKeyCode=32, text=" ")
+
+    space()
+    off_said(browser, data, "previous token", 0)
+    for _ in range(2):
+        browser.press("Tab", 9)
+    space()
+    text = off_said(browser, data, "previous token + induction", 0)
+    alone = [data["off"]["entries"][role]["effect"] for role in ("previous token", "induction")]
+    assert f"{number(sum(alone))} if effects added up" in text and "higher than that" in text
+    assert browser.evaluate("[...document.querySelectorAll('.box.out')].map((e) => e.dataset.class)") == [
+        "previous token", "induction"
+    ]  # fmt: skip
+    browser.press("Tab", 9)
+    space()
+    off_said(browser, data, "induction + S-inhibition", 0)
+    for _ in range(4):
+        browser.press("Tab", 9)
+    assert browser.evaluate("document.activeElement.dataset.name") == "L0H0"
+    assert "solid 3px" in browser.evaluate("getComputedStyle(document.activeElement).outline"), "the focus is seen"
+    codes = {"ArrowDown": 40, "ArrowRight": 39, "End": 35, "Home": 36, "ArrowLeft": 37}
+    for key in ["ArrowDown", *codes]:
+        browser.press(key, codes[key])
+    assert browser.evaluate("document.activeElement.dataset.name") == "L2H0"
+    space()
+    off_said(browser, data, "L2H0", 0)
+    assert "outside the circuit, at END" in browser.text("#off-what")
+    assert "L2H0" in browser.text("#status")
+    assert browser.evaluate("document.querySelectorAll('[name=off]:checked').length") == 0
+    browser.press("Tab", 9)
+    while browser.evaluate("document.activeElement.id") != "off-none":
+        assert browser.evaluate("document.activeElement.closest('.off-form') !== null")
+        browser.press("Tab", 9)
+    space()
+    assert browser.text("#off-what") == "Nothing is off" and browser.evaluate("document.activeElement.name") == "off"
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    assert not browser.complaints()
+
+
+def test_the_lab_gets_the_same_heads(browser, data, tmp_path, model):
+    """The link's address is a state of the lab in which these heads, where they act, put out their means."""
+    path = tmp_path / "circuit.html"
+    path.write_text(circuit_page.render(data, CIRCUIT, "index.html", "lab.html"), encoding="utf-8")
+    browser.open(path)
+    movers, negative, induction = (CIRCUIT.roles[role] for role in ("name mover", "negative name mover", "induction"))
+    for address, heads, roles in [
+        ("off=name+mover&off=negative+name+mover", [*movers, *negative], ["END"]),
+        ("off=induction&off=name+mover", [*induction, *movers], ["S2", "END"]),
+        ("off=L2H2", [(2, 2)], ["S1+1"]),
+        ("off=L0H3", [(0, 3)], ["END"]),
+    ]:
+        browser.evaluate(f"location.hash = '#L9H9&prompt=3&{address}'")
+        last = json.dumps(address.split("=")[-1].replace("+", " "))
+        until(browser, f"document.querySelector('#off-what').textContent.includes({last})")
+        what = shared(browser.evaluate("document.querySelector('#off-result a').href"))
+        pos = data["prompts"][2]["pos"]
+        wanted = Intervention(data["prompts"][2]["text"], heads=heads, how="mean", at=[pos[role] for role in roles])
+        assert what == wanted
+        assert ("at both places" in browser.text("#off-result")) == (len(roles) > 1)
+    assert intervene(Bench(model), what).diff_before == pytest.approx(data["prompts"][2]["diff"], abs=2e-3)
+    assert "lab.html" not in circuit_page.render(data, CIRCUIT)
+
+
 def test_tab_reaches_the_heads_once(browser, page):
     browser.open(page)
     stops = []
@@ -604,7 +783,8 @@ def test_tab_reaches_the_heads_once(browser, page):
 
 
 def test_light_dark_and_narrow(browser, page):
-    look = """({paper: getComputedStyle(document.body).backgroundColor, wide: document.documentElement.scrollWidth,
+    look = """({paper: getComputedStyle(document.querySelector('.ioi-tool')).backgroundColor,
+        wide: document.documentElement.scrollWidth,
         arrows: document.querySelector('.board > svg').getBoundingClientRect().width,
         passes: document.querySelector('.passes').getBoundingClientRect().width})"""
     light = browser.open(page).evaluate(look)

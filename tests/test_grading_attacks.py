@@ -11,7 +11,7 @@ import sys
 import zipfile
 
 import pytest
-from small import ALL, DOUBLE, HEAD, NAME, NOTHING, WRONG, instead_of, notebook
+from small import ALL, DOUBLE, HEAD, NAME, NOTHING, WRONG, instead_of, notebook, with_cell
 
 from ioi_course.grading.assignments import read_assignment
 from ioi_course.grading.grade import grade as grade_one
@@ -263,6 +263,34 @@ def test_what_is_to_be_built_is_not_there(server, built, how):
     data = notebook([WRONG[0], "import torch", LIBRARY.get(how, CHECKED if "checked" in how else OWN)])
     got = grade_one("a", data, built, server, Limits(20, 1.0))
     assert got.total == (how not in LIBRARY), got
+
+
+FORGE = (
+    "import gc, json, os, socket\neach = gc.get_objects()\n"
+    "key = next(o for o in each if type(o) is dict and {'key', 'work', 'cells'} <= set(o))['key']\n"
+    "channel = next(o for o in each if type(o) is socket.socket and o.fileno() > 2)\n"
+    "def say(**m):\n    channel.sendall(b'\\n' + json.dumps(m | {'key': key}).encode() + b'\\n')\n"
+)
+FORGED = {
+    "a cell that is not there": "say(cell=999, error='x')\nos._exit(0)",
+    "no cell": "say(nothing=1)\nsay(cell=None)\nos._exit(0)",
+    "a cell of another type": "say(cell=[1])\nsay(cell={})\nsay(cell=True, error=3)\nsay(cell='1')",
+    "what is done, as no list": "say(done=7)\nsay(done=None)",
+    "nothing passed over": "say(passed_over='')\nsay(passed_over='\\n')\nsay(passed_over=[])",
+    "much that was tried": "for i in range(500):\n    say(tried=str(i) * 99)",
+    "a flood": "for i in range(300):\n    channel.sendall(b'{}\\n' * 1000)",
+    "a long line": "channel.sendall(b'x' * 2**22)",
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_forged_message_costs_nothing_but_its_cell(grade, what):
+    """The answers are right, and keep their points; the grader neither fails nor runs the cells again and again."""
+    got, points = grade(with_cell(FORGE + FORGED[what]))
+    assert points == ALL and got.status in ("graded", "errors", "review"), got
+    assert got.seconds < 10 and sum(map(len, got.notes)) < 20_000
+    if what in ("a cell that is not there", "a flood"):
+        assert got.status == "review" and "was left out" in " ".join(got.notes)
 
 
 def test_hostile_notebooks_leave_right_answers_their_points(grade):

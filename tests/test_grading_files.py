@@ -28,19 +28,20 @@ def class_run(small, tmp_path, monkeypatch):
     """Grade a folder without running anything: who has a notebook that can be read gets all points."""
     graded = []
 
-    def all_right(student, data, assignment, server, limits, secret, stop):
+    def all_right(student, data, assignment, server, limits, secret, stop, seed):
         graded.append(student)
         submissions.read_cells(data, assignment.name)
         cases = {q: [case | {"passed": True, "message": ""} for case in cases] for q, cases in small.cases.items()}
-        return Grade(student, NAME, "graded", [], [Question(q, each) for q, each in cases.items()])
+        questions = [Question(q, each) for q, each in cases.items()]
+        return Grade(student, NAME, "graded", [], questions, seed=7 if seed is None else seed)
 
     monkeypatch.setattr(run, "grade", all_right)
     monkeypatch.setattr(run, "Server", lambda: nullcontext())
 
-    def start(folder, out=tmp_path / "out"):
+    def start(folder, out=tmp_path / "out", seed=None):
         graded.clear()
         found = submissions.find_submissions([folder], NAME)
-        run.grade_all(found, small, out, 2)
+        run.grade_all(found, small, out, 2, seed=seed)
         with (out / "grades.csv").open(newline="", encoding="utf-8-sig") as file:
             rows = {row["student"]: row for row in csv.DictReader(file)}
         return rows, list(graded)
@@ -223,6 +224,20 @@ def test_one_student_graded_again_keeps_the_others(class_run, tmp_path):
     rows, graded = class_run(put(tmp_path / "again", "bob.ipynb", notebook([*CELLS, "# better"])).parent)
     assert list(rows) == ["ann", "bob"] and graded == ["bob"]
     assert class_run(tmp_path / "again")[1] == []
+
+
+def test_a_seed_grades_again_who_had_another_and_is_kept(class_run, tmp_path):
+    put(tmp_path / "in" / "ann", "small.ipynb")
+    put(tmp_path / "in" / "bob", "essay.pdf", b"x")
+
+    def seeds():
+        kept = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / "results").glob("*.json"))]
+        return {one["student"]: one["seed"] for one in kept}
+
+    assert class_run(tmp_path / "in")[1] == ["ann"] and seeds() == {"ann": 7, "bob": None}
+    assert class_run(tmp_path / "in", seed=7)[1] == []
+    assert class_run(tmp_path / "in", seed=8)[1] == ["ann"] and seeds() == {"ann": 8, "bob": None}
+    assert class_run(tmp_path / "in")[1] == [] and seeds()["ann"] == 8
 
 
 def test_a_mended_check_and_a_mended_autograder_grade_again(class_run, small, tmp_path, monkeypatch):

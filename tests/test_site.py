@@ -16,7 +16,8 @@ from ioi_course.checks.core import Exercise
 from ioi_course.project import find_root, settings
 from ioi_course.publish.exercises import exercises
 from ioi_course.publish.figures import for_both
-from ioi_course.publish.finish import ALONE, finish, top_bar, with_bar
+from ioi_course.publish.finish import llms
+from ioi_course.publish.framed import MAIN, framed, missing
 from ioi_course.publish.lab_page import FIRST
 from ioi_course.publish.landing import opening
 from ioi_course.publish.made_pages import pictures
@@ -38,7 +39,7 @@ PAGES = NOTEBOOKS | {
 GUIDE = (NBS / "instructor_guide.qmd").read_text(encoding="utf-8")
 CONFIG = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
 SIDEBARS = {bar["id"]: bar["contents"] for bar in sidebars(ROOT)}
-MADE = {"gallery.qmd", "exercises.qmd", "circuit.html", "lab.html"}  # written by `ioi-course docs`, not by hand
+MADE = {"gallery.qmd", "exercises.qmd", "circuit.qmd", "lab.qmd"}  # written by `ioi-course docs`, not by hand
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(#[^)\s]+)?\)")
 # What Quarto 1.9 allows in these places (quarto-cli, src/resources/schema/definitions.yml and document-*.yml).
 ALLOWED = {
@@ -108,9 +109,9 @@ def test_sidebars_name_every_page_once():
     """All but the first page, the circuit's and the lab, which belong to none."""
     listed = [target for bar in SIDEBARS.values() for target in targets(bar)]
     written = {f"{name}.ipynb" for name in PAGES} | {"library/log.md"}
-    written |= {path.relative_to(NBS).as_posix() for path in NBS.rglob("*.qmd")} | MADE
+    written |= {path.relative_to(NBS).as_posix() for path in NBS.rglob("*.qmd") if "circuit" not in path.stem} | MADE
     assert len(listed) == len(set(listed))
-    assert set(listed) == written - {"index.ipynb", "circuit.html", "lab.html"}
+    assert set(listed) == written - {"index.ipynb", "circuit.qmd", "lab.qmd"}
     chapter_rows = [name for name in SIDEBARS["chapters"] if isinstance(name, str)]
     assert chapter_rows == sorted(chapter_rows) and len(chapter_rows) == sum(n[0].isdigit() for n in NOTEBOOKS)
 
@@ -163,6 +164,17 @@ def test_buttons_below_the_opening_text(staged):
         assert ("Open in Colab" in links) == (not name.startswith("library/")), name
         assert links["View source"].endswith(f"/blob/{settings(ROOT)['branch']}/nbs/{name}.ipynb")
         assert links["Download notebook"] == f"{settings(ROOT)['doc_url']}notebooks/{name}.ipynb"
+
+
+def test_the_circuit_is_reached_on_a_head_of_the_chapter(staged):
+    """Where the chapter's text, code and outputs name one: the one that they name most."""
+    heads = {}
+    for name in (name for name in NOTEBOOKS if re.match(r"\d", name)):
+        text = "\n".join(cell.source for cell in nbformat.read(staged / f"{name}.ipynb", as_version=4).cells)
+        heads[int(name[:2]), name[3:]] = re.search(r"\[The circuit\]\(circuit\.html(?:#(\w+))?\)", text)[1]
+    assert heads[5, "attention_patterns"] == heads[9, "name_movers"] == "L9H9" and heads[8, "induction_heads"] == "L5H5"
+    assert heads[10, "s_inhibition"] in {f"L{layer}H{head}" for layer, head in PAPER.roles["S-inhibition"]}
+    assert heads[0, "setup"] is None
 
 
 def test_tokens_are_written_as_code(staged):
@@ -317,7 +329,7 @@ def test_no_dead_link_inside_the_site(staged):
         for target, anchor in LINK.findall(prose):
             count += 1
             there = (path.parent / target).resolve() if target else path
-            if there in (staged / "circuit.html", staged / "lab.html"):
+            if there in (staged / "circuit.html", staged / "lab.html"):  # of circuit.qmd and lab.qmd
                 continue
             if not there.is_file():
                 dead.append(f"{path.name}: {target}")
@@ -336,7 +348,7 @@ def test_student_edition_leads_to_pages_that_exist(staged):
         text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
         links |= set(re.findall(re.escape(address) + r"([\w/.]*)", text))
     assert links
-    for link in links - MADE:
+    for link in links - {"circuit.html", "lab.html"}:
         name = re.sub(r"\.html$", "", link)
         assert any((staged / f"{name}{end}").is_file() for end in (".ipynb", ".qmd")), f"{address}{link}"
 
@@ -448,38 +460,58 @@ def test_landing_page_says_what_the_index_says(staged):
     assert cards.count(" minutes</p>") == len(SIDEBARS["chapters"]) - 1 and "None" not in text
     for target in re.findall(r'(?:href|src)="(?!https?:|#)([^"#]+)', text):
         page_of = [target, re.sub(r"html$", "ipynb", target), re.sub(r"html$", "qmd", target)]
-        assert target in MADE | {FIRST} or any((staged / each).is_file() for each in page_of), target
+        assert re.sub("html$", "qmd", target) in MADE | {FIRST} or any((staged / each).is_file() for each in page_of), (
+            target
+        )
     assert text.index("ioi-promise") < text.index('id="ioi-lab"') < text.index("ioi-cards") < text.index("make course")
     assert "| chapter | the question" not in text and "images/circuit.svg" not in text, "shown once"
 
 
+def test_pages_that_stand_alone_are_framed():
+    """What is in their <main>, with their own styles, in a page that Quarto has nothing to add to."""
+    alone = f"""<!DOCTYPE html><html lang="en"><head><title>A &amp; B</title>
+<meta name="description" content="What &quot;it&quot; is.">
+<style>body {{ margin: 0; }}</style><style class="own">.ioi-tool {{ top: 0 }}</style></head>
+<body><nav aria-label="Course"><a href="index.html">All</a></nav>
+{MAIN}<header><h1>A</h1></header><script>const a = `x${{"```"}}`;</script></main></body></html>"""
+    made = framed(alone, ("Another", "b.html"))
+    front, _, body = made[4:].partition("---\n")
+    fields = yaml.safe_load(front)
+    assert fields["pagetitle"] == "A & B" and fields["description"] == 'What "it" is.' and "title" not in fields
+    assert fields["page-layout"] == "custom" and fields["sidebar"] is False
+    assert "<nav" not in body and "margin: 0" not in body and ".ioi-tool { top: 0 }" in body
+    assert '<p><a href="b.html">Another</a></p>\n</header>' in body
+    assert body.count("````") == 2, "a fence longer than theirs"
+    for broken in ("<html></html>", alone.replace("<main", "<div"), alone.replace('class="own"', "")):
+        with pytest.raises(ValueError, match="not all of title, description"):
+            framed(broken)
+    assert "title: The lab\n" in missing("The lab", "a < b") and "a &lt; b" in missing("The lab", "a < b")
 
-def test_pages_that_stand_alone_get_the_sites_bar():
-    """The circuit's page and the lab are copied as they are; then they get the links that all other pages have."""
-    bar = top_bar(ROOT)
-    assert [name for name, _ in bar] == [each["text"] for each in CONFIG["website"]["navbar"]["left"]]
-    assert {href for _, href in bar} >= {"index.html", *ALONE}
-    for name in ALONE:
-        folder = "lab" if name == "lab.html" else "page"
-        source = (ROOT / "ioi_course" / "data" / folder / f"{name}.j2").read_text(encoding="utf-8")
-        text = with_bar(source, name, bar)
-        made = text.partition('<nav class="site-bar"')[2].partition("</nav>")[0]
-        assert text.count("<nav") == source.count("<nav") == 1 and text.count("</head>") == 1
-        assert text.index(".site-bar {") < text.index("</head>") < text.index('class="site-bar"')
-        assert [*re.findall(r'href="([^"]+)"', made)] == [href for _, href in bar]
-        assert f'<a href="{name}" aria-current=page>' in made and made.count("aria-current") == 1
+
+def test_every_page_of_ones_own_layout_has_a_main(staged):
+    """Quarto leaves it out of the layout "custom", and its search looks for it."""
+    for path, text in pages(staged).items():
+        custom = yaml.safe_load(text.split("---\n")[1]).get("page-layout") == "custom"
+        assert text.count("<main") == text.count("</main>") == int(custom), path.name
+    assert "page-layout: custom" in (staged / "index.ipynb").read_text(encoding="utf-8")
 
 
-def test_smollm2s_circuit_is_in_the_bar_where_it_was_made(tmp_path):
-    page = '<html><head><title>T</title></head><body><nav aria-label="Course"><a href="index.html">All</a></nav>'
-    for made in (["circuit.html"], ["circuit.html", "circuit_smollm2.html"]):
-        for name in made:
-            (tmp_path / name).write_text(page, encoding="utf-8")
-        finish(ROOT, tmp_path)
-        for name in made:
-            text = (tmp_path / name).read_text(encoding="utf-8")
-            assert ('href="circuit_smollm2.html"' in text) == (len(made) == 2)
-            assert f'<a href="{name}" aria-current=page>' in text and 'rel="canonical"' in text
+def test_no_link_in_a_drawing_stands_in_a_page(staged):
+    """Quarto's script reads each link's address as text once the page is there; in a drawing it is none."""
+    for path, text in pages(staged).items():
+        for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+            assert "<a " not in drawing, path.name
+
+
+def test_llms_txt_has_every_page(staged):
+    """Also those that are only text, and the tools."""
+    (staged.parent / "nbs" / "lab.qmd").write_text("---\npagetitle: The lab\ndescription: It runs.\n---\n")
+    text, address = llms(staged.parent), settings(ROOT)["doc_url"]
+    (staged.parent / "nbs" / "lab.qmd").unlink()
+    assert f"- [The lab]({address}lab.html): It runs." in text
+    for path in [*pages(staged)]:
+        href = path.relative_to(staged).with_suffix(".html").as_posix()
+        assert f"]({address}{href})" in text or href == "index.html", href
 
 
 def test_first_page_fits_a_screen():

@@ -167,3 +167,11 @@ def test_an_answer_is_asked_and_its_side_effects_are_seen():
     hidden = Loop(line.names, hidden=True)
     with pytest.raises(LookupError, match=r"^at line \d+ of its cell$"):
         hidden.look("fails")(1)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (3,), (2, 1)])
+def test_an_expanded_tensor_crosses(shape):
+    """Also of one number, which counts as contiguous and has the stride 0."""
+    value = torch.tensor(2.5, dtype=torch.float64).expand(shape)
+    back = wire.unpack(wire.pack(value))
+    assert torch.equal(back, value) and back.dtype == value.dtype

@@ -460,7 +460,6 @@ def _explains(one: Misconception, mine: list[Any], cases: list[tuple],
         return False
 
 # %% ../../nbs/library/checks/core.ipynb #a836ec55
-@cache
 def random_model(
     seed: int = 0,
     n_layers: int = 3,
@@ -470,6 +469,14 @@ def random_model(
 ) -> TransformerBridge:
     """A small GPT-2 with random weights, float64, and the synthetic model's tokenizer;
     made once per process."""
+    # made once, however it was asked for
+    return _random_model(seed, n_layers, n_heads, d_model, processing)
+
+
+@cache
+def _random_model(
+    seed: int, n_layers: int, n_heads: int, d_model: int, processing: tuple[str, ...]
+) -> TransformerBridge:
     tokenizer = build_tokenizer()
     config = GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=d_model,
                         n_layer=n_layers, n_head=n_heads)

@@ -28,6 +28,7 @@ def _looks_cases(seed: int) -> list[tuple]:
     for batch, heads in ((4, 6), (1, 3), (5, 8), (7, 5)):
         x = torch.randn(batch, heads, len(_PLACES), generator=g, dtype=torch.float64) * 2
         x[..., 0] += 4  # idle heads look at BOS
+        x[:, 1, -1] += 6  # one looks at END itself
         if batch > 2:  # one prompt that shouts
             x[0, :, 2] += 3
             x[1:, 0, 4] += 2
@@ -95,6 +96,8 @@ def _both_cases(seed: int) -> list[tuple]:
         noise = 0.15 * torch.randn(2, batch, heads, generator=g, dtype=torch.float64)
         one, other = true + noise
         other[:, 2] -= 2 * true[2]  # counts in both, and changes its sign
+        for half in (one, other):  # sure in both, and too small
+            half[:, 4] = total / 100 + noise[0, :, 4] / 1000
         other[:, 0] += 0.9 * torch.linspace(-2, 2, batch, dtype=torch.float64) * total
         cases.append((one, other, total))
     return cases
@@ -237,7 +240,8 @@ def _spread_cases(seed: int) -> list[tuple]:
         templates = [templates[i] for i in order]
         level = torch.tensor([1.0 + int(t[-1]) for t in templates], dtype=torch.float64)
         model = 3 + level + torch.rand(len(templates), generator=g, dtype=torch.float64)
-        circuit = model * (0.5 + 0.15 * level) + torch.randn(len(templates), generator=g, dtype=torch.float64)
+        share = 1.6 - 0.3 * level  # most on the templates that are hard for the model, and more than all of it
+        circuit = model * share + 0.5 * torch.randn(len(templates), generator=g, dtype=torch.float64)
         cases.append((circuit, model, templates))
     return cases
 
@@ -375,8 +379,8 @@ def _role_cases(seed: int) -> list[tuple]:
 
     return [
         draw(24, 0.6, 0.6, 0.05, 0.02), draw(24, 0.6, 0.45, 0.04, 0.15), draw(24, 0.6, 0.05, 0.04, 0.01),
-        draw(4, 0.3, 0.1, 0.6, 0.02), draw(30, 0.7, 0.62, 0.05, 0.3), draw(24, 0.6, 0.2, 0.03, 0.01),
-        draw(24, 0.6, 0.15, 0.3, 0.0),
+        draw(4, 0.3, 0.1, 0.6, 0.02), draw(30, 0.7, 0.65, 0.03, 0.3), draw(24, 0.6, 0.2, 0.03, 0.01),
+        draw(24, 0.6, 0.15, 0.3, 0.0), draw(5, 0.3, 0.25, 0.6, 0.02),
     ]  # fmt: skip
 
 

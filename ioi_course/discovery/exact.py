@@ -17,74 +17,62 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .changes import Carrier
 from .graph import Graph, graph_of
 from .scores import Scores
 from .streams import Metric, Sides, batches_of, check_pairs, measured, mlp_reads
-from ..engine import Window, first_differences, given_head, propagate, windows_from
+from ..engine import Window, first_differences, given_head, windows_from
 from ..models import model_name
 from ..progress import _bar
 from ..prompts import IOIDataset
 
 # %% ../../nbs/library/discovery/exact.ipynb #2d612e40
-def _attention_patches(
-    side: Sides, window: Window, layer: int, changes: Float[Tensor, "sender batch pos d_model"]
-) -> Iterator[tuple[int, Float[Tensor, "sender prompt row d_model"]]]:
-    """For each receiver of a layer's attention the streams after it, one for each sender."""
-    block, base = side.engine.blocks[layer], side.clean
-    moved = changes[:, window.prompts, window.start : int(window.end.max()) + 1]
+def _attention_changes(
+    side: Sides, window: Window, layer: int, changes: Float[Tensor, "sender batch pos d_model"], todo: set[int]
+) -> Iterator[tuple[int, Float[Tensor, "prompt sender row d_model"]]]:
+    """For each receiver of a layer's attention what it changes the streams after it by, one for each sender."""
+    block, base, rows = side.engine.blocks[layer], side.clean, slice(window.start, int(window.end.max()) + 1)
+    moved = changes[:, window.prompts, rows]
     x = block.norm(window.rows(base.resid_pre[layer]) + moved, "ln1")
     parts = dict(zip("qkv", block.heads(x, window.places().expand(x.shape[:3])), strict=True))
-    weight, own = block.out[0].unflatten(0, (block.n_heads, -1)), window.rows(base.resid_mid[layer])
+    weight = block.out[0].unflatten(0, (block.n_heads, -1))
     for via, places in list(side.graph.inputs(layer).items())[:3]:
         per = block.n_heads // len(places)
         for i, place in enumerate(places):
-            heads = range(i * per, (i + 1) * per)
-            values = parts[via][..., i, :]
-            written = (given_head(base, window, layer, head, via, values) @ weight[head] for head in heads)
-            yield place, sum(written, own)
+            if place in todo:
+                heads, values = range(i * per, (i + 1) * per), parts[via][..., i, :]
+                written = (given_head(base, window, layer, head, via, values) @ weight[head] for head in heads)
+                yield place, sum(written).transpose(0, 1).float()
 
 
-def _mlp_patches(side: Sides, window: Window, layer: int, changes: Tensor) -> Float[Tensor, "sender prompt row d"]:
-    """The streams after a layer, if its MLP reads what senders write in the corrupted run."""
+def _mlp_changes(side: Sides, window: Window, layer: int, changes: Tensor) -> Float[Tensor, "prompt sender row d"]:
+    """What the streams change by after a layer, if its MLP reads what senders write in the corrupted run."""
     block = side.engine.blocks[layer]
     moved = changes[:, window.prompts, window.start : int(window.end.max()) + 1]
     x = window.rows(mlp_reads(side.engine, side.clean, layer)) + moved
     change = block.mlp(x.flatten(0, 2)).view_as(x) - window.rows(side.clean.mlp_out[layer])
-    return window.rows(side.clean.resid_pre[layer + 1]) + change
+    return change.transpose(0, 1).float()
 
 # %% ../../nbs/library/discovery/exact.ipynb #9d81e76d
-_MOST = 64  # streams at a time; more are no faster
-
-
-def _carried(
-    side: Sides, window: Window, streams: Float[Tensor, "patch prompt row d_model"], layer: int, stage: str
-) -> Float[Tensor, "patch prompt d_model"]:
-    """The streams at END of patches that begin at a stage of a layer: "mid", or "pre" before it."""
-    ends = []
-    for some in streams.split(_MOST):
-        new = Window(window.prompts, window.start, window.end)
-
-        def visit(_, at: int, when: str, some=some) -> Tensor | None:
-            return some if (at, when) == (layer, stage) else None
-
-        ends += propagate(side.engine, side.clean, [new], visit)
-    return torch.cat(ends)
-
-
-def _patched(side: Sides, window: Window, changes: Tensor, todo: set[int]) -> Iterator[tuple[int, Tensor]]:
+def _patched(
+    side: Sides, carrier: Carrier, window: Window, changes: Tensor, todo: set[int]
+) -> Iterator[tuple[int, Float[Tensor, "sender prompt d_model"]]]:
     """For each of these receivers the streams at END with each of its edges corrupted, from the last layer down."""
-    graph, end = side.graph, side.at_end(side.clean.resid_pre[-1] + changes)
+    graph, carried = side.graph, carrier.beside(side.clean, window)
+    end = side.at_end(side.clean.resid_pre[-1])[window.prompts]
+
+    def ends(change: Tensor, layer: int, mid: bool = False) -> Tensor:
+        return end + carried.to_end(change.contiguous(), layer, mid).transpose(0, 1).to(end.dtype)
+
     if len(graph.receivers) - 1 in todo:
-        yield len(graph.receivers) - 1, end[:, window.prompts]
+        yield len(graph.receivers) - 1, end + side.at_end(changes)[:, window.prompts]
     for layer in reversed(range(graph.n_layers)):
         (mlp,), below = graph.inputs(layer)["mlp"], changes[: graph.sender(layer, 0)]
         if mlp in todo:
-            some = changes[: graph.reach[mlp]]
-            yield mlp, _carried(side, window, _mlp_patches(side, window, layer, some), layer + 1, "pre")
+            yield mlp, ends(_mlp_changes(side, window, layer, changes[: graph.reach[mlp]]), layer + 1)
         if todo & {*range(graph.inputs(layer)["q"][0], mlp)}:
-            for place, streams in _attention_patches(side, window, layer, below):
-                if place in todo:
-                    yield place, _carried(side, window, streams, layer, "mid")
+            for place, change in _attention_changes(side, window, layer, below, todo):
+                yield place, ends(change, layer, mid=True)
 
 # %% ../../nbs/library/discovery/exact.ipynb #e353f374
 class _Kept:
@@ -127,7 +115,7 @@ def exact_scores(
     receivers: Sequence[str] | None = None,  # only edges into these, such as ["L9H9.q"]; None: all
     metric: Metric | None = None,  # (logits at END, the clean prompts) -> one number each; None: logit difference
     keep: str | Path | None = None,  # a file in which to keep what is found, and from which to go on
-    memory: float = 0.5,  # GB (2**30 bytes), beside the weights
+    memory: float = 0.5,  # GB (2**30 bytes), beside the weights and a copy of them in float32
     progress: bool = True,
 ) -> Scores:
     """For every edge what the metric loses when that edge alone is corrupted and all else runs on.
@@ -136,6 +124,7 @@ def exact_scores(
     receivers that are not asked for have 0.
     """
     engine, graph = check_pairs(model, clean, corrupted, memory), graph_of(model)
+    carrier = Carrier(engine)
     asked = _asked(graph, receivers)
     found = torch.full((len(clean), *graph.real.shape), torch.nan, dtype=engine.embed[0].dtype)
     kept = _Kept(Path(keep) if keep else None, found, _fingerprint(model, clean, corrupted, metric))
@@ -143,7 +132,7 @@ def exact_scores(
         with torch.no_grad(), _bar("exact scores", progress) as bar:
             bar.total, at = len(clean) * sum(graph.reach[r] for r in asked), 0
             for side in batches_of(engine, graph, clean, corrupted, memory, gradients=False):
-                _score_side(side, kept, slice(at, at := at + len(side.rows)), asked, metric, bar)
+                _score_side(side, carrier, kept, slice(at, at := at + len(side.rows)), asked, metric, bar)
     finally:
         kept.save()
     left = [r for r in range(len(graph.receivers)) if r not in asked]
@@ -159,7 +148,9 @@ def _asked(graph: Graph, receivers: Sequence[str] | None) -> set[int]:
     return {graph[f"input -> {name}"][1] for name in names}
 
 # %% ../../nbs/library/discovery/exact.ipynb #7b5b0a1c
-def _score_side(side: Sides, kept: _Kept, rows: slice, asked: set[int], metric: Metric | None, bar) -> None:
+def _score_side(
+    side: Sides, carrier: Carrier, kept: _Kept, rows: slice, asked: set[int], metric: Metric | None, bar
+) -> None:
     """Fill in the scores of one batch that are not there yet."""
     graph, changes = side.graph, side.differences()
     todo = {r for r in asked if not kept.done(rows, r)}
@@ -168,7 +159,7 @@ def _score_side(side: Sides, kept: _Kept, rows: slice, asked: set[int], metric: 
         return
     whole = measured(side.engine, side.at_end(side.clean.resid_pre[-1]), side.data, metric)
     windows = windows_from(first_differences(*side.tokens), side.end)
-    for parts in zip(*(_patched(side, window, changes, todo) for window in windows), strict=True):
+    for parts in zip(*(_patched(side, carrier, window, changes, todo) for window in windows), strict=True):
         part = torch.zeros_like(kept.found[rows, :, 0])
         receiver = parts[0][0]
         for window, (_, ends) in zip(windows, parts, strict=True):

@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .changes import Reader, Reading, _patterns
 from .graph import graph_of
 from .scores import Scores
-from .streams import Metric, Sides, batches_of, check_pairs, measured, mlp_reads, read
-from ..engine import Run, attend, run
+from .streams import Metric, Sides, batches_of, check_pairs, measured, mlp_reads
+from ..engine import Block, Run, run, spread
+from ..metrics import wide
 from ..models import model_name
 from ..progress import _bar
 from ..prompts import IOIDataset
@@ -46,19 +48,43 @@ def _slopes(
     return kept, {site: grads[i * n : (i + 1) * n] for i, site in enumerate(sites)} | {"end": grads[-1:]}
 
 # %% ../../nbs/library/discovery/gradients.ipynb #fb2f8f19
+def _at_norm(
+    block: Block, slope: Float[Tensor, "batch head pos d_head"], via: str
+) -> Float[Tensor, "head batch pos d_model"]:
+    """For slopes at queries, keys or values (turned ones) the slope at the normalised stream, for each head."""
+    if block.turn and via != "v":  # turning is linear: its slopes are the same everywhere
+        with torch.enable_grad():
+            start = torch.zeros_like(slope).transpose(1, 2).requires_grad_()
+            at = torch.arange(slope.shape[2], device=slope.device).expand(start.shape[:2])
+            slope = torch.autograd.grad(block.turn(start, at), start, slope.transpose(1, 2))[0].transpose(1, 2)
+    widths = [block.d_head * n for n in (block.n_heads, block.n_kv, block.n_kv)]
+    weight = block.qkv[0].split(widths, dim=-1)["qkv".index(via)].unflatten(-1, (-1, block.d_head))
+    found = slope.transpose(0, 1).flatten(1, 2) @ weight.permute(1, 2, 0)
+    return found.unflatten(1, (slope.shape[0], slope.shape[2]))
+
+
+def _before_norm(
+    block: Block, x: Float[Tensor, "batch pos d_model"], slope: Float[Tensor, "head batch pos d_model"]
+) -> Float[Tensor, "head batch pos d_model"]:
+    """For slopes at the normalised stream the slope at the stream itself, which all heads share."""
+    x = x if block.rms else x - x.mean(dim=-1, keepdim=True)
+    scale = (x.square().mean(dim=-1, keepdim=True) + block.eps).rsqrt()
+    unit, slope = x * scale, slope * block.ln1[0]
+    along = torch.linalg.vecdot(slope, unit)[..., None] / x.shape[-1]
+    if not block.rms:
+        slope = slope - slope.mean(dim=-1, keepdim=True)
+    return torch.addcmul(slope, along, unit, value=-1).mul_(scale)
+
+
 def _at_receivers(
     side: Sides, kept: Run, slopes: dict[str, list[Tensor]], first: int = 0
 ) -> Iterator[tuple[range, Float[Tensor, "receiver batch pos d_model"]]]:
     """Layer by layer from the first: receivers, and the slope of the metric at the stream that each reads."""
     engine, graph = side.engine, side.graph
     for layer in range(first, engine.n_layers):
-        block, places = engine.blocks[layer], graph.inputs(layer)
-        for via in "qkv":
-            n = len(places[via])
-            with torch.enable_grad():
-                x = kept.resid_pre[layer].detach().expand(n, -1, -1, -1).requires_grad_()
-                out = read(block, x, via, range(n))
-            yield places[via], torch.autograd.grad(out, x, slopes[via][layer])[0]
+        block, places, x = engine.blocks[layer], graph.inputs(layer), kept.resid_pre[layer].detach()
+        heads = torch.cat([_at_norm(block, slopes[via][layer], via) for via in "qkv"])
+        yield range(places["q"].start, places["v"].stop), _before_norm(block, x, heads)
         with torch.enable_grad():
             x = mlp_reads(engine, kept, layer).detach().requires_grad_()
             out = block.mlp(x.flatten(0, 1)).view_as(x)
@@ -144,23 +170,34 @@ def _qk(side: Sides, metric: Metric | None, steps: int) -> Tensor:
         for layer in range(side.engine.n_layers):
             places, reach = side.graph.inputs(layer), side.graph.reach[side.graph.inputs(layer)["q"][0]]
             for via in "qk":
+                change = _pattern_changes(side, kept, layer, via)
                 for some in torch.arange(reach).split(24):
-                    new = _patterns(side, kept, layer, via, changes[some]) - kept.pattern[layer]
-                    moved = (new * slopes["pattern"][layer]).sum(dim=(-2, -1))  # sender batch head
-                    moved = moved.unflatten(-1, (len(places[via]), -1)).sum(dim=-1)
-                    found[:, some, places[via].start : places[via].stop] = moved.transpose(0, 1).to(found)
+                    moved = (change(changes[some]) * slopes["pattern"][layer][:, None]).sum(dim=(-2, -1))
+                    moved = moved.unflatten(-1, (len(places[via]), -1)).sum(dim=-1)  # batch sender head or group
+                    found[:, some, places[via].start : places[via].stop] = moved.to(found)
     return found
 
 
-def _patterns(
-    side: Sides, kept: Run, layer: int, via: str, changes: Float[Tensor, "sender batch pos d_model"]
-) -> Float[Tensor, "sender batch head query key"]:
-    """The patterns of a layer's heads if their queries, or keys, read a stream that is changed like this."""
-    block, x = side.engine.blocks[layer], kept.resid_pre[layer] + changes
-    at = torch.arange(x.shape[2], device=x.device).expand(x.shape[:3])
-    (new,) = block.heads(block.norm(x, "ln1"), at, via)
-    new = new.transpose(2, 3)
-    return attend(new, kept.k[layer]) if via == "q" else attend(kept.q[layer], new)
+def _pattern_changes(
+    side: Sides, kept: Run, layer: int, via: str
+) -> Callable[[Float[Tensor, "sender batch pos d_model"]], Float[Tensor, "batch sender head query key"]]:
+    """What the patterns of a layer's heads change by if their queries, or keys, read a stream that is changed."""
+    block, old = side.engine.blocks[layer], wide(kept.pattern[layer])[:, None]
+    widths = [block.d_head * n for n in (block.n_heads, block.n_kv, block.n_kv)]
+    reads = Reading(Reader(block, "ln1", [block.qkv[0].split(widths, dim=-1)["qk".index(via)]]), kept.resid_pre[layer])
+    q, k = kept.q[layer].float(), spread(kept.k[layer], block.n_heads, dim=1).float()
+
+    def change(changes: Tensor) -> Tensor:
+        new = reads(changes.transpose(0, 1).float().contiguous()).unflatten(-1, (-1, block.d_head))
+        if block.turn:
+            new = block.turn(new, torch.arange(new.shape[2], device=new.device).expand(new.shape[:3])).float()
+        if via == "q":
+            added = torch.einsum("bsqhd,bhkd->bshqk", new, k)
+        else:
+            added = torch.einsum("bhqd,bskhd->bshqk", q, spread(new, block.n_heads))
+        return _patterns(old, added * block.d_head**-0.5, 0)[0]
+
+    return change
 
 # %% ../../nbs/library/discovery/gradients.ipynb #c45d2d25
 GRADIENTS = {"eap": _eap, "eap-ig-inputs": _ig_inputs, "eap-ig-activations": _ig_activations, "eap-qk": _qk}

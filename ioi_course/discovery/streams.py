@@ -115,7 +115,7 @@ def mlp_reads(engine: Engine, kept: Run, layer: int) -> Float[Tensor, "batch pos
 # %% ../../nbs/library/discovery/streams.ipynb #d9bf98d9
 def pairs_that_fit(engine: Engine, graph: Graph, pos: int, memory: float, gradients: bool = True) -> int:
     """How many pairs to take at a time. ValueError if not even one fits."""
-    layer = (40 if gradients else 12) * engine.d_model + 6 * engine.n_heads * pos
+    layer = (40 if gradients else 24) * engine.d_model + 6 * engine.n_heads * pos
     streams = (len(graph.senders) + 4 * engine.n_heads + 8) * engine.d_model
     each = engine.embed[0].element_size() * pos * (engine.n_layers * layer + streams) / 2**30
     if each > memory:

@@ -7,14 +7,14 @@
 # - The *answerer* (`answerer`), a fork, runs the cells of one submission, and afterwards, in a fork for each question, only
 #   answers calls. It is the student's from the first cell on, and nothing that it says about itself counts for points.
 # - A *judge* (`judge`), another fork, gets the tests of one question, asks the answerer by name and arguments (`asking`), and
-#   compares what comes back with what it computes itself, from inputs that it makes after the cells have run. Public
-#   tests of all questions are judged before any hidden one.
+#   compares what comes back with what it computes itself. Public tests of all questions are judged before any hidden one.
+#   The inputs of hidden tests come of a seed that is drawn when the cells have run (`draws`).
 # - Between the two goes plain data in a format that is written down (`wire`): no objects, no code, no pickle. A model or
 #   prompts go as a recipe, from which the other side makes its own copy; a function as the name of one that both have
 #   (`recipes`). So the same tests give the same points in a notebook, on Gradescope and here.
 # - Where a question asks to build what the library has, that part of the library is not there while it is graded (`absence`).
 # - The kernel keeps the answerer in (`sandbox`, `seccomp`): no network, no other processes, no files but Python's and its own
-#   folder's, no changes of rights, limits on memory and time. Without that the grader refuses to run. A hook of Python's reports
+#   folder's, no changes of rights, limits on time and memory (`memory`). Without that the grader refuses to run. A hook of Python's reports
 #   what a cell tried beyond it; such a submission gets the status `review`.
 # - Cells run one by one. A cell that ends its process is left out and the rest runs again: it costs what depends on it. The same
 #   with answers. Time is counted in seconds of computing, so that a busy machine costs nobody points.

@@ -38,12 +38,16 @@ def grade(
     isolation: Annotated[
         bool, typer.Option(help="Refuse where the kernel cannot keep a submission in; without, each row says so.")
     ] = True,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draw hidden inputs from this seed, kept in results/, to grade as before.")
+    ] = None,
     as_root: Annotated[bool, typer.Option("--as-root", help="Grade although you are root.")] = False,
     root: Root = None,
 ) -> None:
     """Grade notebooks, each in processes of its own without network; a second run grades only what changed."""
     if not sys.platform.startswith("linux"):
         raise stop(CourseError(OTHER_SYSTEMS))
+    from ioi_course.grading import memory as groups
     from ioi_course.grading.assignments import find_assignment, read_assignment
     from ioi_course.grading.grade import default_jobs
     from ioi_course.grading.grades import Grade
@@ -65,7 +69,7 @@ def grade(
                 progress.advance(bar)
                 news.append(new)
 
-            grades = grade_all(found, tests, out, jobs, Limits(timeout, memory, isolation), show)
+            grades = grade_all(found, tests, out, jobs, Limits(timeout, memory, isolation), show, seed)
     except (CourseError, GradingError, OSError) as error:
         raise stop(error) from error
     except KeyboardInterrupt as error:
@@ -77,6 +81,8 @@ def grade(
         f"The points are in {out / 'grades.csv'}, the reports in {out / 'reports'}.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    if any(news):
+        console.print(groups.sentence(), highlight=False, soft_wrap=True)
     if lacking := sorted({what for graded in grades for what in graded.lacking}):
         console.print(
             f"Graded without {' and '.join(lacking)}: Python's audit hook alone kept submissions in, and that is no wall.",

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-import hashlib
 import os
-import sys
 import threading
 
 import psutil
 
+from ioi_course.grading import draws
 from ioi_course.grading.assignments import Assignment
-from ioi_course.grading.grades import Grade, Question, load, save
+from ioi_course.grading.grades import Grade, Question
 from ioi_course.grading.server import Ended, FACTOR, GradingError, Limits, MEMORY, Runner, Server, Spent, Waited
 from ioi_course.grading.submissions import Refused, clean_text, defined_twice, listed, read_cells
-from ioi_course.grading.table import write_report, write_table
-from ioi_course.project import CourseError
-import ioi_course
 
 
 WAITS = 2  # questions whose answers never come; then the rest is not asked, or one submission holds up the class
@@ -33,6 +28,7 @@ def grade(
     limits: Limits = Limits(),  # noqa: B008
     secret: Sequence[Path] = (),  # files and folders that must not be read
     stop: threading.Event | None = None,  # set: give up with KeyboardInterrupt
+    seed: int | None = None,  # of the hidden tests, to grade again as before; drawn if not given
 ) -> Grade:
     """Grade one submission, whose file's bytes are `data`."""
     questions = {question.name: question for question in untested(assignment)}
@@ -42,7 +38,7 @@ def grade(
     except Refused as refused:
         graded.status, graded.notes = "refused", [str(refused)]
         return graded
-    spent, stop = Spent(limits), stop or threading.Event()
+    spent, stop, graded.seed = Spent(limits), stop or threading.Event(), seed
     hidden = sorted({os.path.realpath(path) for path in secret})
     saw, waits = Seen(), 0
     groups: dict[tuple[str, ...], list[tuple[str, bool]]] = {}
@@ -58,10 +54,12 @@ def grade(
                     have = runner.start(assignment.name, data, hidden, cells=chosen, names=names, without=without)
                     graded.lacking = [clean_text(what) for what in have["lacking"]]
                     runner.doing = "cells"
-                    _run_cells(runner, saw, not without)
+                    _run_cells(runner, saw, not without, {i for i, _ in chosen})
+                    if graded.seed is None:
+                        graded.seed = draws.draw()  # now that nothing can tell the cells
                     while left:
                         name, is_hidden = left[0]
-                        _judge(runner, questions[name], assignment, is_hidden)
+                        _judge(runner, questions[name], assignment, is_hidden, graded.seed)
                         left.pop(0)
                 except Ended as ended:
                     if runner.doing == "start":
@@ -108,31 +106,37 @@ class Seen:
     defined: set[str] = field(default_factory=set)
 
 
-def _run_cells(runner: Runner, saw: Seen, whole: bool) -> None:
-    """Follow the cells; only a run with the whole library says which of them fail and what they define."""
+def _run_cells(runner: Runner, saw: Seen, whole: bool, cells: set[int]) -> None:
+    """Follow the cells; only a run with the whole library says which of them fail and what they define.
+
+    Messages come out of the student's process, so of each no more is believed than it can do no harm.
+    """
     if whole:
         saw.errors, saw.passed_over = {}, {}
     runner.touch()
     for message in runner.messages():
-        if "done" in message:
+        if type(message.get("done")) is list:
             saw.defined |= set(map(str, message["done"]))
             return
         if "passed_over" in message and runner.cell is not None:
-            saw.passed_over.setdefault(runner.cell, clean_text(message["passed_over"], 60).splitlines()[0])
+            saw.passed_over.setdefault(runner.cell, clean_text(message["passed_over"], 60).partition("\n")[0])
             continue
-        runner.cell = message.get("cell")
+        if type(message.get("cell")) is not int or message["cell"] not in cells:
+            runner.suspect("wrote to the grader's channel")
+            continue
+        runner.cell = message["cell"]
         if "error" not in message:
             runner.touch()
         elif whole:
             saw.errors[runner.cell] = f"stopped with {clean_text(message['error'])}"
 
 
-def _judge(runner: Runner, question: Question, assignment: Assignment, hidden: bool) -> None:
+def _judge(runner: Runner, question: Question, assignment: Assignment, hidden: bool, seed: int) -> None:
     """Have a question's public or hidden cases judged, and enter what came of it."""
     cases = question.hidden if hidden else question.public
     if not cases:
         return
-    results = runner.judge(assignment, question.name, hidden)
+    results = runner.judge(assignment, question.name, hidden, seed)
     if results is None:
         question.note = "The answer ended its process when it was tested."
         return

@@ -69,6 +69,7 @@ class Grade:
     memory: int = 0  # MB that they had at the most
     id: str = ""  # the person's number on the learning platform
     late: bool = False
+    seed: int | None = None  # of the hidden tests' inputs; `--seed` grades again with the same
 
     @property
     def total(self) -> float:

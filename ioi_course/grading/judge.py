@@ -10,7 +10,7 @@ import signal
 import socket
 from contextlib import suppress
 
-from ioi_course.grading import asking, sandbox, wire
+from ioi_course.grading import asking, draws, sandbox, wire
 
 LONGEST = 2000  # characters of one message
 ROOM = 8 * 2**30  # bytes
@@ -54,11 +54,12 @@ class Nobody:
 def judge(control: socket.socket, channel: socket.socket) -> None:
     """Judge what the first line of `control` asks for, by questions over `channel`, and say over `control` what came of it.
 
-    The line brings the tests of a question, the names that they look at, and whether the hidden ones are meant.
+    The line brings the tests of a question, the names that they look at, whether the hidden ones are meant, and the seed.
     """
     sandbox.adopt_orphans(signal.SIGKILL)
     sandbox.limit_memory(ROOM)
     job = json.loads(control.makefile("rb").readline())
+    draws.begin(job["seed"])
     try:
         results = judged(job["tests"], job["names"], job["hidden"], asking.Line(channel, job["hidden"]))
         said = {"results": results}

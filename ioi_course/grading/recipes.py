@@ -39,6 +39,28 @@ def synthetic() -> TransformerBridge:
 SPARE: list[TransformerBridge] = []  # another one, which the server makes for the cells of a submission
 
 
+SMALL = {3: 8, 4: 4}  # layers of small models -> how many of them the server makes
+
+
+def small_model(seed: int, n_layers: int = 3) -> TransformerBridge:
+    """One of a few small models with random weights, which both processes have from the start: making one takes long.
+
+    Which one depends on the seed. A test draws prompts as well, or it would have few cases.
+    """
+    return random_model(seed % SMALL[n_layers], n_layers)
+
+
+def small_data(model: TransformerBridge, n: int, seed: int) -> IOIDataset:
+    """IOI prompts in which each role, END among them, stands at more than one position (but for n = 1).
+
+    With all prompts alike, who takes the last column for END would be right. They are those of the first seed, from
+    this one on, that gives such prompts.
+    """
+    data = IOIDataset(model, n, seed=seed)
+    told_apart = n == 1 or all(len(set(where.tolist())) > 1 for where in data.pos.values())
+    return data if told_apart else small_data(model, n, seed + 1)
+
+
 @cache
 def tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
     """The tokenizer as it is built, or as a model has it, which adds BOS by itself."""

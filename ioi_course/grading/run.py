@@ -67,6 +67,7 @@ def grade_all(
     jobs: int,
     limits: Limits = Limits(),  # noqa: B008
     on_grade: Callable[[Grade, bool], None] = lambda grade, new: None,  # called after each, in any order
+    seed: int | None = None,  # of the hidden tests; who was graded with another is graded again
 ) -> list[Grade]:
     """Grade all that changed since the last run with this `out`; write grades.csv and the like, reports/ and results/.
 
@@ -87,7 +88,7 @@ def grade_all(
                 data, note, refused = b"", "", str(error)
             said = "\0".join([base, one.student, one.id, str(one.late), note, refused]).encode()
             key = hashlib.sha256(said + b"\0" + data).hexdigest()
-            if known is not None and known[1] == key:
+            if known is not None and known[1] == key and (seed is None or known[0].seed in (None, seed)):
                 on_grade(known[0], False)
             elif refused:
                 nothing = grade_nothing(one, assignment, refused)
@@ -96,7 +97,7 @@ def grade_all(
             else:
                 waiting.append((one, data, note, key))
         if waiting:
-            _grade(waiting, submissions, assignment, out, jobs, limits, on_grade)
+            _grade(waiting, submissions, assignment, out, jobs, limits, on_grade, seed)
         grades = load_all(out / "results")
         override(grades, out / "overrides.csv")
         write_table(grades, out / "grades.csv")
@@ -112,14 +113,14 @@ def grade_nothing(one: Submission, assignment: Assignment, reason: str, status: 
     return Grade(one.student, assignment.name, status, [reason], untested(assignment), id=one.id, late=one.late)
 
 
-def _grade(waiting, submissions, assignment, out, jobs, limits, on_grade) -> None:
+def _grade(waiting, submissions, assignment, out, jobs, limits, on_grade, seed) -> None:
     secret = [assignment.path, out, *(path for one in submissions for path in one.paths)]
     stop = threading.Event()
     with Server() as server, ThreadPoolExecutor(min(jobs, len(waiting))) as pool:
 
         def work(one: Submission, data: bytes, note: str, key: str) -> Grade:
             try:
-                graded = grade(one.student, data, assignment, server, limits, secret, stop)
+                graded = grade(one.student, data, assignment, server, limits, secret, stop, seed)
                 graded.id, graded.late, graded.notes = one.id, one.late, [note, *graded.notes] if note else graded.notes
             except Exception as error:  # one submission must not end the run
                 reason = f"{type(error).__name__}: {clean_text(error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,9 @@ import time
 
 import psutil
 
+from ioi_course.grading import memory
 from ioi_course.grading.assignments import Assignment
+from ioi_course.grading.memory import Group
 from ioi_course.grading.submissions import clean_text
 
 SUBMISSION, JUDGE = b"s", b"j"  # what the warm process is asked to fork
@@ -30,6 +33,8 @@ WALL = 5  # and so many times that by the clock, for who waits, and for a machin
 START = 60  # seconds; the start of a submission's processes takes less than one on an idle machine
 FACTOR = 5  # all of a submission may take so many times that
 MEMORY = 4.0  # GB
+MESSAGES = 100_000  # from the processes of one run of a submission; an honest notebook makes some for each cell
+TRIED = 50  # kinds of things that it tried; the hook in its process reports no more
 PROCESSES = 30  # more than that at a time is a fork bomb
 KEEP = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")  # of the environment
 
@@ -82,18 +87,21 @@ class Server:
             )  # fmt: skip
         self._warm, self._judges = False, {}
 
-    def fork(self, what: bytes, stop: threading.Event) -> socket.socket:
-        """The socket to a new process, for a submission or a server of judges."""
+    def fork(self, what: bytes, stop: threading.Event, group: Group | None = None) -> socket.socket:
+        """The socket to a new process, for a submission or a server of judges; it begins by joining the group."""
         with self._lock:
-            return self._fork(what, stop)
+            return self._fork(what, stop, group)
 
-    def _fork(self, what: bytes, stop: threading.Event) -> socket.socket:
+    def _fork(self, what: bytes, stop: threading.Event, group: Group | None = None) -> socket.socket:
         if not self._warm:
             self._wait(self._control, stop)
             self._warm, self.resident = True, psutil.Process(self._process.pid).memory_info().rss
         mine, theirs = socket.socketpair()
+        door = [group.door()] if group else []
         with theirs:
-            socket.send_fds(self._control, [what], [theirs.fileno()])
+            socket.send_fds(self._control, [what], [theirs.fileno(), *door])
+        for fd in door:
+            os.close(fd)
         return mine
 
     def judge(self, tests: Sequence[tuple[str, list[str]]], stop: threading.Event, answers: int) -> socket.socket:
@@ -151,8 +159,9 @@ class Runner:
         self.tried: set[str] = set()
         self._limits, self._spent, self._stop = spent.limits, spent, stop
         self._key, self._server, self._supervisor = secrets.token_hex(16), server, None
-        self._buffer = b""
-        self._channel = server.fork(SUBMISSION, stop)
+        self._buffer, self._waiting, self._heard = b"", deque(), 0
+        self._group = Group(base, int(self._limits.memory * 2**30)) if (base := memory.home()) else None
+        self._channel = server.fork(SUBMISSION, stop, self._group)
         self._work = tempfile.mkdtemp(prefix="ioi-grade-")
         self._channel.settimeout(self._limits.timeout)  # for who does not read what we send
         self._used = 0.0  # seconds of computing
@@ -183,7 +192,7 @@ class Runner:
         self._allowed = seconds or self._limits.timeout
         self._since, self._deadline = self._used, time.monotonic() + WALL * self._allowed
 
-    def judge(self, assignment: Assignment, question: str, hidden: bool) -> list | None:
+    def judge(self, assignment: Assignment, question: str, hidden: bool, seed: int) -> list | None:
         """Have a question's public or hidden cases judged; what came of each, None if the answer's process ended."""
         self.doing = "tests"
         tests = [(source, assignment.answers[name]) for name, source in assignment.tests.items()]
@@ -195,8 +204,9 @@ class Runner:
                 socket.send_fds(self._channel, [b"q"], [theirs.fileno()])
             except OSError as error:
                 judge.close()
-                raise Ended("ended its process") from error
-        job = {"tests": assignment.tests[question], "names": assignment.answers[question], "hidden": hidden}
+                raise self._gone() from error
+        names = assignment.answers[question]
+        job = {"tests": assignment.tests[question], "names": names, "hidden": hidden, "seed": seed}
         with judge:
             judge.sendall(json.dumps(job).encode() + b"\n")
             said = b""
@@ -204,7 +214,7 @@ class Runner:
                 self._watch()
                 ready = select.select([judge, self._channel], [], [], 0.2)[0]
                 if self._channel in ready and not self._receive():
-                    raise Ended("ended its process")
+                    raise self._gone()
                 if judge in ready:
                     part = judge.recv(1 << 16)
                     if not part:
@@ -222,6 +232,11 @@ class Runner:
         while True:
             yield self._next(self._ours)
 
+    def suspect(self, what: str) -> None:
+        """Take note of what a notebook has no business to do; of very much, the first."""
+        if len(self.tried) < TRIED:
+            self.tried.add(what)
+
     def _ours(self, message: dict) -> bool:
         return message.get("key") == self._key
 
@@ -235,7 +250,15 @@ class Runner:
                     return message
             self._watch()
             if select.select([self._channel], [], [], 0.2)[0] and not self._receive():
-                raise Ended("ended its process")
+                raise self._gone()
+
+    @property
+    def _too_much(self) -> str:
+        return f"was stopped with more than {self._limits.memory:g} GB of memory"
+
+    def _gone(self) -> Ended:
+        """Why its processes are no longer there."""
+        return Ended(self._too_much if self._group and self._group.overran else "ended its process")
 
     def _receive(self) -> bool:
         """Read what there is; False if the other side has gone."""
@@ -243,26 +266,29 @@ class Runner:
             data = self._channel.recv(1 << 16)
         except OSError:
             data = b""
-        self._buffer += data
-        if len(self._buffer) > 2**20 and b"\n" not in self._buffer:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        self._waiting.extend(filter(None, lines))
+        self._heard += len(lines)
+        if len(self._buffer) > 2**20:
             self._buffer = b"-"  # of a line too long to be ours
-            self.tried.add("wrote to the grader's channel")
+            self.suspect("wrote to the grader's channel")
+        if self._heard > MESSAGES:
+            self.suspect("wrote to the grader's channel")
+            raise Ended("was stopped after more messages than a notebook makes")
         return bool(data)
 
     def _lines(self):
-        while b"\n" in self._buffer:
-            line, self._buffer = self._buffer.split(b"\n", 1)
-            if line:
-                yield self._parse(line)
+        while self._waiting:
+            yield self._parse(self._waiting.popleft())
 
     def _hear(self, message: dict) -> bool:
         """Take note of a message that may come at any time."""
         if self._supervisor is None and "supervisor" in message:  # the first, before any cell
             self._supervisor = psutil.Process(message["supervisor"])
         elif not self._ours(message):
-            self.tried.add("wrote to the grader's channel")
+            self.suspect("wrote to the grader's channel")
         elif "tried" in message:
-            self.tried.add(f"tried to {clean_text(message['tried'])}")
+            self.suspect(f"tried to {clean_text(message['tried'])}")
         else:
             return False
         return True
@@ -295,10 +321,13 @@ class Runner:
             self._used = max(self._used, sum(sum(each[:4]) for each in times))  # with those of children that ended
             if len(tree) > PROCESSES:
                 raise Ended(f"was stopped with {len(tree)} processes")
+            if self._group:
+                self._spent.memory = max(self._spent.memory, self._server.resident + self._group.peak)
+                return
             room, base = self._limits.memory * 2**30, self._server.resident
             more = sum(max(0, process.memory_info().rss - base) for process in tree)
             if more > room and self._server.shared_out([process.memory_full_info().pss for process in tree]) > room:
-                raise Ended(f"was stopped with more than {self._limits.memory:g} GB of memory")
+                raise Ended(self._too_much)
             self._spent.memory = max(self._spent.memory, more + base)
         except psutil.Error:
             pass  # a process that has just ended
@@ -322,4 +351,6 @@ class Runner:
                 pass
             except psutil.TimeoutExpired:
                 self._supervisor.kill()
+        if self._group:
+            self._group.__exit__()
         shutil.rmtree(self._work, ignore_errors=True)

@@ -98,7 +98,8 @@ def _tensor(value: torch.Tensor, tensors: list[bytes]) -> dict:
     plain = value.detach().cpu()
     if plain.layout != torch.strided or (kind := str(plain.dtype).removeprefix("torch.")) not in DTYPES:
         return {"other": f"a tensor of {plain.dtype}"}
-    data = plain.resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    plain = plain.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)  # one number may have stride 0
+    data = plain.flatten().view(torch.uint8).numpy().tobytes()
     tensors.append(data)
     return {"tensor": [kind, list(plain.shape), len(data)]}
 

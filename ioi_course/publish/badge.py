@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from nbformat import NotebookNode
 
 from ioi_course.project import settings
+from ioi_course.roles import PAPER
 
+NAMED = re.compile(r"\bL(\d+)H(\d+)\b|\((\d+), (\d+)\)")  # heads in text and in code
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 
 
@@ -28,8 +32,24 @@ def is_badge(cell: NotebookNode) -> bool:
     return cell.cell_type == "markdown" and bool(re.fullmatch(re.escape(BADGE) + r"\([^)\s]+\)", cell.source.strip()))
 
 
-def buttons(root: Path, name: str, exercises: bool) -> str:
-    """The buttons of a notebook's page on the website, in Markdown; `name` is its path below nbs/ without the ending."""
+def head_of(cells: Iterable[NotebookNode]) -> str:
+    """The head of the published circuit that a notebook names most often, such as "L9H9"; empty if it names none."""
+    known, count = {head for heads in PAPER.roles.values() for head in heads}, Counter()
+    for cell in cells:
+        forms = [output.get("data", {}) for output in cell.get("outputs", [])]
+        shown = ["".join(form.get(kind, "")) for form in forms for kind in ("text/plain", "text/markdown")]
+        for pair in NAMED.findall("\n".join([cell.source or "", *shown])):
+            head = tuple(int(number) for number in pair if number)
+            count[head] += head in known
+    best = max(count, key=count.__getitem__, default=None)
+    return f"L{best[0]}H{best[1]}" if best and count[best] else ""
+
+
+def buttons(root: Path, name: str, exercises: bool, head: str = "") -> str:
+    """The buttons of a notebook's page on the website, in Markdown; `name` is its path below nbs/ without the ending.
+
+    `head` is the one that the circuit's page shows first.
+    """
     meta, path = settings(root), f"nbs/{name}.ipynb"
     lesson, student = not name.startswith("library/"), f"student/{name}.ipynb"
     made = {
@@ -38,7 +58,7 @@ def buttons(root: Path, name: str, exercises: bool) -> str:
         "Download notebook": f"{meta['doc_url']}notebooks/{name}.ipynb",
         "View source": f"{meta['git_url']}/blob/{meta['branch']}/{path}",
         "All exercises": exercises and f"{'../' * name.count('/')}exercises.qmd#{name.rpartition('/')[2]}",
-        "The circuit": name[:1].isdigit() and "circuit.html",
+        "The circuit": name[:1].isdigit() and f"circuit.html{head and f'#{head}'}",
     }
     styles = "{.btn .btn-sm .btn-primary}", "{.btn .btn-sm .btn-outline-primary}"
     shown = [f"[{text}]({href})" for text, href in made.items() if href]

@@ -113,6 +113,7 @@ def _tell(course_run: CourseRun, index: Path, took: str) -> None:
     console.print(f"Pages: {os.path.relpath(index)}", highlight=False)
 
 
+CIRCUIT, LAB = "circuit.html", "lab.html"
 CIRCUIT_CHAPTER = "12_the_circuit"  # the circuit's page is made along with it
 WITH_CIRCUIT = ("synthetic", "gpt2-small")  # elsewhere a circuit has to be found first: `ioi-course circuit-page`
 
@@ -186,18 +187,12 @@ def _show(failure: Failure) -> None:
 
 def docs(root: Root = None) -> None:
     """Build the website with nbdev and Quarto into _docs/; without Quarto, stage its pages and say what is missing."""
-    from ioi_course.models import in_cache
-    from ioi_course.publish.finish import SMOLLM2, finish
+    from ioi_course.publish.finish import finish
     from ioi_course.publish.site import stage
 
     root = root_of(root)
-    whole = (root / "nbs" / f"{CIRCUIT_CHAPTER}.ipynb").exists()
-    if whole:
-        _timed("Added the circuit's page", lambda: _add_circuit_page(root))
-    if whole and shutil.which("quarto"):
-        _timed("Added the lab", lambda: _write_lab(root / "nbs"))
-        if in_cache("smollm2"):
-            _timed("Added the circuit of SmolLM2", lambda: _write_circuit_page(root / "nbs", "smollm2", SMOLLM2))
+    if (root / "nbs" / f"{CIRCUIT_CHAPTER}.ipynb").exists():
+        _add_tools(root, whole=bool(shutil.which("quarto")))
     pages = _timed("Staged the pages", lambda: stage(root))
     if not shutil.which("quarto"):
         console.print(
@@ -226,13 +221,39 @@ def _timed(what: str, step: Callable[[], T]) -> T:
     return result
 
 
-def _add_circuit_page(root: Path) -> None:
-    """Put the circuit's page among those of the site: the one of the course's last run, or else a new one."""
-    built = root / "build" / "course" / "circuit.html"
+SMOLLM2 = "circuit_smollm2.html"  # where SmolLM2 is at hand
+
+
+def _add_tools(root: Path, whole: bool) -> None:
+    """Write the circuit's page and the lab into nbs/ as pages of the site.
+
+    The circuit's is that of the course's last run, or else a new one. Without `whole` only that is done.
+    """
+    from ioi_course.models import in_cache
+
+    nbs, built, also = root / "nbs", root / "build" / "course" / CIRCUIT, None
+    if whole and in_cache("smollm2"):
+        _timed("Made the circuit's page of SmolLM2", lambda: _write_circuit_page(nbs, "smollm2", SMOLLM2))
+        if (nbs / SMOLLM2).exists():
+            also = "The same of SmolLM2", SMOLLM2
+            _frame(nbs / SMOLLM2, "The circuit of SmolLM2", None)
     if built.exists():
-        shutil.copyfile(built, root / "nbs" / built.name)
+        shutil.copyfile(built, nbs / CIRCUIT)
     else:
-        _write_circuit_page(root / "nbs", "auto")
+        _timed("Made the circuit's page", lambda: _write_circuit_page(nbs, "auto"))
+    _frame(nbs / CIRCUIT, "The circuit, head by head", also)
+    if whole:
+        _timed("Made the lab", lambda: _write_lab(nbs))
+        _frame(nbs / LAB, "The lab", None)
+
+
+def _frame(page: Path, title: str, also: tuple[str, str] | None) -> None:
+    """Put a page that stands alone into the site's frame: Quarto makes it again, at the same address."""
+    from ioi_course.publish.framed import framed, missing
+
+    text = framed(page.read_text(encoding="utf-8"), also) if page.exists() else missing(title, "its command says why")
+    page.with_suffix(".qmd").write_text(text, encoding="utf-8")
+    page.unlink(missing_ok=True)
 
 
 def circuit_page(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import platformdirs
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from ioi_course.bundled.answer_key import known_circuit
 from ioi_course.interventions import Bench, Intervention, intervene, name_tokens
@@ -22,6 +23,7 @@ from ioi_course.lab import FRONT_END, classes_of, examples_of, front_end
 from ioi_course.models import describe, is_synthetic, load_model, model_name
 from ioi_course.project import CourseError
 from ioi_course.publish.circuit_page import page_prompts
+from ioi_course.publish.framed import tool_css
 from ioi_course.publish.lab_model import graph_of, packed, unpacked, weights_of
 
 NAME = "lab.html"
@@ -125,7 +127,7 @@ def write_lab(
     )
     page = template.render(
         config=config, json=json.dumps(config, ensure_ascii=False).replace("<", "\\u003c"), home=home, circuit=circuit,
-        circuit_json=json.dumps(circuit), css=(FRONT_END / "lab.css").read_text(encoding="utf-8"),
+        circuit_json=json.dumps(circuit), tool_css=tool_css(), css=(FRONT_END / "lab.css").read_text(encoding="utf-8"),
         script=front_end("dom", "tokenizer", "web", "load", "lab", "tours", "page"), megabytes=round(sum(sizes.values()) / 1e6),
     )  # fmt: skip
     path.write_text(page, encoding="utf-8")
@@ -166,5 +168,5 @@ def write_without(
     template = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=True).from_string(
         (FRONT_END / "without.html.j2").read_text(encoding="utf-8")
     )
-    Path(path).write_text(template.render(why=why, home=home), encoding="utf-8")
+    Path(path).write_text(template.render(why=why, home=home, tool_css=Markup(tool_css())), encoding="utf-8")
     write_first(Path(path).parent)

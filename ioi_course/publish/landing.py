@@ -12,6 +12,7 @@ from nbformat import NotebookNode
 from ioi_course.project import settings
 from ioi_course.publish.badge import colab_address
 from ioi_course.publish.exercises import exercises
+from ioi_course.publish.framed import MAIN, raw
 from ioi_course.publish.navigation import number
 from ioi_course.publish.pages import page_of, template
 from ioi_course.publish.run import chapter_name, chapters
@@ -25,7 +26,6 @@ OPENING = re.compile(
 PICTURE = re.compile(r"^!\[[^\]]*\]\(images/circuit\.svg\)(?:\{.*\})?$", re.MULTILINE)
 TABLE = re.compile(r"^\| chapter \| the question", re.MULTILINE)
 WEEKEND = "04_direct_logit_attribution"  # the last chapter of the weekend's route
-RAW = "```{{=html}}\n{}\n```"
 
 
 def opening(text: str) -> dict[str, str]:
@@ -43,7 +43,7 @@ def first_page(root: Path, index: list[str]) -> list[str]:
     said = opening(index[0])
     rest = [PICTURE.sub("", index[0][OPENING.match(index[0]).start("sentence") - 1 :]).strip()]
     rest += [text for text in index[1:] if not TABLE.search(text)]
-    return [RAW.format(_body(root, said)), "::::: {.ioi-more}", *rest, ":::::"]
+    return [raw(f"{MAIN}\n{_body(root, said)}"), "::::: {.ioi-more}", *rest, f":::::\n\n{raw('</main>')}"]
 
 
 def _body(root: Path, said: dict[str, str]) -> str:

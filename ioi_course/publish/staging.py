@@ -13,9 +13,10 @@ from pathlib import Path
 
 import yaml
 
-from ioi_course.publish.badge import buttons, is_badge
+from ioi_course.publish.badge import buttons, head_of, is_badge
 from ioi_course.publish.exercises import BEGIN, END
 from ioi_course.publish.figures import readable
+from ioi_course.publish.framed import FRONT, raw
 from ioi_course.publish.navigation import course, page_title
 from ioi_course.publish.signatures import module_of, signatures
 
@@ -24,7 +25,6 @@ MARKER = re.compile(rf"^[ \t]*(?:{BEGIN}|{END})\n?", re.MULTILINE)
 FOLD = re.compile(r"^#\| *code-fold:", re.MULTILINE)
 DIRECTIVE = re.compile(r"^#\|(?! *code-).*\n?", re.MULTILINE)  # that is nothing to Quarto, such as export
 PICTURE = re.compile(r"^!\[(?P<words>[^\]]+)\]\((?P<path>[^)\s]+)\)$", re.MULTILINE)
-FIRST = {"page-layout": "custom", "toc": False, "sidebar": False, "repo-actions": False}  # of the landing page
 EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
 UNSHOWN = {"default_exp", "hide"}  # directives of cells that only tools read
 
@@ -42,7 +42,7 @@ class Lesson:
         has_exercises = any(BEGIN in cell.source for cell in self.nb.cells)
         cells = [cell for cell in self.nb.cells if not is_badge(cell)]
         if name != "index":
-            cells.insert(1, mk_cell(buttons(root, name, has_exercises), "markdown"))
+            cells.insert(1, mk_cell(buttons(root, name, has_exercises, head_of(cells)), "markdown"))
         for cell in cells:
             if cell.cell_type == "code":
                 hidden = UNSHOWN & set(cell.directives_)
@@ -84,9 +84,8 @@ def one_form(data: dict) -> dict:
             continue
         text = "".join(text)
         if kind == "text/html":
-            fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", text) or [""]))
             text = EMPTY_HEADER.sub("<td></td>", readable(text.strip()))
-            return {"text/markdown": f"{fence}{{=html}}\n{text}\n{fence}\n"}
+            return {"text/markdown": f"{raw(text)}\n"}
         return {kind: text}
     return data
 
@@ -150,7 +149,7 @@ class PageHead:
         fields = {"title": page_title(name, head["title"], course(root)), "description": head["description"]}
         if name == "index":
             self._first_page(root)
-            fields = FIRST | {"pagetitle": f"{head['title']}: {fields['description']}", **fields}
+            fields = FRONT | {"pagetitle": f"{head['title']}: {fields['description']}", **fields}
             del fields["title"]  # the page has a heading of its own
         else:
             first.source = first.source[head.end() :] or None  # nbdev drops cells without a source

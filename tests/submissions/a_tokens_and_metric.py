@@ -447,6 +447,12 @@ def fitting_names(tokenizer, template, names):
     lead = " " if before.endswith(" ") else ""
     return list(filter(lambda name: len(tokenizer(lead + name, add_special_tokens=False).input_ids) == 1, names))
 ''',
+        "lambda": """
+pieces = lambda tokenizer, text: len(tokenizer.encode(text, add_special_tokens=False))
+fitting_names = lambda tokenizer, template, names: [
+    name for name in names if pieces(tokenizer, " " * (" [X]" in template) + name) == 1
+]
+""",
     },
     "q2": {
         "one entry for each character": """
@@ -466,6 +472,34 @@ def token_at(str_tokens, char):
         raise ValueError(char)
     return 1 + bisect_right(ends, char)
 """,
+        "class": """
+class Text:
+    def __init__(self, str_tokens):
+        self.owners = [pos for pos, token in enumerate(str_tokens) if pos for _ in token]
+
+    @classmethod
+    def token_at(cls, str_tokens, char):
+        text = cls(str_tokens)
+        if char not in range(len(text.owners)):
+            raise ValueError(char)
+        return text.owners[char]
+
+token_at = Text.token_at
+""",
+        "slow but right": """
+def token_at(str_tokens, char):
+    found = None
+    for _ in range(200):
+        text = ""
+        for pos in range(1, len(str_tokens)):
+            for letter in str_tokens[pos]:
+                if len(text) == char:
+                    found = pos
+                text = text + letter
+    if found is None:
+        raise ValueError(f"{char} is no character of {text!r}")
+    return found
+""",
     },
     "q3": {
         "row by row": """
@@ -477,6 +511,17 @@ def role_table(tokens, answers, pad):
         end = max(i for i, token in enumerate(row) if token != pad)
         rows.append([row.index(io), s1, s1 + 1, s2, end])
     return torch.tensor(rows)
+""",
+        "numpy": """
+import numpy as np
+
+def role_table(tokens, answers, pad):
+    tokens, answers = tokens.numpy(), answers.numpy()
+    places = np.arange(tokens.shape[1])
+    is_io, is_s = tokens == answers[:, :1], tokens == answers[:, 1:]
+    io, s1 = is_io.argmax(axis=1), is_s.argmax(axis=1)
+    s2, end = (places * is_s).max(axis=1), (places * (tokens != pad)).max(axis=1)
+    return np.stack([io, s1, s1 + 1, s2, end], axis=1)
 """,
     },
     "q4": {
@@ -499,6 +544,20 @@ def changed_roles(clean, corrupted, pos):
             roles.add("other")
         result.append(roles)
     return result
+""",
+        "slow but right": """
+import time
+
+def changed_roles(clean, corrupted, pos):
+    found = []
+    for i in range(len(clean)):
+        time.sleep(0.02)
+        found.append(set())
+        for place in range(clean.shape[1]):
+            if int(clean[i, place]) != int(corrupted[i, place]):
+                names = [role for role in pos if int(pos[role][i]) == place]
+                found[i].add(names[0] if names else "other")
+    return found
 """,
     },
     "q6": {
@@ -540,6 +599,28 @@ def margin(logits, end, io, names):
     others[io[:, None] == names] = float("-inf")
     return logp[rows, io] - others.max(dim=1).values
 """,
+        "numpy": """
+import numpy as np
+
+def margin(logits, end, io, names):
+    rows = logits.numpy()[np.arange(len(logits)), end.numpy()]
+    io, names = io.numpy(), names.numpy()
+    others = np.where(names[None] == io[:, None], -np.inf, rows[:, names])
+    return rows[np.arange(len(rows)), io] - others.max(axis=1)
+""",
+        "class": '''
+class Margin:
+    """IO against everybody else."""
+
+    def others(self, row, io, names):
+        return [row[name] for name in names.tolist() if name != io]
+
+    def __call__(self, logits, end, io, names):
+        pairs = [(logits[i, at], int(who)) for i, (at, who) in enumerate(zip(end.tolist(), io))]
+        return torch.stack([row[who] - max(self.others(row, who, names)) for row, who in pairs])
+
+margin = Margin()
+''',
     },
     "q8": {
         "by hand": """
@@ -558,6 +639,14 @@ def balanced_mean(diff, abba):
 def scaled_map(patched, clean, corrupted):
     n = patched.shape[2]
     return (patched.sum(2) - corrupted.sum()) / (clean.sum() - corrupted.sum()) * n / n
+""",
+        "lambda": """
+scaled_map = lambda patched, clean, corrupted: (patched.mean(-1) - corrupted.mean()) / (clean - corrupted).mean()
+""",
+        "numpy": """
+def scaled_map(patched, clean, corrupted):
+    patched, clean, corrupted = (each.numpy() for each in (patched, clean, corrupted))
+    return (patched.mean(axis=-1) - corrupted.mean()) / (clean.mean() - corrupted.mean())
 """,
     },
     "q10": {

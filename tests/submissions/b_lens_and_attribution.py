@@ -484,6 +484,17 @@ def rank_along(stream, W_U, b_U, answer):
     own = probs[:, range(len(answer)), answer]
     return (probs > own.unsqueeze(-1)).sum(-1)
 """,
+        "slow but right": """
+def rank_along(stream, W_U, b_U, answer):
+    ranks = torch.zeros(stream.shape[:2], dtype=torch.long)
+    for place in range(stream.shape[0]):
+        for i in range(stream.shape[1]):
+            x = stream[place, i] - stream[place, i].mean()
+            x = x / (x @ x / len(x) + 1e-5) ** 0.5
+            logits = [float(x @ W_U[:, t] + b_U[t]) for t in range(W_U.shape[1])]
+            ranks[place, i] = sum(one > logits[answer[i]] for one in logits)
+    return ranks
+""",
     },
     "q2": {
         "kl_div of PyTorch": """
@@ -491,6 +502,20 @@ def distance_to_final(logits):
     q = torch.log_softmax(logits, dim=-1)
     kl = torch.nn.functional.kl_div
     return torch.stack([kl(place, q[-1], reduction="batchmean", log_target=True) for place in q])
+""",
+        "numpy": """
+import numpy as np
+
+def distance_to_final(logits):
+    x = logits.numpy()
+    x = x - x.max(axis=-1, keepdims=True)
+    logs = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return (np.exp(logs[-1]) * (logs[-1] - logs)).sum(axis=-1).mean(axis=1)
+""",
+        "lambda": """
+distance_to_final = lambda logits: torch.stack(
+    [(logits[-1].softmax(-1) * (logits[-1].log_softmax(-1) - one.log_softmax(-1))).sum(-1).mean() for one in logits]
+)
 """,
     },
     "q3": {
@@ -500,6 +525,28 @@ from collections import Counter
 def step_votes(values, labels):
     best = (values[1:] - values[:-1]).max(dim=0).indices + 1
     return dict(Counter(labels[i] for i in best))
+""",
+        "class": """
+class Votes(dict):
+    def __missing__(self, label):
+        return 0
+
+    def cast(self, column, labels):
+        gains = [after - before for before, after in zip(column, column[1:])]
+        self[labels[gains.index(max(gains)) + 1]] += 1
+
+def step_votes(values, labels):
+    votes = Votes()
+    for column in values.T.tolist():
+        votes.cast(column, labels)
+    return votes
+""",
+        "numpy": """
+import numpy as np
+
+def step_votes(values, labels):
+    ends, counts = np.unique(np.diff(values.numpy(), axis=0).argmax(axis=0) + 1, return_counts=True)
+    return {labels[end]: count for end, count in zip(ends, counts)}
 """,
     },
     "q4": {
@@ -524,6 +571,34 @@ def heads_and_bias(z, W_O, b_O, direction, end):
         columns.append((wrote * direction).sum(1))
     columns.append((b_O * direction).sum(1))
     return torch.stack(columns, 1)
+""",
+        "class": """
+class Layer:
+    def __init__(self, W_O, b_O):
+        self.W_O, self.b_O = W_O, b_O
+
+    def parts(self, z, direction):
+        return torch.stack([*(z[h] @ W @ direction for h, W in enumerate(self.W_O)), self.b_O @ direction])
+
+class HeadsAndBias:
+    def __call__(self, z, W_O, b_O, direction, end):
+        layer = Layer(W_O, b_O)
+        return torch.stack([layer.parts(z[i, end[i]], direction[i]) for i in range(len(z))])
+
+heads_and_bias = HeadsAndBias()
+""",
+        "slow but right": """
+def heads_and_bias(z, W_O, b_O, direction, end):
+    batch, _, heads, d_head = z.shape
+    out = torch.zeros(batch, heads + 1, dtype=torch.float64)
+    for i in range(batch):
+        at = int(end[i])
+        for m in range(len(b_O)):
+            out[i, heads] += b_O[m] * direction[i, m]
+            for h in range(heads):
+                for d in range(d_head):
+                    out[i, h] += z[i, at, h, d] * W_O[h, d, m] * direction[i, m]
+    return out
 """,
     },
     "q6": {
@@ -563,6 +638,14 @@ def regular_heads(attention, key, share):
             if wins / len(attention) >= share:
                 found.append([layer, head])
     return found
+""",
+        "lambda": """
+regular_heads = lambda attention, key, share: [
+    (layer, head)
+    for layer in range(attention.shape[1])
+    for head in range(attention.shape[2])
+    if sum(int(row.argmax()) == key for row in attention[:, layer, head]) >= share * len(attention) - 1e-9
+]
 """,
     },
     "q10": {

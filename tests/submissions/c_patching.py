@@ -1335,6 +1335,33 @@ def record(model, data, names):
     at_end = logits[rows, data.lengths - 1]
     return at_end[rows, data.answers[:, 0]] - at_end[rows, data.answers[:, 1]], kept
 """,
+        "class": """
+class Recorder:
+    def __init__(self, name):
+        self.name, self.kept = name, None
+
+    def __call__(self, value, hook):
+        self.kept = value.detach().clone()
+
+class Record:
+    def __call__(self, model, data, names):
+        recorders = [Recorder(name) for name in names]
+        logits = model.run_with_hooks(data.tokens, fwd_hooks=[(each.name, each) for each in recorders])
+        return logit_diff(logits, data, per_prompt=True), {each.name: each.kept for each in recorders}
+
+record = Record()
+""",
+        "slow but right": """
+def record(model, data, names):
+    kept = {}
+    for name in names:
+        for _ in range(3):
+            def note(value, hook):
+                kept[name] = value + 0
+
+            logits = model.run_with_hooks(data.tokens, fwd_hooks=[(name, note)])
+    return logit_diff(logits, data, per_prompt=True), kept
+""",
     },
     "q2": {
         "in place, one prompt at a time": """
@@ -1350,6 +1377,22 @@ def patch_stream(model, clean, corrupted, layer, role):
 
     with model.hooks(fwd_hooks=[(name, put)]):
         return logit_diff(model(corrupted.tokens), clean, per_prompt=True)
+""",
+        "slow but right": """
+def patch_stream(model, clean, corrupted, layer, role):
+    name, diffs = f"blocks.{layer}.hook_resid_pre", []
+    for i in range(len(clean)):
+        at = int(clean.pos[role][i])
+        _, cache = model.run_with_cache(clean.tokens)
+
+        def put(resid, hook):
+            resid = resid.clone()
+            resid[i, at] = cache[name][i, at]
+            return resid
+
+        logits = model.run_with_hooks(corrupted.tokens, fwd_hooks=[(name, put)])
+        diffs.append(logit_diff(logits, clean, per_prompt=True)[i])
+    return torch.stack(diffs)
 """,
     },
     "q3": {
@@ -1388,6 +1431,20 @@ def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
         table.append([(patch(layer, role).mean().item() - low) / (high - low) for role in roles])
     return table
 """,
+        "lambda": """
+layer_by_role = lambda patch, n_layers, roles, clean_diff, corrupted_diff: (
+    torch.tensor([[float(patch(layer, role).mean()) for role in roles] for layer in range(n_layers)])
+    - corrupted_diff.mean()
+) / (clean_diff.mean() - corrupted_diff.mean())
+""",
+        "numpy": """
+import numpy as np
+
+def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
+    low, high = np.mean(corrupted_diff.numpy()), np.mean(clean_diff.numpy())
+    means = np.array([[np.mean(patch(layer, role).numpy()) for role in roles] for layer in range(n_layers)])
+    return (means - low) / (high - low)
+""",
     },
     "q5": {
         "axis moved": """
@@ -1401,6 +1458,29 @@ def patch_part(model, clean, corrupted, head, part):
         return activation
 
     return logit_diff(model.run_with_hooks(corrupted.tokens, fwd_hooks=[(at, swap)]), clean, per_prompt=True)
+""",
+        "class": """
+class Head:
+    def __init__(self, head, part):
+        self.layer, self.index = head
+        self.name, self.axis = f"blocks.{self.layer}.attn.hook_{part}", 1 if part == "pattern" else 2
+
+    def put(self, clean):
+        def hook_fn(value, hook):
+            parts = list(value.unbind(self.axis))
+            parts[self.index] = clean.unbind(self.axis)[self.index]
+            return torch.stack(parts, self.axis)
+
+        return self.name, hook_fn
+
+class PatchPart:
+    def __call__(self, model, clean, corrupted, head, part):
+        one = Head(head, part)
+        _, cache = model.run_with_cache(clean.tokens, names_filter=lambda name: name == one.name)
+        logits = model.run_with_hooks(corrupted.tokens, fwd_hooks=[one.put(cache[one.name])])
+        return logit_diff(logits, clean, per_prompt=True)
+
+patch_part = PatchPart()
 """,
     },
     "q7": {
@@ -1417,6 +1497,24 @@ def both_ways(model, clean, other, head):
         logits = model.run_with_hooks(into.tokens, fwd_hooks=[(hook_name, swap)])
         found.append((logit_diff(logits, clean) - ends[0]) / (ends[1] - ends[0]))
     return torch.stack([found[0], 1 - found[1]])
+""",
+        "lambda": """
+_hook = lambda model, head: f"blocks.{head[0]}.attn.hook_z"
+_with = lambda z, source, index: torch.cat([z[:, :, :index], source[:, :, index : index + 1], z[:, :, index + 1 :]], 2)
+_cache = lambda model, data, head: model.run_with_cache(data.tokens)[1][_hook(model, head)]
+_patched = lambda model, into, source, clean, head: logit_diff(
+    model.run_with_hooks(
+        into.tokens,
+        fwd_hooks=[(_hook(model, head), lambda z, hook, kept=_cache(model, source, head): _with(z, kept, head[1]))],
+    ),
+    clean,
+).item()
+_plain = lambda model, data, clean: logit_diff(model(data.tokens), clean).item()
+_scaled = lambda x, low, high: (x - low) / (high - low)
+both_ways = lambda model, clean, other, head: (
+    _scaled(_patched(model, other, clean, clean, head), _plain(model, other, clean), _plain(model, clean, clean)),
+    1 - _scaled(_patched(model, clean, other, clean, head), _plain(model, other, clean), _plain(model, clean, clean)),
+)
 """,
     },
     "q9": {
@@ -1461,6 +1559,18 @@ def direct_edge(model, base, old, new, sender):
     written = [torch.einsum("bpd,dm->bpm", cache[at][:, :, sender[1]], model.W_O[sender]) for cache in (old, new)]
     stream = old[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"] - written[0] + written[1]
     return logit_diff(model.unembed(model.ln_final(stream)), base, per_prompt=True)
+""",
+        "numpy": """
+import numpy as np
+
+def direct_edge(model, base, old, new, sender):
+    layer, head = sender
+    i, end = np.arange(len(base)), base.pos["END"].numpy()
+    z, last = f"blocks.{layer}.attn.hook_z", f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    change = new[z].detach().numpy()[i, end, head] - old[z].detach().numpy()[i, end, head]
+    change = change @ model.W_O[layer, head].detach().numpy()
+    final = torch.from_numpy(old[last].detach().numpy()[i, end] + change)
+    return logit_diff(model.unembed(model.ln_final(final)), base, per_prompt=True).detach().numpy()
 """,
     },
     "q11": {

@@ -1192,6 +1192,37 @@ def mean_outputs(model, data, reference):
         found.append((total / count[:, None, None, None])[of_data])
     return found
 """,
+        "numpy": """
+import numpy as np
+
+def mean_outputs(model, data, reference):
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
+    _, cache = model.run_with_cache(reference.tokens, names_filter=names)
+    kind = lambda record: f"{record.order} {record.template}"
+    kinds = np.array([kind(record) for record in reference])
+    rows = [np.flatnonzero(kinds == kind(record)) for record in data]
+    return [np.stack([cache[name].detach().numpy()[some].mean(axis=0) for some in rows]) for name in names]
+""",
+        "class": '''
+class Kinds(dict):
+    """The rows of a dataset by template and order."""
+
+    def __init__(self, data):
+        for i, record in enumerate(data):
+            self.setdefault((record.template, record.order), []).append(i)
+
+class MeanOutputs:
+    def __call__(self, model, data, reference):
+        kinds, means = Kinds(reference), []
+        for layer in range(model.cfg.n_layers):
+            name = f"blocks.{layer}.attn.hook_z"
+            _, cache = model.run_with_cache(reference.tokens, names_filter=lambda other: other == name)
+            of = {kind: cache[name][rows].mean(0) for kind, rows in kinds.items()}
+            means.append(torch.stack([of[record.template, record.order] for record in data]))
+        return means
+
+mean_outputs = MeanOutputs()
+''',
     },
     "q2": {
         "with a mask made beforehand": """
@@ -1219,6 +1250,13 @@ def kept_share(circuit, model):
     rest = c - ratio * m
     return ratio, (rest.var(ddof=1) / len(m)) ** 0.5 / abs(m.mean())
 """,
+        "lambda": """
+kept_share = lambda circuit, model, mean=lambda x: sum(x) / len(x): (
+    mean(circuit) / mean(model),
+    (sum((c - mean(circuit) / mean(model) * m) ** 2 for c, m in zip(circuit, model)) / (len(model) - 1) / len(model))
+    ** 0.5 / abs(mean(model)),
+)
+""",
     },
     "q4": {
         "smaller circuits for C without K": """
@@ -1230,6 +1268,13 @@ def by_class(run, circuit):
         rest = {head: at for head, at in every.items() if head not in gone}
         pairs[role] = [run(rest, {}), run(None, gone)]
     return {name: tuple(float(diffs.mean()) for diffs in pair) for name, pair in pairs.items()}
+""",
+        "lambda": """
+pair = lambda run, circuit, out: (float(run(nodes(circuit), out).mean()), float(run(None, out).mean()))
+by_class = lambda run, circuit: {
+    name: pair(run, circuit, nodes(circuit, heads) if heads else {})
+    for name, heads in [("none", None), *circuit.roles.items()]
+}
 """,
     },
     "q6": {
@@ -1244,6 +1289,42 @@ def best_witness(run, keep, head, pool):
     best = max(candidates, key=candidates.get)
     return frozenset(best), candidates[best]
 """,
+        "class": """
+class Search:
+    def __init__(self, run, keep, head):
+        self.run, self.keep, self.head = run, keep, head
+
+    def change(self, others):
+        out = {each: self.keep[each] for each in others}
+        both = self.run(self.keep, out), self.run(self.keep, {**out, self.head: self.keep[self.head]})
+        return abs(float(both[1].mean() - both[0].mean()))
+
+class BestWitness:
+    def __call__(self, run, keep, head, pool):
+        search, rest = Search(run, keep, head), frozenset(pool) - {head}
+        some = {frozenset(), rest, *(frozenset([one]) for one in rest)}
+        best = max(some, key=search.change)
+        return best, search.change(best)
+
+best_witness = BestWitness()
+""",
+        "slow but right": """
+def best_witness(run, keep, head, pool):
+    others = [each for each in pool if each != head]
+    candidates = [[]] + [[each] for each in others] + [others]
+    for _ in range(5):
+        best, most = None, -1.0
+        for some in candidates:
+            out = {}
+            for each in some:
+                out[each] = keep[each]
+            before = run(dict(keep), dict(out)).mean()
+            out[head] = keep[head]
+            change = abs(float(run(dict(keep), out).mean() - before))
+            if change > most:
+                best, most = set(some), change
+    return best, most
+""",
     },
     "q7": {
         "by knock_out, in a comprehension": """
@@ -1254,6 +1335,16 @@ def share_by_reference(model, data, keep, references):
         return circuit / whole
 
     return {name: share(prompts) for name, prompts in references.items()}
+""",
+        "slow but right": """
+def share_by_reference(model, data, keep, references):
+    shares = {}
+    for name in references:
+        means = reference_means(model, data, references[name])
+        diffs = [run_circuit(model, data, keep, means).tolist()[i] for i in range(len(data))]
+        whole = [logit_diff(model(data.tokens), data, per_prompt=True).tolist()[i] for i in range(len(data))]
+        shares[name] = sum(diffs) / sum(whole)
+    return shares
 """,
     },
     "q8": {
