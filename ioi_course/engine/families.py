@@ -115,8 +115,7 @@ def layer_parts(block, cfg) -> dict[str, object]:
     attn, mlp = block.attn, block.mlp
     weights = (attn.W_Q, attn.W_K, attn.W_V)
     biases = ((attn.b_Q, attn.W_Q), (attn.b_K, attn.W_K), (attn.b_V, attn.W_V))
-    joined = torch.cat([weight.permute(1, 0, 2).flatten(1) for weight in weights],
-                       dim=1)
+    joined = torch.cat([weight.transpose(1, 2).flatten(0, 1) for weight in weights]).T
     flat = [weight[:, 0].new_zeros(weight[:, 0].shape) if bias is None else bias
             for bias, weight in biases]
     norms = {name: getattr(block, name) for name in ("ln1", "ln2")}

@@ -22,6 +22,7 @@ from ioi_course.engine.families import (
     rotary_of,
     unfit,
 )
+from .products import linear
 from ..metrics import wide
 
 # %% ../../nbs/library/engine/forward.ipynb #6e06e446
@@ -69,7 +70,7 @@ class _Heads(Weights):
         widths = [self.d_head * n for n in (self.n_heads, self.n_kv, self.n_kv)]
         first, last = "qkv".index(parts[0]), "qkv".index(parts[-1])
         some = slice(sum(widths[:first]), sum(widths[: last + 1]))
-        found = torch.addmm(self.qkv[1][some], x.flatten(0, -2), self.qkv[0][:, some])
+        found = linear(x.flatten(0, -2), self.qkv[0][:, some], self.qkv[1][some])
         found = found.view(*x.shape[:-1], -1).split(widths[first : last + 1], dim=-1)
         found = [part.unflatten(-1, (-1, self.d_head)) for part in found]
         named = zip(parts, found, strict=True)
@@ -86,13 +87,10 @@ class Block(_Heads):
         parts = []
         for rows in x.split(most):
             normed = self.norm(rows, "ln2")
-            hidden = torch.addmm(self.mlp_in[1], normed, self.mlp_in[0])
-            if self.mlp_gate is None:
-                hidden = self.act(hidden)
-            else:
-                gate = torch.addmm(self.mlp_gate[1], normed, self.mlp_gate[0])
-                hidden = self.act(gate) * hidden
-            parts.append(torch.addmm(self.mlp_out[1], hidden, self.mlp_out[0]))
+            hidden = linear(normed, *self.mlp_in)
+            gate = None if self.mlp_gate is None else linear(normed, *self.mlp_gate)
+            hidden = self.act(hidden) if gate is None else self.act(gate) * hidden
+            parts.append(linear(hidden, *self.mlp_out))
         return torch.cat(parts)
 
     def write(

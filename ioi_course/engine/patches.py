@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .forward import Block, Engine, Run, attend, spread
+from .products import linear
 
 # %% ../../nbs/library/engine/patches.ipynb #1b7d4a75
 @dataclass
@@ -260,12 +261,10 @@ def _attention(block: Block, base: Run, window: Window, layer: int,
         k, v = spread(k, block.n_heads).clone(), spread(v, block.n_heads).clone()
     parts = {"q": q, "k": k, "v": v}
     for name, head, values in given:
-        parts[name][:, :, :, head] = window.at_end(
-            values
-        ) if name == "q" and only_end else values
+        new = window.at_end(values) if name == "q" and only_end else values
+        parts[name][:, :, :, head] = new
     z = _mix(base.k[layer], base.v[layer], window, *parts.values(), future)
-    window.x = stream + torch.addmm(block.out[1], z.flatten(0, 2),
-                                    block.out[0]).view_as(stream)
+    window.x = stream + linear(z.flatten(0, 2), *block.out).view_as(stream)
 
 # %% ../../nbs/library/engine/patches.ipynb #308afe18
 def _mix(k_base: Tensor, v_base: Tensor, window: Window, q: Tensor, k: Tensor,
