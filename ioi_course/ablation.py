@@ -38,9 +38,11 @@ from .lens import final_bias
 # %% ../nbs/library/ablation.ipynb #42d5798c
 @dataclass(frozen=True, eq=False, repr=False)
 class Ablation(_Largest):
-    """Heads ablated, and what became of everything that writes to the logit difference at END; shows itself as a table.
+    """Heads ablated, and what became of everything that writes to the logit difference
+    at END; shows itself as a table.
 
-    A direct effect is a head's direct contribution to the logit difference in logits, divided by its own run's scale.
+    A direct effect is a head's direct contribution to the logit difference in logits,
+    divided by its own run's scale.
     """
 
     before: Float[Tensor, "batch"]  # logit differences
@@ -51,8 +53,10 @@ class Ablation(_Largest):
     mlp_after: Float[Tensor, "batch layer"]
     scale_before: Float[Tensor, "batch"]  # of the final LayerNorm at END
     scale_after: Float[Tensor, "batch"]
-    bias: Float[Tensor, "batch"]  # the part of the logit difference that comes after the scale
-    kept: dict[str, tuple[Tensor, Tensor]]  # activations asked for by name: before, after
+    # the part of the logit difference that comes after the scale
+    bias: Float[Tensor, "batch"]
+    # activations asked for by name: before, after
+    kept: dict[str, tuple[Tensor, Tensor]]
     heads: tuple[Head, ...]  # those ablated
     how: str  # "zero", "mean" or "resample"
     at: str  # a role or "everywhere"
@@ -77,17 +81,21 @@ def _reads(model) -> list[str]:
     return [*_layers(model, "attn.hook_z"), *_layers(model, "hook_mlp_out"), _SCALE]
 
 
-def _read(model, batch: IOIDataset, logits: Float[Tensor, "batch vocab"], cache: ActivationCache) -> _Read:
+def _read(model, batch: IOIDataset, logits: Float[Tensor, "batch vocab"],
+          cache: ActivationCache) -> _Read:
     scale = at_end(batch, cache[_SCALE])
     direction = held_direction(model, batch, scale)
-    mlps = [(at_end(batch, cache[name]) * direction).sum(dim=-1) for name in _layers(model, "hook_mlp_out")]
+    mlps = [(at_end(batch, cache[name]) * direction).sum(dim=-1)
+            for name in _layers(model, "hook_mlp_out")]
     direct = _by_head(model, batch, cache, direction)
-    read = logit_diff(logits, batch, per_prompt=True), direct, torch.stack(mlps, dim=1), scale[:, 0]
+    read = (logit_diff(logits, batch, per_prompt=True), direct,
+            torch.stack(mlps, dim=1), scale[:, 0])
     return _Read(*(value.cpu() for value in read))
 
 
 def _bias(model, batch: IOIDataset) -> Float[Tensor, "batch"]:
-    """What the biases of the final LayerNorm and of the unembedding add to each logit difference."""
+    """What the biases of the final LayerNorm and of the unembedding add to each logit
+    difference."""
     io, s = model.b_U[batch.answers.to(model.b_U.device)].unbind(dim=1)
     return (answer_direction(model, batch) @ final_bias(model) + io - s).cpu()
 
@@ -114,30 +122,38 @@ def _check(job: _Job) -> None:
     _check_heads(job.model, job.heads)
     if job.frozen:
         _check_heads(job.model, job.frozen)
-    for name, value, known in (("how", job.how, tuple(_WORDS)), ("at", job.at, (*ROLES, "everywhere"))):
+    for name, value, known in (("how", job.how, tuple(_WORDS)),
+                               ("at", job.at, (*ROLES, "everywhere"))):
         if value not in known:
             near = get_close_matches(str(value), known, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"{name} is {value!r}; {hint}Give one of {', '.join(map(repr, known))}.")
+            raise ValueError(f"{name} is {value!r}; {hint}Give one of "
+                             f"{', '.join(map(repr, known))}.")
     _check_reference(job.model, job.data, job.reference)
     if job.reference is None:
         return
     if job.how == "zero":
-        raise ValueError("Zero takes no reference: give how='mean' or how='resample', or leave the reference out.")
+        raise ValueError("Zero takes no reference: give how='mean' or how='resample', "
+                         "or leave the reference out.")
     if job.how == "resample":
         check_aligned(job.data, job.reference)
 
 # %% ../nbs/library/ablation.ipynb #1f695c4f
 def _source(job: _Job):
-    """A function of some rows of the data that gives, for each layer, what to put in the place of z there."""
+    """A function of some rows of the data that gives, for each layer, what to put in
+    the place of z there."""
     names = {layer: f"blocks.{layer}.attn.hook_z" for layer in job.layers}
     if job.how == "zero":
         return lambda rows: dict.fromkeys(names)
     if job.how == "mean":
         reference = abc_reference(job.data) if job.reference is None else job.reference
-        group, means = _group_means(job.model, job.data, reference, job.layers, job.memory)
-        return lambda rows: {layer: z[group[rows].to(z.device)] for layer, z in means.items()}
-    reference = job.data.counterfactual("abc") if job.reference is None else job.reference
+        group, means = _group_means(job.model, job.data, reference, job.layers,
+                                    job.memory)
+        return lambda rows: {layer: z[group[rows].to(z.device)]
+                             for layer, z in means.items()}
+    reference = (
+        job.data.counterfactual("abc") if job.reference is None else job.reference
+    )
 
     def resampled(rows):
         cache = _given(job.model, reference[rows], list(names.values()))
@@ -146,13 +162,16 @@ def _source(job: _Job):
     return resampled
 
 # %% ../nbs/library/ablation.ipynb #732d8288
-def _hooks(job: _Job, batch: IOIDataset, values: dict[int, Tensor | None]) -> list[tuple]:
+def _hooks(job: _Job, batch: IOIDataset,
+           values: dict[int, Tensor | None]) -> list[tuple]:
     """What puts these values in the place of the ablated heads' z."""
     rows = torch.arange(len(batch))[:, None]
-    at = torch.arange(batch.tokens.shape[1])[None] if job.at == "everywhere" else batch.pos[job.at].cpu()[:, None]
+    at = (torch.arange(batch.tokens.shape[1])[None] if job.at == "everywhere"
+          else batch.pos[job.at].cpu()[:, None])
 
     def put(z, hook):
-        new, heads = values[hook.layer()], [head for layer, head in job.heads if layer == hook.layer()]
+        new = values[hook.layer()]
+        heads = [head for layer, head in job.heads if layer == hook.layer()]
         index = rows[..., None], at[..., None], torch.tensor(heads)
         z = z.clone()
         z[index] = 0 if new is None else new[index]
@@ -174,12 +193,15 @@ def _freezing(heads: Sequence[Head], cache: ActivationCache) -> list[tuple]:
 
 
 def _patterns(heads: Sequence[Head]) -> list[str]:
-    return [f"blocks.{layer}.attn.hook_pattern" for layer in sorted({layer for layer, _ in heads})]
+    return [f"blocks.{layer}.attn.hook_pattern"
+            for layer in sorted({layer for layer, _ in heads})]
 
 # %% ../nbs/library/ablation.ipynb #1e9470f1
 def _together(values: Sequence[Tensor]) -> Tensor:
-    """Activations of several batches as one tensor: zeros where a batch has fewer positions than another."""
-    sizes = [max(axis) for axis in zip(*(value.shape[1:] for value in values), strict=True)]
+    """Activations of several batches as one tensor: zeros where a batch has fewer
+    positions than another."""
+    sizes = [max(axis)
+             for axis in zip(*(value.shape[1:] for value in values), strict=True)]
     grown = []
     for value in values:
         grown.append(value.new_zeros(len(value), *sizes))
@@ -190,30 +212,40 @@ def _together(values: Sequence[Tensor]) -> Tensor:
 def _measure(
     job: _Job, rows: Int[Tensor, "prompt"], values: dict, kept: list[str]
 ) -> list[tuple[_Read, list[Tensor]]]:
-    """Some of the prompts without the ablation, then with it: what is read, and the activations to be kept."""
+    """Some of the prompts without the ablation, then with it: what is read, and the
+    activations to be kept."""
     model, batch, hooks, runs = job.model, job.data[rows], [], []
     names = list(dict.fromkeys([*_reads(model), *_patterns(job.frozen), *kept]))
     for _ in ("before", "after"):
         with model.hooks(fwd_hooks=hooks):
             logits, cache = _forward(model, batch, names)
         hooks = [*_hooks(job, batch, values), *_freezing(job.frozen, cache)]
-        runs.append((_read(model, batch, logits, cache), [cache[name].cpu() for name in kept]))
+        runs.append(
+            (_read(model, batch, logits, cache), [cache[name].cpu() for name in kept])
+        )
     return runs
 
 # %% ../nbs/library/ablation.ipynb #f8aa149a
 def _unique(heads: Sequence[Head]) -> tuple[Head, ...]:
     """The heads as pairs, each once."""
-    return tuple(dict.fromkeys(tuple(head) if isinstance(head, list) else head for head in heads))
+    return tuple(
+        dict.fromkeys(tuple(head) if isinstance(head, list) else head for head in heads)
+    )
 
 
 def _check_sum(result: Ablation, allowed: float) -> None:
-    """Raise unless the naive prediction and the steps of the repair add up to what was measured."""
-    steps = result.by_output.sum(dim=(1, 2)) + result.mlp_effect.sum(dim=1) + result.scale_effect
+    """Raise unless the naive prediction and the steps of the repair add up to what was
+    measured."""
+    steps = result.by_output.sum(dim=(1, 2)) + result.mlp_effect.sum(
+        dim=1
+    ) + result.scale_effect
     off = (result.before + steps - result.after).abs().max().item()
-    if not off < allowed * max(result.direct_before.abs().sum(dim=(1, 2)).max().item(), 1):
+    if not off < allowed * max(result.direct_before.abs().sum(dim=(1, 2)).max().item(),
+                               1):
         raise RuntimeError(
-            f"What changed misses the change of the logit difference by {off:.3g}: this model does more between its "
-            "layers and its logits than a final LayerNorm and an unembedding. Direct effects cannot be trusted on it."
+            f"What changed misses the change of the logit difference by {off:.3g}: "
+            "this model does more between its layers and its logits than a final "
+            "LayerNorm and an unembedding. Direct effects cannot be trusted on it."
         )
 
 # %% ../nbs/library/ablation.ipynb #85141279
@@ -221,17 +253,22 @@ def ablate(
     model,  # a TransformerBridge
     data: IOIDataset,
     heads: Sequence[Head],  # (layer, head), all ablated in one run
-    how: str = "zero",  # what z becomes: 0; the "mean" of `reference_means`; "resample": z of the reference's prompt
+    # what z becomes: 0; the "mean" of `reference_means`; "resample": z of the
+    # reference's prompt
+    how: str = "zero",
     at: str = "END",  # a role, or "everywhere"
     reference: IOIDataset | None = None,  # None: ABC prompts
-    frozen: Sequence[Head] = (),  # heads whose attention pattern stays as it is without the ablation
-    names: Sequence[str] = (),  # hook points whose activations are kept, before and after
+    # heads whose attention pattern stays as it is without the ablation
+    frozen: Sequence[Head] = (),
+    # hook points whose activations are kept, before and after
+    names: Sequence[str] = (),
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
 ) -> Ablation:
-    """Take the information out of what some heads put out, and see what everything else does about it.
+    """Take the information out of some heads' output: what does all else do about it?
 
-    All else is computed anew. Direct effects are at END, with the final LayerNorm's scale of the run in question.
-    Raises RuntimeError if the parts do not add up to what the model computed.
+    All else is computed anew. Direct effects are at END, with the final LayerNorm's
+    scale of the run in question. Raises RuntimeError if the parts do not add up to what
+    the model computed.
     """
     heads, frozen = _unique(heads), _unique(frozen)
     job = _Job(model, data, heads, how, at, reference, frozen, memory)
@@ -239,46 +276,59 @@ def ablate(
     kept = _check_names(model, names)
     size = _batch_size(model, data, [*_reads(model), *_patterns(frozen), *kept], memory)
     source = _source(job)
-    batches = [_measure(job, rows, source(rows), kept) for rows in torch.arange(len(data)).split(size)]
+    batches = [_measure(job, rows, source(rows), kept)
+               for rows in torch.arange(len(data)).split(size)]
     runs = [tuple(zip(*run, strict=True)) for run in zip(*batches, strict=True)]
-    before, after = (_Read(*map(torch.cat, zip(*read, strict=True))) for read, _ in runs)
+    before, after = (_Read(*map(torch.cat, zip(*read, strict=True)))
+                     for read, _ in runs)
     of_names = [map(_together, zip(*values, strict=True)) for _, values in runs]
     pairs = [part for both in zip(before, after, strict=True) for part in both]
-    result = Ablation(*pairs, _bias(model, data), dict(zip(kept, zip(*of_names, strict=True), strict=True)), heads, how,
-                      at, frozen, model_name(model))  # fmt: skip
+    found = dict(zip(kept, zip(*of_names, strict=True), strict=True))
+    about = heads, how, at, frozen, model_name(model)
+    result = Ablation(*pairs, _bias(model, data), found, *about)
     _check_sum(result, _rounding(model))
     return result
 
-# %% ../nbs/library/ablation.ipynb #71fb65f9
+# %% ../nbs/library/ablation.ipynb #84cddeed
 def apart(scores: Float[Tensor, "written key"]) -> Float[Tensor, ""]:
-    """The mean on the diagonal minus that of all else, in standard deviations of the latter."""
+    """The mean on the diagonal minus that of all else, in standard deviations of the
+    latter."""
     same = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     return (scores[same].mean() - scores[~same].mean()) / scores[~same].std()
 
-
+# %% ../nbs/library/ablation.ipynb #71fb65f9
 def said_scores(
     model,  # a TransformerBridge
     writer: Head,  # (layer, head) that writes a name at END
     names: Sequence[str] = NAMES,  # those that are one token in this model are used
 ) -> Float[Tensor, "layer head"]:
-    """How much more each later head attends to a name if that very name is what `writer` has written, from weights.
+    """How much more each later head attends to a name if that very name is what
+    `writer` has written, from weights.
 
-    Query: what the writer's OV makes of a name. Key: a name's extended embedding, which is the stream after layer 0 of
-    BOS and the name. The score of each pair of names is put in one table; the number is its mean on the diagonal minus
-    the mean beside it, in standard deviations of what is beside it. 0 in the writer's layer and before it.
+    Query: what the writer's OV makes of a name. Key: a name's extended embedding, which
+    is the stream after layer 0 of BOS and the name. The score of each pair of names is
+    put in one table; the number is its mean on the diagonal minus the mean beside it,
+    in standard deviations of what is beside it. 0 in the writer's layer and before it.
     """
     _check_heads(model, [writer])
     ids = [single_token(model, f" {name}") for name in single_token_names(model, names)]
     if len(ids) < 3:
-        raise ValueError(f"{len(ids)} of the names are one token in this model; three are needed at least.")
-    first = [] if model.tokenizer.bos_token_id is None else [model.tokenizer.bos_token_id]
+        raise ValueError(f"{len(ids)} of the names are one token in this model; three "
+                         "are needed at least.")
+    first = (
+        [] if model.tokenizer.bos_token_id is None else [model.tokenizer.bos_token_id]
+    )
     tokens = torch.tensor([[*first, token] for token in ids], device=model.cfg.device)
     found = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
     with torch.no_grad():
-        _, cache = model.run_with_cache(tokens, names_filter=["blocks.0.hook_resid_post"])
+        _, cache = model.run_with_cache(tokens,
+                                        names_filter=["blocks.0.hook_resid_post"])
         name, (layer, head) = cache["blocks.0.hook_resid_post"][:, -1], writer
-        W_V, W_K = (spread(weight, model.cfg.n_heads, dim=1) for weight in (model.W_V, model.W_K))
-        written = model.blocks[layer].ln1(name) @ W_V[layer, head] @ model.W_O[layer, head]
+        W_V, W_K = (spread(weight, model.cfg.n_heads, dim=1)
+                    for weight in (model.W_V, model.W_K))
+        written = model.blocks[layer].ln1(
+            name
+        ) @ W_V[layer, head] @ model.W_O[layer, head]
         for later in range(layer + 1, model.cfg.n_layers):
             query, key = (model.blocks[later].ln1(x) for x in (written, name))
             scores = (query @ model.W_Q[later]) @ (key @ W_K[later]).mT

@@ -30,17 +30,21 @@ from .templates import DISTRACTOR
 from .prompts import in_text
 
 # %% ../nbs/library/adversarial.ipynb #e3d9cabc
-WHERE = {  # where the distractor goes: the text, the slot that it stands at, and whether before or after it
+# where the distractor goes: the text, the slot that it stands at, and whether before or
+# after it
+WHERE = {
     "before": ("One day [X] had a good time. ", "", "before"),
     "between": (DISTRACTOR, "[PLACE]", "after"),
     "last": (" that [X] liked", "[OBJECT]", "after"),
 }
-WHO = ("IO", "S", "other")  # whom it names; "other" is a third name, so that nobody is repeated
+# whom it names; "other" is a third name, so that nobody is repeated
+WHO = ("IO", "S", "other")
 
 # %% ../nbs/library/adversarial.ipynb #10ee9f29
 def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise ValueError(f"{name} is {value!r}; choose from {', '.join(map(repr, known))}.")
+        raise ValueError(f"{name} is {value!r}; choose from "
+                         f"{', '.join(map(repr, known))}.")
 
 
 def _insert(template: str, where: str, name: str) -> str:
@@ -48,7 +52,8 @@ def _insert(template: str, where: str, name: str) -> str:
     text, slot, side = WHERE[where]
     text = text.replace("[X]", name)
     if slot not in template:
-        raise ValueError(f"A distractor {where!r} goes after {slot}, and the template {template!r} has none.")
+        raise ValueError(f"A distractor {where!r} goes after {slot}, and the template "
+                         f"{template!r} has none.")
     return text + template if side == "before" else template.replace(slot, slot + text)
 
 # %% ../nbs/library/adversarial.ipynb #af75f0fd
@@ -60,18 +65,21 @@ def distract(
 ) -> IOIDataset:
     """The same prompts with a clause more, which repeats IO, or S, or nobody.
 
-    The roles stay those of the sentence itself, wherever the clause stands; `extra_position` finds the name in it. In
-    the same place, prompts that differ only in `who` have equal tokens but for one: they align.
+    The roles stay those of the sentence itself, wherever the clause stands;
+    `extra_position` finds the name in it. In the same place, prompts that differ only
+    in `who` have equal tokens but for one: they align.
     """
     _check_choice("who", who, WHO)
     _check_choice("where", where, tuple(WHERE))
     if any(record.third or record.extra for record in data):
-        raise ValueError("These prompts are a counterfactual already (abc, extra_io or extra_s); give plain ones.")
+        raise ValueError("These prompts are a counterfactual already (abc, extra_io or "
+                         "extra_s); give plain ones.")
     rng, records = random.Random(int(seed)), []
     for record in data:
         fresh = [name for name in data.names if name not in record.names]
         if not fresh:
-            raise ValueError("There is no third name to put into the distractor; the dataset's pool has only two.")
+            raise ValueError("There is no third name to put into the distractor; the "
+                             "dataset's pool has only two.")
         other = rng.choice(fresh)
         name = other if who == "other" else getattr(record, who)
         records.append(replace(record, template=_insert(record.template, where, name)))
@@ -79,13 +87,20 @@ def distract(
 
 # %% ../nbs/library/adversarial.ipynb #e79635dc
 def extra_position(
-    data: IOIDataset,  # prompts with one distractor: of `distract`, or the counterfactuals extra_io and extra_s
+    # prompts with one distractor: of `distract`, or the counterfactuals extra_io and
+    # extra_s
+    data: IOIDataset,
 ) -> Int[Tensor, "batch"]:
-    """The position of the distractor's name: the one token that is a name and has none of the roles."""
-    names = torch.tensor(sorted({ids[0] for ids in in_text(data.tokenizer, data.names)}))
+    """The position of the distractor's name: the one token that is a name and has none
+    of the roles."""
+    names = torch.tensor(
+        sorted({ids[0] for ids in in_text(data.tokenizer, data.names)})
+    )
     answers = data.answers.cpu()
     tokens, places = data.tokens.cpu(), torch.arange(data.tokens.shape[1])
-    known = torch.isin(tokens, names) | (tokens[:, :, None] == answers[:, None, :]).any(dim=-1)
+    known = torch.isin(tokens, names) | (
+        tokens[:, :, None] == answers[:, None, :]
+    ).any(dim=-1)
     for role in ("IO", "S1", "S2"):
         known &= places != data.pos[role].cpu()[:, None]
     known &= places < data.lengths.cpu()[:, None]
@@ -93,8 +108,8 @@ def extra_position(
     if len(wrong):
         i = int(wrong[0])
         raise ValueError(
-            f"Prompt {i} has {int(known[i].sum())} names beside IO, S1 and S2, and one is expected, that of the "
-            f"distractor: {data.prompts[i]!r}."
+            f"Prompt {i} has {int(known[i].sum())} names beside IO, S1 and S2, and one "
+            f"is expected, that of the distractor: {data.prompts[i]!r}."
         )
     return known.long().argmax(dim=1)
 
@@ -124,11 +139,13 @@ def more_reference(
     least: int = 10,  # prompts for each template and order
     seed: int = 0,  # draws the names in the clauses
 ) -> IOIDataset:
-    """ABC prompts with the clauses of `more_io`, in which every name is mentioned once: for `reference_means`."""
+    """ABC prompts with the clauses of `more_io`, in which every name is mentioned once:
+    for `reference_means`."""
     _check_times(times)
     rng, records = random.Random(int(seed)), []
     for record in abc_reference(data, least):
-        fresh = rng.sample([name for name in data.names if name not in record.names], times - 1)
+        fresh = rng.sample([name for name in data.names if name not in record.names],
+                           times - 1)
         template = record.template
         for where, name in zip(_CLAUSES, fresh, strict=False):
             template = _insert(template, where, name)
@@ -147,22 +164,27 @@ class Prediction:
 
     def __post_init__(self):
         if not self.quantity or not self.because:
-            raise ValueError("A prediction needs a quantity and a reason; without a reason it is a bet.")
+            raise ValueError("A prediction needs a quantity and a reason; without a "
+                             "reason it is a bet.")
         if not self.low < self.high or math.isinf(self.low) and math.isinf(self.high):
-            raise ValueError(f"From {self.low} to {self.high}: nothing that is measured could contradict that.")
+            raise ValueError(f"From {self.low} to {self.high}: nothing that is "
+                             "measured could contradict that.")
 
     @property
     def bounds(self) -> str:
         """The two in words."""
         if math.isinf(self.low) or math.isinf(self.high):
-            return f"below {self.high:g}" if math.isinf(self.low) else f"above {self.low:g}"
+            return (f"below {self.high:g}" if math.isinf(self.low)
+                    else f"above {self.low:g}")
         return f"{self.low:g} to {self.high:g}"
 
     def test(self, measured: float, interval: tuple[float, float]) -> "Tested":
-        """The prediction beside what was measured, and the interval that the prompts leave open."""
+        """The prediction beside what was measured, and the interval that the prompts
+        leave open."""
         low, high = interval
         if not low <= high or not math.isfinite(measured):
-            raise ValueError(f"measured is {measured!r} and its interval {interval!r}; give a number, and (low, high).")
+            raise ValueError(f"measured is {measured!r} and its interval {interval!r}; "
+                             "give a number, and (low, high).")
         return Tested(self, float(measured), (float(low), float(high)))
 
 # %% ../nbs/library/adversarial.ipynb #a43d56c9
@@ -176,7 +198,8 @@ class Tested:
 
     @property
     def verdict(self) -> str:
-        """Whether it `held` or `failed`, if the whole interval says so; else it is `open`."""
+        """Whether it `held` or `failed`, if the whole interval says so; else it is
+        `open`."""
         (low, high), bounds = self.interval, self.prediction
         if bounds.low <= low and high <= bounds.high:
             return "held"
@@ -185,8 +208,10 @@ class Tested:
     def row(self) -> dict[str, str]:
         """For a table: quantity, predicted, measured, interval, verdict."""
         low, high = (f"{value:.2f}" for value in self.interval)
-        row = {"quantity": self.prediction.quantity, "predicted": self.prediction.bounds}
-        return row | {"measured": f"{self.measured:.2f}", "interval": f"{low} to {high}", "verdict": self.verdict}
+        row = {"quantity": self.prediction.quantity,
+               "predicted": self.prediction.bounds}
+        return row | {"measured": f"{self.measured:.2f}",
+                      "interval": f"{low} to {high}", "verdict": self.verdict}
 
 # %% ../nbs/library/adversarial.ipynb #4cb0eeac
 _NONE = ("nobody", "nowhere")
@@ -196,15 +221,20 @@ class _Plotted(Shown):
     """The effect of distractors shows itself as a table, and as a plot if asked."""
 
     def plot(self) -> Plot:
-        """The mean logit difference: whom the distractor names down, where it stands across."""
-        who, where = ([*dict.fromkeys(c[i] for c in self.conditions[1:])] for i in (0, 1))
+        """The mean logit difference: whom the distractor names down, where it stands
+        across."""
+        who, where = ([*dict.fromkeys(c[i] for c in self.conditions[1:])]
+                      for i in (0, 1))
         values = [[self.of(w, at).mean().item() for at in where] for w in who]
-        title = f"Mean logit difference with a distractor (without: {self.diff[0].mean().item():.2f})"
-        return labelled_heatmap(torch.tensor(values), who, where, ("who", "where"), title, "logits", model=self.model)
+        title = ("Mean logit difference with a distractor (without: "
+                 f"{self.diff[0].mean().item():.2f})")
+        return labelled_heatmap(torch.tensor(values), who, where, ("who", "where"),
+                                title, "logits", model=self.model)
 
     def _caption(self) -> str:
         n = self.diff.shape[1]
-        return f"distractors by whom they name and where they stand ({n} prompts each; model {self.model})"
+        return (f"distractors by whom they name and where they stand ({n} prompts "
+                f"each; model {self.model})")
 
     def _rounded(self) -> pd.DataFrame:
         return self.table().round(2) + 0.0
@@ -214,36 +244,41 @@ class _Plotted(Shown):
 class Distractions(_Plotted):
     """What distractors do to the same prompts; shows itself as a table."""
 
-    diff: Float[Tensor, "condition batch"]  # logit(IO) - logit(S) at END; the first row is without a distractor
+    # logit(IO) - logit(S) at END; the first row is without a distractor
+    diff: Float[Tensor, "condition batch"]
     prob: Float[Tensor, "condition batch"]  # of IO
     conditions: tuple[tuple[str, str], ...]  # whom it names, where it stands
     model: str  # its name
 
     def of(self, who: str, where: str = "between") -> Float[Tensor, "batch"]:
-        """Each prompt's logit difference with one distractor; `of("nobody", "nowhere")` is without any."""
+        """Each prompt's logit difference; `of("nobody", "nowhere")`: without any."""
         if (who, where) not in self.conditions:
-            raise ValueError(f"Not measured: {(who, where)!r}. Measured are {', '.join(map(str, self.conditions))}.")
+            raise ValueError(f"Not measured: {(who, where)!r}. Measured are "
+                             f"{', '.join(map(str, self.conditions))}.")
         return self.diff[self.conditions.index((who, where))]
 
-    def share(self, who: str, where: str = "between") -> tuple[float, tuple[float, float]]:
-        """What is left of the mean logit difference, as a share, and its interval (bootstrap over prompts)."""
+    def share(self, who: str,
+              where: str = "between") -> tuple[float, tuple[float, float]]:
+        """The share left of the mean logit difference, its interval by bootstrap."""
         pair = self.of(who, where), self.of(*_NONE)
         return float(_ratio(*pair)), bootstrap(_ratio, *pair)
 
     def table(self) -> pd.DataFrame:
         """A row per condition.
 
-        Mean difference and its standard error; the change and its error, prompt against prompt; p(IO); the share of
-        prompts with S above IO, and its interval.
+        Mean difference and its standard error; the change and its error, prompt against
+        prompt; p(IO); the share of prompts with S above IO, and its interval.
         """
         n, rows = self.diff.shape[1], []
         for diff, prob in zip(self.diff, self.prob, strict=True):
             change, wrong = diff - self.diff[0], int((diff < 0).sum())
-            errors = [x.std().item() / n**0.5 if n > 1 else math.nan for x in (diff, change)]
-            mean = [diff.mean().item(), errors[0], change.mean().item(), errors[1], prob.mean().item()]
-            rows.append([*mean, wrong / n, *wilson(wrong, n)])
-        columns = ["difference", "error", "change", "its error", "p(IO)", "S above IO", "low", "high"]
-        return pd.DataFrame(rows, pd.MultiIndex.from_tuples(self.conditions, names=["who", "where"]), columns)
+            errors = [x.std().item() / n**0.5 if n > 1 else math.nan
+                      for x in (diff, change)]
+            means = [diff.mean().item(), errors[0], change.mean().item(), errors[1]]
+            rows.append([*means, prob.mean().item(), wrong / n, *wilson(wrong, n)])
+        columns = ["difference", "error", "change", "its error", "p(IO)", "S above IO"]
+        index = pd.MultiIndex.from_tuples(self.conditions, names=["who", "where"])
+        return pd.DataFrame(rows, index, [*columns, "low", "high"])
 
 # %% ../nbs/library/adversarial.ipynb #a02f594f
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
@@ -251,12 +286,16 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 
 # %% ../nbs/library/adversarial.ipynb #68d1585d
 def _bar(what: str, total: int, progress: bool) -> tqdm:
-    """A progress bar that shows itself after ten seconds. The variable TQDM_DISABLE=1 keeps it away, too."""
-    return tqdm(desc=what, total=total, delay=10, leave=False) if progress else tqdm(disable=True)
+    """A progress bar that shows itself after ten seconds. The variable TQDM_DISABLE=1
+    keeps it away, too."""
+    return (tqdm(desc=what, total=total, delay=10, leave=False) if progress
+            else tqdm(disable=True))
 
 
-def _rows(model, data: IOIDataset, names: Sequence[str], memory: float) -> tuple[Int[Tensor, "some"], ...]:
-    """Which prompts to run together: such as fit, and those of one length, which need no padding."""
+def _rows(model, data: IOIDataset, names: Sequence[str],
+          memory: float) -> tuple[Int[Tensor, "some"], ...]:
+    """Which prompts to run together: such as fit, and those of one length, which need
+    no padding."""
     size = min(_batch_size(model, data, list(names), memory), 16)
     return data.lengths.cpu().argsort(stable=True).split(size)
 
@@ -275,7 +314,10 @@ def _answers(model, data: IOIDataset, memory: float) -> list[Float[Tensor, "batc
     rows, found = _rows(model, data, [], memory), []
     for batch in (data[some] for some in rows):
         logits = _forward(model, batch, [])[0]
-        found.append((logit_diff(logits, batch, per_prompt=True).cpu(), prob_io(logits, batch, per_prompt=True).cpu()))
+        found.append(
+            (logit_diff(logits, batch, per_prompt=True).cpu(),
+             prob_io(logits, batch, per_prompt=True).cpu())
+        )
     return _joined(found, rows)
 
 # %% ../nbs/library/adversarial.ipynb #68c34703
@@ -288,11 +330,13 @@ def distractions(
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
     progress: bool = True,
 ) -> Distractions:
-    """Logit difference, p(IO) and errors without a distractor and with each, on the same prompts."""
+    """Logit difference, p(IO) and errors without a distractor and with each, on the
+    same prompts."""
     if not who or not where:
         raise ValueError("who and where must name at least one distractor each.")
     conditions = [_NONE, *((w, at) for at in where for w in who)]
-    datasets = [data, *(distract(data, *condition, seed) for condition in conditions[1:])]
+    datasets = [data,
+                *(distract(data, *condition, seed) for condition in conditions[1:])]
     with _bar("distractions", len(datasets), progress) as bar:
         found = []
         for prompts in datasets:

@@ -28,29 +28,45 @@ KEYS = ("BOS", "IO", "S1", "S1+1", "S2", "others")
 
 def _key_positions(data: IOIDataset) -> dict[str, Int[Tensor, "batch"]]:
     bos = {"BOS": torch.zeros_like(data.lengths)} if data.bos else {}
-    return {role: pos.cpu() for role, pos in (bos | {role: data.pos[role] for role in KEYS[1:-1]}).items()}
+    return {
+        role: pos.cpu()
+        for role, pos in (bos | {role: data.pos[role] for role in KEYS[1:-1]}).items()
+    }
 
 # %% ../nbs/library/attention.ipynb #5103a57e
 def by_roles(
-    values: Float[Tensor, "batch head dest src"],  # a pattern, or a pattern times something
+    # a pattern, or a pattern times something
+    values: Float[Tensor, "batch head dest src"],
     data: IOIDataset,
 ) -> Float[Tensor, "batch head query key"]:
-    """What a pattern has from each of `QUERIES` to each of `KEYS`; NaN for BOS in prompts without it."""
+    """What a pattern has from each of `QUERIES` to each of `KEYS`; NaN for BOS in
+    prompts without it."""
     batch, dest, src = len(values), *values.shape[-2:]
-    if values.ndim != 4 or (batch, dest, src) != (len(data), *(data.tokens.shape[1],) * 2):
+    if (
+        values.ndim != 4
+        or (batch, dest, src) != (len(data), *(data.tokens.shape[1],) * 2)
+    ):
         wanted = [len(data), "head", data.tokens.shape[1], data.tokens.shape[1]]
-        raise ValueError(f"values must be {wanted} for these prompts; the shape is {list(values.shape)}.")
+        raise ValueError(f"values must be {wanted} for these prompts; the shape is "
+                         f"{list(values.shape)}.")
     rows, places = torch.arange(batch), _key_positions(data)
     found = []
     for query in QUERIES:
         row = values[rows, :, data.pos[query].cpu()]
         roles = [row[rows, :, place] for place in places.values()]
         rest = row.sum(dim=-1) - sum(roles)
-        found.append(torch.stack([*([] if data.bos else [torch.full_like(rest, torch.nan)]), *roles, rest], dim=-1))
+        found.append(
+            torch.stack(
+                [*([] if data.bos else [torch.full_like(rest, torch.nan)]), *roles,
+                 rest],
+                dim=-1,
+            )
+        )
     return torch.stack(found, dim=2)
 
 # %% ../nbs/library/attention.ipynb #d66ae38e
-PAIRS = (("END", "IO"), ("END", "S2"), ("S2", "S1"), ("S2", "S1+1"), ("S1+1", "S1"))  # those that the circuit uses
+# those that the circuit uses
+PAIRS = (("END", "IO"), ("END", "S2"), ("S2", "S1"), ("S2", "S1+1"), ("S1+1", "S1"))
 
 # %% ../nbs/library/attention.ipynb #4251bf4e
 class _Best(Shown):
@@ -59,63 +75,77 @@ class _Best(Shown):
     def plot(self, query: str, key: str) -> plots.Plot:
         """A heatmap of the mean from one role to another: layer down, head across."""
         title = f"Mean attention from {query} to {key}"
-        return plots.head_heatmap(self.mean(query, key), title, "attention", model=self.model)
+        return plots.head_heatmap(self.mean(query, key), title, "attention",
+                                  model=self.model)
 
     def _rounded(self) -> pd.DataFrame:
         cells = {}
         for query, key in PAIRS:
             top = self.top(query, key)
-            cells[f"{query} to {key}"] = [f"{name} {mean:.2f}" for name, mean in top["mean"].items()]
+            cells[f"{query} to {key}"] = [f"{name} {mean:.2f}"
+                                          for name, mean in top["mean"].items()]
         return pd.DataFrame(cells, pd.RangeIndex(1, len(top) + 1, name="rank"))
 
     def _caption(self) -> str:
-        return f"mean attention over {len(self.attention)} prompts, the heads on top (model {self.model})"
+        return (f"mean attention over {len(self.attention)} prompts, the heads on top "
+                f"(model {self.model})")
+
+# %% ../nbs/library/attention.ipynb #148b59b8
+def _places(query: str, key: str) -> tuple[int, int]:
+    """Where two roles stand in `QUERIES` and `KEYS`."""
+    for name, value, known in (("query", query, QUERIES), ("key", key, KEYS)):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; choose from {', '.join(known)}.")
+    return QUERIES.index(query), KEYS.index(key)
 
 # %% ../nbs/library/attention.ipynb #15cc00f7
 @dataclass(frozen=True, eq=False, repr=False)
 class RoleAttention(_Best):
-    """Attention of each head from `QUERIES` to `KEYS` in each prompt; shows itself as a table of the heads on top."""
+    """Attention from `QUERIES` to `KEYS` in each prompt; shows the heads on top."""
 
-    attention: Float[Tensor, "batch layer head query key"]  # from 0 to 1; a row over keys sums to 1
-    weighted: Float[Tensor, "batch layer head query key"]  # attention times the length of what the value writes
+    attention: Float[Tensor, "batch layer head query key"]  # 0 to 1
+    weighted: Float[Tensor, "batch layer head query key"]  # by what the value writes
     model: str  # its name
 
-    def each(self, query: str, key: str, weighted: bool = False) -> Float[Tensor, "batch layer head"]:
-        """Each prompt's number from one role to another; `weighted` by the length of what the value writes."""
-        for name, value, known in (("query", query, QUERIES), ("key", key, KEYS)):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; choose from {', '.join(known)}.")
+    def each(self, query: str, key: str,
+             weighted: bool = False) -> Float[Tensor, "batch layer head"]:
+        """Each prompt's number between two roles, or `weighted` by what is written."""
         values = self.weighted if weighted else self.attention
-        return values[..., QUERIES.index(query), KEYS.index(key)]
+        return values[(..., *_places(query, key))]
 
-    def mean(self, query: str, key: str, weighted: bool = False) -> Float[Tensor, "layer head"]:
+    def mean(self, query: str, key: str,
+             weighted: bool = False) -> Float[Tensor, "layer head"]:
         """The mean over prompts from one role to another."""
         return self.each(query, key, weighted).mean(dim=0)
 
-    def spread(self, query: str, key: str, weighted: bool = False) -> Float[Tensor, "layer head"]:
+    def spread(self, query: str, key: str,
+               weighted: bool = False) -> Float[Tensor, "layer head"]:
         """The standard deviation over prompts."""
         return self.each(query, key, weighted).std(dim=0)
 
     def top(self, query: str, key: str, k: int = 5) -> pd.DataFrame:
-        """The `k` heads that look most from one role to another: mean, deviation over prompts, error of the mean."""
+        """The `k` heads that look most: mean, deviation over prompts, error of mean."""
         mean, spread = self.mean(query, key), self.spread(query, key)
         order = mean.flatten().argsort(descending=True, stable=True)[:k].tolist()
-        rows = [(mean.flatten()[i].item(), spread.flatten()[i].item()) for i in order]
+        columns = {"mean": mean.flatten()[order], "spread": spread.flatten()[order]}
         names = [head_name(*divmod(i, mean.shape[1])) for i in order]
-        table = pd.DataFrame(rows, pd.Index(names, name=f"{query} to {key}"), ["mean", "spread"])
+        index = pd.Index(names, name=f"{query} to {key}")
+        table = pd.DataFrame({k: v.tolist() for k, v in columns.items()}, index)
         return table.assign(error=table["spread"] / len(self.attention) ** 0.5)
 
     def head(self, layer: int, head: int) -> pd.DataFrame:
         """One head's mean attention, a row per query."""
         mean = self.attention[:, layer, head].mean(dim=0)
-        return pd.DataFrame(mean.tolist(), pd.Index(QUERIES, name=head_name(layer, head)), list(KEYS))
+        index = pd.Index(QUERIES, name=head_name(layer, head))
+        return pd.DataFrame(mean.tolist(), index, list(KEYS))
 
 # %% ../nbs/library/attention.ipynb #68e91d52
 def value_lengths(
     v: Float[Tensor, "batch pos head d_head"],
     W_O: Float[Tensor, "head d_head d_model"],
 ) -> Float[Tensor, "batch head pos"]:
-    """The length of what each position's value would write into the stream, attention being 1: |v W_O|."""
+    """The length of what each position's value would write into the stream, attention
+    being 1: |v W_O|."""
     gram = W_O @ W_O.transpose(-1, -2)
     return torch.einsum("bphd,hde,bphe->bhp", v, gram, v).clamp(min=0).sqrt()
 
@@ -125,15 +155,24 @@ def attention_to_roles(
     data: IOIDataset,
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
 ) -> RoleAttention:
-    """Attention of all heads from `QUERIES` to `KEYS`, plain and value-weighted, for each prompt."""
-    names = [[f"blocks.{layer}.attn.hook_{what}" for what in ("pattern", "v")] for layer in range(model.cfg.n_layers)]
+    """Attention of all heads from `QUERIES` to `KEYS`, plain and value-weighted, for
+    each prompt."""
+    names = [[f"blocks.{layer}.attn.hook_{what}" for what in ("pattern", "v")]
+             for layer in range(model.cfg.n_layers)]
     plain, weighted = [], []
     with torch.no_grad():
         for batch, _, cache in cached_batches(model, data, sum(names, []), memory):
             patterns = [cache[pattern] for pattern, _ in names]
             values = [spread(cache[v], model.cfg.n_heads) for _, v in names]
-            lengths = [value_lengths(v, W_O) for v, W_O in zip(values, model.W_O, strict=True)]
-            moved = [pattern * length[:, :, None] for pattern, length in zip(patterns, lengths, strict=True)]
-            plain.append(torch.stack([by_roles(pattern.cpu(), batch) for pattern in patterns], dim=1))
-            weighted.append(torch.stack([by_roles(each.cpu(), batch) for each in moved], dim=1))
+            lengths = [value_lengths(v, W_O)
+                       for v, W_O in zip(values, model.W_O, strict=True)]
+            moved = [pattern * length[:, :, None]
+                     for pattern, length in zip(patterns, lengths, strict=True)]
+            plain.append(
+                torch.stack([by_roles(pattern.cpu(), batch) for pattern in patterns],
+                            dim=1)
+            )
+            weighted.append(
+                torch.stack([by_roles(each.cpu(), batch) for each in moved], dim=1)
+            )
     return RoleAttention(torch.cat(plain), torch.cat(weighted), model_name(model))

@@ -23,11 +23,7 @@ from .lens import answer_direction, centred, final_bias
 from .metrics import logit_diff, wide
 from .models import model_name
 from ioi_course.plots import (
-    Plot,
-    head_heatmap,
-    head_name,
-    labelled_heatmap,
-    residual_line,
+    Plot, head_heatmap, head_name, labelled_heatmap, residual_line,
 )
 from .plots.core import _number, _round
 from .prompts import IOIDataset
@@ -40,14 +36,16 @@ def held_direction(
     data: IOIDataset,
     scale: Float[Tensor, "batch 1"],  # the final LayerNorm's at END, as cached
 ) -> Float[Tensor, "batch d_model"]:
-    """Each prompt's answer direction as the residual stream sees it, through the final LayerNorm with its scale held.
+    """Each prompt's answer direction as the residual stream sees it, through the final
+    LayerNorm with its scale held.
 
-    The dot product of a vector in the stream with it is the vector's direct contribution to the logit difference.
+    The dot product of a vector in the stream with it is the vector's direct
+    contribution to the logit difference.
     """
     if tuple(scale.shape) != (len(data), 1):
         raise ValueError(
-            f"scale must be [batch, 1] = [{len(data)}, 1]: `ln_final.hook_scale` at END; its shape is "
-            f"{list(scale.shape)}."
+            f"scale must be [batch, 1] = [{len(data)}, 1]: `ln_final.hook_scale` at "
+            f"END; its shape is {list(scale.shape)}."
         )
     return centred(model, answer_direction(model, data) * model.ln_final.w) / scale
 
@@ -60,27 +58,31 @@ class _Largest(Shown):
         """Every mean and standard error, in order."""
         between = "" if self.axes[0] == "layer" else " "  # L9H9
         names = [between.join(labels) for labels in product(*self.labels)]
-        columns = {"mean": self.mean.flatten().tolist(), "error": self.error.flatten().tolist()}
+        columns = {"mean": self.mean.flatten().tolist(),
+                   "error": self.error.flatten().tolist()}
         return pd.DataFrame(columns, pd.Index(names, name=" ".join(self.axes)))
 
     def _caption(self) -> str:
         n, axes = len(self.values), " and ".join(self.axes)
         prompts = "1 prompt" if n == 1 else f"mean of {n} prompts"
-        return f"direct contributions in logits by {axes} ({prompts}; model {self.model})"
+        return (
+            f"direct contributions in logits by {axes} ({prompts}; model {self.model})"
+        )
 
     def _below(self) -> list[str]:
         top, count, every = self.top(), self.mean.numel(), self.mean.sum().item()
-        others = f"{count - len(top)} others: {_number(every - top['mean'].sum())}; " if count > len(top) else ""
+        others = (f"{count - len(top)} others: {_number(every - top['mean'].sum())}; "
+                  if count > len(top) else "")
         return [f"{others}all {count}: {_number(every)}"]
 
     def _rounded(self) -> pd.DataFrame:
         top = self.top()
         return pd.DataFrame(_round(top.to_numpy()), top.index, top.columns)
 
-# %% ../nbs/library/attribution.ipynb #01e8076b
+# %% ../nbs/library/attribution.ipynb #c813fcf0
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution(_Largest):
-    """Direct contributions to the logit difference at END, in logits; shows itself as a table of the largest means."""
+    """Direct contributions at END, in logits; shows itself as a table of the top."""
 
     values: Float[Tensor, "batch *axes"]  # of each prompt
     axes: tuple[str, ...]  # those after batch, such as ("layer", "head")
@@ -96,37 +98,47 @@ class Attribution(_Largest):
     def error(self) -> Float[Tensor, "*axes"]:
         """The standard error of the mean; NaN for one prompt."""
         n = len(self.values)
-        return self.values.std(dim=0) / n**0.5 if n > 1 else torch.full_like(self.values[0], float("nan"))
+        return (self.values.std(dim=0) / n**0.5 if n > 1
+                else torch.full_like(self.values[0], float("nan")))
 
     def top(
         self,
         k: int = 10,  # how many
         circuit: Circuit | None = None,  # adds each head's class in it
     ) -> pd.DataFrame:
-        """The `k` contributions farthest from zero, the farthest first: mean, standard error, class."""
-        if not isinstance(k, Integral) or k < 1:
-            raise ValueError(f"k is {k!r}; give the number of rows, at least 1.")
-        if circuit is not None and self.axes != ("layer", "head"):
-            raise ValueError(f"A circuit has classes of heads; these are contributions by {' and '.join(self.axes)}.")
-        order = self.mean.flatten().abs().argsort(descending=True, stable=True)[:k].tolist()
-        table = self.table.iloc[order].dropna(axis=1, how="all")
-        if circuit is None:
-            return table
-        return table.assign(**{"class": [circuit.role_of(*divmod(i, self.values.shape[2])) or "" for i in order]})
+        """The `k` contributions farthest from zero: mean, standard error, class."""
+        return _top(self, k, circuit)
 
     def plot(self, title: str = "Direct contributions") -> Plot:
-        """The means as a picture: a line over parts, a heatmap over two axes. (Neurons are too many; see `top`.)"""
+        """The means: a line over parts, a heatmap over two axes. Neurons: `top`."""
         return _plot(self, title)
+
+# %% ../nbs/library/attribution.ipynb #01e8076b
+def _top(of: Attribution, k: int, circuit: Circuit | None) -> pd.DataFrame:
+    if not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"k is {k!r}; give the number of rows, at least 1.")
+    if circuit is not None and of.axes != ("layer", "head"):
+        raise ValueError("A circuit has classes of heads; these are contributions by "
+                         f"{' and '.join(of.axes)}.")
+    order = of.mean.flatten().abs().argsort(descending=True, stable=True)[:k].tolist()
+    table = of.table.iloc[order].dropna(axis=1, how="all")
+    if circuit is not None:
+        heads = [divmod(i, of.values.shape[2]) for i in order]
+        table["class"] = [circuit.role_of(*head) or "" for head in heads]
+    return table
 
 # %% ../nbs/library/attribution.ipynb #67ec3a8e
 def _plot(result: Attribution, title: str) -> Plot:
     if "neuron" in result.axes:
-        raise ValueError(f"{result.mean.numel()} neurons make no picture; top(k) lists the largest.")
+        raise ValueError(f"{result.mean.numel()} neurons make no picture; top(k) lists "
+                         "the largest.")
     if len(result.axes) == 1:
-        return residual_line(result.mean, result.labels[0], title, "logits", model=result.model)
+        return residual_line(result.mean, result.labels[0], title, "logits",
+                             model=result.model)
     if result.axes == ("layer", "head"):
         return head_heatmap(result.mean, title, "logits", model=result.model)
-    return labelled_heatmap(result.mean, *result.labels, result.axes, title, "logits", model=result.model)
+    return labelled_heatmap(result.mean, *result.labels, result.axes, title, "logits",
+                            model=result.model)
 
 # %% ../nbs/library/attribution.ipynb #3b68bd11
 _SCALE = "ln_final.hook_scale"
@@ -140,13 +152,21 @@ def _layers(model, name: str) -> list[str]:
 def _output_biases(model) -> Float[Tensor, "layer d_model"]:
     """The bias of each attention layer's output; zeros where there is none."""
     none = torch.zeros_like(model.ln_final.w)
-    return wide(torch.stack([none if block.attn.b_O is None else block.attn.b_O for block in model.blocks]))
+    return wide(
+        torch.stack(
+            [none if block.attn.b_O is None else block.attn.b_O
+             for block in model.blocks]
+        )
+    )
 
 
-def _by_part(model, batch: IOIDataset, cache: ActivationCache, direction: Tensor) -> Float[Tensor, "batch part"]:
-    """Embeddings; of each layer its heads together, the bias of their output, and the MLP; the bias of the end."""
+def _by_part(model, batch: IOIDataset, cache: ActivationCache,
+             direction: Tensor) -> Float[Tensor, "batch part"]:
+    """Embeddings; of each layer its heads together, the bias of their output, and the
+    MLP; the bias of the end."""
     streams = {name: value for name, value in cache.items() if name != _SCALE}
-    wrote = {name: (at_end(batch, value) * direction).sum(dim=-1) for name, value in streams.items()}
+    wrote = {name: (at_end(batch, value) * direction).sum(dim=-1)
+             for name, value in streams.items()}
     parts = [wrote[name] for name in ("hook_embed", "hook_pos_embed") if name in wrote]
     for layer, b_O in enumerate(_output_biases(model) @ direction.T):
         attn_out = wrote[f"blocks.{layer}.hook_attn_out"]
@@ -156,7 +176,8 @@ def _by_part(model, batch: IOIDataset, cache: ActivationCache, direction: Tensor
     return torch.stack([*parts, bias], dim=1)
 
 # %% ../nbs/library/attribution.ipynb #dea4ccf1
-def _by_head(model, batch: IOIDataset, cache: ActivationCache, direction: Tensor) -> Float[Tensor, "batch layer head"]:
+def _by_head(model, batch: IOIDataset, cache: ActivationCache,
+             direction: Tensor) -> Float[Tensor, "batch layer head"]:
     """Of each head what it computed at END, through its W_O."""
     heads = []
     for name, W_O in zip(_layers(model, "attn.hook_z"), model.W_O, strict=True):
@@ -170,7 +191,9 @@ def _by_neuron(
 ) -> Float[Tensor, "batch layer neuron"]:
     """Of each neuron its activation at END, times its row of W_out."""
     read = torch.einsum("lnm,bm->bln", wide(model.W_out), direction)
-    return read * torch.stack([at_end(batch, cache[name]) for name in _layers(model, "mlp.hook_post")], dim=1)
+    return read * torch.stack(
+        [at_end(batch, cache[name]) for name in _layers(model, "mlp.hook_post")], dim=1
+    )
 
 # %% ../nbs/library/attribution.ipynb #c79d3516
 class _Kind(NamedTuple):
@@ -183,22 +206,34 @@ class _Kind(NamedTuple):
 
 # %% ../nbs/library/attribution.ipynb #60eadc05
 def _embeddings(model) -> list[str]:
-    return ["hook_embed", *(["hook_pos_embed"] if model.cfg.positional_embedding_type == "standard" else [])]
+    return [
+        "hook_embed",
+        *(
+            ["hook_pos_embed"] if model.cfg.positional_embedding_type == "standard"
+            else []
+        ),
+    ]
 
 
 def _part_labels(model) -> tuple[list[str]]:
-    of_layers = [f"{layer}_{part}" for layer in range(model.cfg.n_layers) for part in ("heads", "b_O", "mlp_out")]
-    return ([*(name.removeprefix("hook_") for name in _embeddings(model)), *of_layers, "bias"],)
+    of_layers = [f"{layer}_{part}" for layer in range(model.cfg.n_layers)
+                 for part in ("heads", "b_O", "mlp_out")]
+    return (
+        [*(name.removeprefix("hook_") for name in _embeddings(model)), *of_layers,
+         "bias"],
+    )
 
 
 def _numbered(model, letter: str, count: int) -> tuple[list[str], list[str]]:
-    return [f"L{layer}" for layer in range(model.cfg.n_layers)], [f"{letter}{i}" for i in range(count)]
+    return ([f"L{layer}" for layer in range(model.cfg.n_layers)],
+            [f"{letter}{i}" for i in range(count)])
 
 # %% ../nbs/library/attribution.ipynb #daf65748
 _KINDS = {
     "part": _Kind(
         ("part",),
-        lambda model: [*_embeddings(model), *_layers(model, "hook_attn_out"), *_layers(model, "hook_mlp_out")],
+        lambda model: [*_embeddings(model), *_layers(model, "hook_attn_out"),
+                       *_layers(model, "hook_mlp_out")],
         _part_labels,
         _by_part,
     ),
@@ -220,39 +255,48 @@ _KINDS = {
 def direct_attribution(
     model,  # a TransformerBridge
     data: IOIDataset,
-    by: str = "part",  # "part" (they add up to the logit difference), "head" or "neuron"
+    # "part" (they add up to the logit difference), "head" or "neuron"
+    by: str = "part",
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
 ) -> Attribution:
-    """What each part of the model writes directly into the logit difference at END, in logits.
+    """What each part of the model writes directly into the logit difference at END, in
+    logits.
 
-    The scale of the final LayerNorm or RMSNorm is held at each prompt's own. "part": embeddings, each layer's heads,
-    its bias b_O, its MLP, and the bias at the end. Raises RuntimeError if these parts do not add up to what the model
-    computed.
+    The scale of the final LayerNorm or RMSNorm is held at each prompt's own. "part":
+    embeddings, each layer's heads, its bias b_O, its MLP, and the bias at the end.
+    Raises RuntimeError if these parts do not add up to what the model computed.
     """
     if by not in _KINDS:
         raise ValueError(f"by is {by!r}; give one of {', '.join(map(repr, _KINDS))}.")
     kind, values = _KINDS[by], []
     with torch.no_grad():
-        for batch, logits, cache in cached_batches(model, data, [*kind.names(model), _SCALE], memory):
+        for batch, logits, cache in cached_batches(
+            model, data, [*kind.names(model), _SCALE], memory
+        ):
             direction = held_direction(model, batch, at_end(batch, cache[_SCALE]))
             values.append(kind.read(model, batch, cache, direction).cpu())
             if by == "part":
-                _check_sum(values[-1], logit_diff(logits, batch, per_prompt=True).cpu(), _rounding(model))
-    return Attribution(torch.cat(values), kind.axes, kind.labels(model), model_name(model))
+                _check_sum(values[-1], logit_diff(logits, batch, per_prompt=True).cpu(),
+                           _rounding(model))
+    return Attribution(torch.cat(values), kind.axes, kind.labels(model),
+                       model_name(model))
 
 # %% ../nbs/library/attribution.ipynb #49791b21
 def _rounding(model) -> float:
-    """How far a sum of parts may miss the model's own number, in shares of the parts' size."""
+    """How far a sum may miss the model's own number, in shares of the parts' size."""
     return max(1e-3, 8 * torch.finfo(model.W_U.dtype).eps)
 
 
-def _check_sum(parts: Float[Tensor, "batch part"], diff: Float[Tensor, "batch"], allowed: float) -> None:
-    """Raise unless the parts add up to the model's own logit difference, but for rounding."""
-    off, size = (parts.sum(dim=1) - diff).abs().max().item(), parts.abs().sum(dim=1).max().item()
+def _check_sum(parts: Float[Tensor, "batch part"], diff: Float[Tensor, "batch"],
+               allowed: float) -> None:
+    """Raise unless the parts add up to the model's logit difference, up to rounding."""
+    off = (parts.sum(dim=1) - diff).abs().max().item()
+    size = parts.abs().sum(dim=1).max().item()
     if not off < allowed * max(size, 1):
         raise RuntimeError(
-            f"The parts miss the logit difference by {off:.3g}: this model does more between its layers and its logits "
-            "than a final LayerNorm and an unembedding. Direct attribution cannot be trusted on it."
+            f"The parts miss the logit difference by {off:.3g}: this model does more "
+            "between its layers and its logits than a final LayerNorm and an "
+            "unembedding. Direct attribution cannot be trusted on it."
         )
 
 # %% ../nbs/library/attribution.ipynb #db5313d6
@@ -261,39 +305,52 @@ def recovery(
     circuit: Circuit,  # the heads to be found
     k: int,  # how many count as found
 ) -> pd.DataFrame:
-    """How many heads of each class are among the `k` with the largest score: precision and recall, from 0 to 1."""
+    """How many heads of each class are among the `k` with the largest score: precision
+    and recall, from 0 to 1."""
     if tuple(scores.shape) != (circuit.n_layers, circuit.n_heads):
         raise ValueError(
-            f"scores must be [layer, head] = [{circuit.n_layers}, {circuit.n_heads}]; the shape is "
-            f"{list(scores.shape)}."
+            f"scores must be [layer, head] = [{circuit.n_layers}, {circuit.n_heads}]; "
+            f"the shape is {list(scores.shape)}."
         )
     if not isinstance(k, Integral) or not 1 <= k <= scores.numel():
-        raise ValueError(f"k is {k!r}; give a number of heads from 1 to {scores.numel()}.")
+        raise ValueError(f"k is {k!r}; give a number of heads from 1 to "
+                         f"{scores.numel()}.")
     order = scores.flatten().abs().argsort(descending=True, stable=True)[:k].tolist()
     found = [circuit.role_of(*divmod(i, circuit.n_heads)) for i in order]
-    rows = {role: (len(heads), found.count(role)) for role, heads in circuit.roles.items()}
+    rows = {role: (len(heads), found.count(role))
+            for role, heads in circuit.roles.items()}
     rows["any class"] = len(circuit), k - found.count(None)
     table = pd.DataFrame(rows, ["heads", f"in the top {k}"]).T
-    return table.assign(precision=table.iloc[:, 1] / k, recall=table.iloc[:, 1] / table["heads"])
+    return table.assign(precision=table.iloc[:, 1] / k,
+                        recall=table.iloc[:, 1] / table["heads"])
 
 # %% ../nbs/library/attribution.ipynb #db791fa3
 def _check_heads(model, heads: Sequence[tuple[int, int]]) -> None:
     layers, count = range(model.cfg.n_layers), range(model.cfg.n_heads)
     for head in heads:
-        if not (isinstance(head, (tuple, list)) and len(head) == 2 and head[0] in layers and head[1] in count):
-            raise ValueError(f"There is no head {head!r}; heads are pairs below ({len(layers)}, {len(count)}).")
+        if not (
+            isinstance(head, (tuple, list)) and len(head) == 2 and head[0] in layers
+            and head[1] in count
+        ):
+            raise ValueError(f"There is no head {head!r}; heads are pairs below "
+                             f"({len(layers)}, {len(count)}).")
     if not heads:
         raise ValueError("heads is empty; give at least one pair (layer, head).")
 
 # %% ../nbs/library/attribution.ipynb #a1173174
 def _by_source(
-    model, batch: IOIDataset, cache: ActivationCache, direction: Tensor, layer: int, head: int
+    model, batch: IOIDataset, cache: ActivationCache, direction: Tensor, layer: int,
+    head: int
 ) -> Float[Tensor, "batch pos"]:
     """One head's contribution by source position."""
-    pattern, v = (wide(cache[f"blocks.{layer}.attn.hook_{what}"]) for what in ("pattern", "v"))
-    attention = pattern[torch.arange(len(batch)), head, batch.pos["END"].to(pattern.device)]
-    v = v[:, :, head * v.shape[2] // model.cfg.n_heads]  # which a group of heads may share
-    return attention * torch.einsum("bsd,dm,bm->bs", v, wide(model.W_O[layer, head]), direction)
+    pattern, v = (wide(cache[f"blocks.{layer}.attn.hook_{what}"])
+                  for what in ("pattern", "v"))
+    rows, end = torch.arange(len(batch)), batch.pos["END"].to(pattern.device)
+    attention = pattern[rows, head, end]
+    # which a group of heads may share
+    v = v[:, :, head * v.shape[2] // model.cfg.n_heads]
+    return attention * torch.einsum("bsd,dm,bm->bs", v, wide(model.W_O[layer, head]),
+                                    direction)
 
 # %% ../nbs/library/attribution.ipynb #b3edffeb
 def _roles(data: IOIDataset) -> dict[str, Tensor]:
@@ -302,10 +359,13 @@ def _roles(data: IOIDataset) -> dict[str, Tensor]:
     return bos | {role: data.pos[role] for role in ("IO", "S1", "S1+1", "S2", "END")}
 
 
-def _by_role(by_pos: Float[Tensor, "batch head pos"], batch: IOIDataset) -> Float[Tensor, "batch head source"]:
+def _by_role(by_pos: Float[Tensor, "batch head pos"],
+             batch: IOIDataset) -> Float[Tensor, "batch head source"]:
     rows = torch.arange(len(batch))
-    roles = torch.stack([by_pos[rows, :, pos.cpu()] for pos in _roles(batch).values()], dim=-1)
-    return torch.cat([roles, (by_pos.sum(dim=-1) - roles.sum(dim=-1))[..., None]], dim=-1)
+    roles = torch.stack([by_pos[rows, :, pos.cpu()] for pos in _roles(batch).values()],
+                        dim=-1)
+    return torch.cat([roles, (by_pos.sum(dim=-1) - roles.sum(dim=-1))[..., None]],
+                     dim=-1)
 
 # %% ../nbs/library/attribution.ipynb #1da66f13
 def source_attribution(
@@ -314,19 +374,22 @@ def source_attribution(
     heads: Sequence[tuple[int, int]],  # (layer, head)
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
 ) -> Attribution:
-    """From where each head's direct contribution comes: attention × value at each role's position, through W_O.
+    """From where each head's direct contribution comes: attention × value at each
+    role's position, through W_O.
 
-    The sources are the roles (BOS, if the prompts have it) and all other positions together; they add up to the head's
-    contribution in `direct_attribution`.
+    The sources are the roles (BOS, if the prompts have it) and all other positions
+    together; they add up to the head's contribution in `direct_attribution`.
     """
     _check_heads(model, heads)
     layers = sorted({layer for layer, _ in heads})
-    names = [f"blocks.{layer}.attn.hook_{what}" for layer in layers for what in ("pattern", "v")]
+    names = [f"blocks.{layer}.attn.hook_{what}" for layer in layers
+             for what in ("pattern", "v")]
     values = []
     with torch.no_grad():
         for batch, _, cache in cached_batches(model, data, [*names, _SCALE], memory):
             direction = held_direction(model, batch, at_end(batch, cache[_SCALE]))
-            by_pos = [_by_source(model, batch, cache, direction, *head) for head in heads]
+            by_pos = [_by_source(model, batch, cache, direction, *head)
+                      for head in heads]
             values.append(_by_role(torch.stack(by_pos, dim=1).cpu(), batch))
     labels = [head_name(*head) for head in heads], [*_roles(data), "others"]
     return Attribution(torch.cat(values), ("head", "source"), labels, model_name(model))

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .engine import Engine, engine_of, run
-from .patching import STREAM_SITES, _ARROW, _Job, _check, _result
+from .patching import _ARROW, _result
+from .patch_jobs import STREAM_SITES, _Job, _check
 from .prompts import IOIDataset
 from .results import Sweep
 
@@ -25,48 +26,63 @@ def _gradients(
     answers: Int[Tensor, "batch 2"],
     site: str,
 ) -> tuple[Float[Tensor, "batch"], list[Tensor], list[Tensor]]:
-    """Logit differences of a run, the site in every layer, and the logit difference's gradients with respect to it."""
+    """Logit differences of a run, the site in every layer, and the logit difference's
+    gradients with respect to it."""
     with torch.enable_grad():
         kept = run(engine, tokens)
-        diff = engine.logit_diff(kept.resid_pre[-1][torch.arange(len(tokens)), end], answers)
+        diff = engine.logit_diff(kept.resid_pre[-1][torch.arange(len(tokens)), end],
+                                 answers)
         values = getattr(kept, site)[: engine.n_layers]
         grads = torch.autograd.grad(diff.sum(), values)
     return diff.detach(), [value.detach() for value in values], list(grads)
 
 # %% ../nbs/library/attribution_patching.ipynb #792918dc
 def _gradient_batch(job: _Job, engine: Engine) -> int:
-    """How many prompts fit into the memory while everything is kept that a gradient needs."""
+    """How many prompts fit into the memory while everything is kept that a gradient
+    needs."""
     pos, item = job.base.tokens.shape[1], engine.embed[0].element_size()
-    each = item * engine.n_layers * pos * (40 * engine.d_model + 6 * engine.n_heads * pos)
+    each = item * engine.n_layers * pos * (
+        40 * engine.d_model + 6 * engine.n_heads * pos
+    )
     fit = int(job.memory * 2**30 / each)
     if not fit:
-        raise ValueError(f"memory={job.memory} GB is too little for one prompt: gradients take {each / 2**30:.2g} GB.")
+        raise ValueError(f"memory={job.memory} GB is too little for one prompt: "
+                         f"gradients take {each / 2**30:.2g} GB.")
     return min(fit, len(job.base))
 
 # %% ../nbs/library/attribution_patching.ipynb #aa9fbfe0
 def _with_gradients(engine: Engine) -> Engine:
-    """The same with an embedding that gradients reach. Weights made in inference mode cannot be, and are copied."""
+    """The same with an embedding that gradients reach. Weights made in inference mode
+    cannot be, and are copied."""
     engine = deepcopy(engine) if engine.embed[0].is_inference() else copy(engine)
     engine.embed = engine.embed[0].detach().requires_grad_(), engine.embed[1]
     return engine
 
 
 def _estimates(job: _Job) -> tuple[Tensor, Tensor, Tensor]:
-    """Logit differences of both runs, and the estimate for every patch [layer, prompt, head, pos]."""
+    """Logit differences of both runs, and the estimate for every patch [layer, prompt,
+    head, pos]."""
     engine = _with_gradients(engine_of(job.model))
     parts, device = [], engine.embed[0].device
     for rows in torch.arange(len(job.clean)).split(_gradient_batch(job, engine)):
-        end, answers = job.base.pos["END"][rows].to(device), job.clean.answers[rows].to(device)
-        diff, old, grads = _gradients(engine, job.base.tokens[rows].to(device), end, answers, job.site)
+        end = job.base.pos["END"][rows].to(device)
+        answers = job.clean.answers[rows].to(device)
+        diff, old, grads = _gradients(engine, job.base.tokens[rows].to(device), end,
+                                      answers, job.site)
         with torch.no_grad():
             other = run(engine, job.source.tokens[rows].to(device))
-            moved = engine.logit_diff(other.resid_pre[-1][torch.arange(len(rows)), end], answers)
-            changes = zip(old, getattr(other, job.site), grads, strict=False)  # resid_pre has one more than layers
-            change = torch.stack([((new - value) * grad).sum(dim=-1) for value, new, grad in changes])
+            moved = engine.logit_diff(other.resid_pre[-1][torch.arange(len(rows)), end],
+                                      answers)
+            # resid_pre has one more than layers
+            changes = zip(old, getattr(other, job.site), grads, strict=False)
+            change = torch.stack(
+                [((new - value) * grad).sum(dim=-1) for value, new, grad in changes]
+            )
         change = change if job.heads else change[:, :, None]
         change = change if job.by_pos else change.sum(dim=-1, keepdim=True)
         parts.append((diff.cpu(), moved.cpu(), (diff[:, None, None] + change).cpu()))
-    return tuple(torch.cat(part, dim=1 if part[0].ndim == 4 else 0) for part in zip(*parts, strict=True))
+    return tuple(torch.cat(part, dim=1 if part[0].ndim == 4 else 0)
+                 for part in zip(*parts, strict=True))
 
 # %% ../nbs/library/attribution_patching.ipynb #52f4a464
 def attribution_patch(
@@ -79,13 +95,16 @@ def attribution_patch(
     into: str = "corrupted",
     memory: float = 0.5,  # GB (2**30 bytes), beside the weights
 ) -> Sweep:
-    """The gradient's estimate of what `sweep` measures, for all patches from two runs and one gradient per prompt.
+    """The gradient's estimate of what `sweep` measures, for all patches from two runs
+    and one gradient per prompt.
 
-    Change of the activation times the gradient of the logit difference in the run that would be patched, summed (Nanda
-    2023, "Attribution patching"). Errors as in `sweep`, and `Unsupported` for a model that the engine does not serve.
+    Change of the activation times the gradient of the logit difference in the run that
+    would be patched, summed (Nanda 2023, "Attribution patching"). Errors as in `sweep`,
+    and `Unsupported` for a model that the engine does not serve.
     """
     base, source = (corrupted, clean) if into == "corrupted" else (clean, corrupted)
-    job = _Job(model, clean, base, source, site, by_pos or site in STREAM_SITES, None, None, memory)
+    job = _Job(model, clean, base, source, site, by_pos or site in STREAM_SITES, None,
+               None, memory)
     _check(job, into)
     with torch.inference_mode(False):
         base_diff, source_diff, out = _estimates(job)

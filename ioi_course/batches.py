@@ -24,14 +24,17 @@ from .metrics import wide
 def _check_tokens(model, data: IOIDataset) -> None:
     """Raise unless these are prompts that the model can read."""
     if not isinstance(data, IOIDataset):
-        raise TypeError(f"data must be an IOIDataset, not {type(data).__name__}: IOIDataset(model, n), for example.")
+        raise TypeError(f"data must be an IOIDataset, not {type(data).__name__}: "
+                        "IOIDataset(model, n), for example.")
     if data.tokens.max() >= model.cfg.d_vocab:
         raise ValueError(
-            f"The dataset has the token {int(data.tokens.max())}, but the model's vocabulary ends at "
-            f"{model.cfg.d_vocab - 1}: another model's tokenizer? Make the dataset from this model."
+            f"The dataset has the token {int(data.tokens.max())}, but the model's "
+            f"vocabulary ends at {model.cfg.d_vocab - 1}: another model's tokenizer? "
+            "Make the dataset from this model."
         )
     if data.tokens.shape[1] > model.cfg.n_ctx:
-        raise ValueError(f"A prompt has {data.tokens.shape[1]} tokens; the model reads {model.cfg.n_ctx} at most.")
+        raise ValueError(f"A prompt has {data.tokens.shape[1]} tokens; the model reads "
+                         f"{model.cfg.n_ctx} at most.")
 
 # %% ../nbs/library/batches.ipynb #0b85dcde
 _LARGEST_BATCH = 64  # prompts; more are no faster, even where they fit
@@ -40,71 +43,90 @@ _LARGEST_BATCH = 64  # prompts; more are no faster, even where they fit
 def _check_names(model, names: Sequence[str]) -> list[str]:
     """The hook points without repetition, or an error about one that cannot be had."""
     if isinstance(names, str):
-        raise TypeError(f"names must be a list of hook points, not the string {names!r}: write [{names!r}].")
+        raise TypeError("names must be a list of hook points, not the string "
+                        f"{names!r}: write [{names!r}].")
     for name in names:
         if name not in model.hook_dict:
             near = get_close_matches(str(name), model.hook_dict, 3, 0.5)
-            hint = f"Did you mean {' or '.join(near)}?" if near else "model.hook_dict has them all."
+            hint = (f"Did you mean {' or '.join(near)}?" if near
+                    else "model.hook_dict has them all.")
             raise ValueError(f"The model has no hook point {name!r}. {hint}")
         if name.startswith("unembed.") or name == "hook_unembed":
-            raise ValueError(f"{name!r} cannot be kept: only END is unembedded, and its logits come with every batch.")
+            raise ValueError(f"{name!r} cannot be kept: only END is unembedded, and "
+                             "its logits come with every batch.")
     return list(dict.fromkeys(names))
 
 # %% ../nbs/library/batches.ipynb #0a85c8eb
 def _bytes(tensors: Sequence[Tensor]) -> int:
-    """The memory that tensors keep alive: views of one storage share it, and a view keeps the whole of it."""
+    """The memory that tensors keep alive: views of one storage share it, and a view
+    keeps the whole of it."""
     storages = [tensor.untyped_storage() for tensor in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
-# %% ../nbs/library/batches.ipynb #ceb21b21
-_SWITCHES = ("use_attn_result", "use_attn_in", "use_split_qkv_input", "use_hook_mlp_in")  # of hook points
-_SIZES: WeakKeyDictionary = WeakKeyDictionary()  # model -> {(dtype, positions, switches): what `_sizes` found}
+# %% ../nbs/library/batches.ipynb #760d1666
+# of hook points
+_SWITCHES = ("use_attn_result", "use_attn_in", "use_split_qkv_input", "use_hook_mlp_in")
+# model -> {(dtype, positions, switches): what `_sizes` found}
+_SIZES: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def _sizes(model, data: IOIDataset) -> tuple[dict[str, tuple[int, int]], int]:
-    """Of the longest prompt: each activation's storage and its bytes, and the bytes that the forward pass takes."""
+    """Of the longest prompt: each activation's storage and its bytes, and the bytes
+    that the forward pass takes."""
     longest = data[[int(data.lengths.argmax())]]
     switches = tuple(getattr(model.cfg, name, None) for name in _SWITCHES)
-    known, key = _SIZES.setdefault(model, {}), (model.W_E.dtype, longest.tokens.shape[1], switches)
+    known = _SIZES.setdefault(model, {})
+    key = (model.W_E.dtype, longest.tokens.shape[1], switches)
     if key not in known:
         with torch.no_grad():
-            logits, cache = model.run_with_cache(longest.tokens.to(model.cfg.device), use_cache=False)
+            logits, cache = model.run_with_cache(longest.tokens.to(model.cfg.device),
+                                                 use_cache=False)
         blocks: dict[str, list[Tensor]] = {}
         for name, value in cache.items():
             if name.startswith("blocks."):
                 blocks.setdefault(name.split(".")[1], []).append(value)
         storages = {name: value.untyped_storage() for name, value in cache.items()}
-        sizes = {name: (storage.data_ptr(), storage.nbytes()) for name, storage in storages.items()}
-        known[key] = sizes, 2 * logits[0, -1].nbytes + 2 * max(map(_bytes, blocks.values()))
+        sizes = {name: (storage.data_ptr(), storage.nbytes())
+                 for name, storage in storages.items()}
+        known[key] = sizes, 2 * logits[0, -1].nbytes + 2 * max(
+            map(_bytes, blocks.values())
+        )
     return known[key]
 
-
+# %% ../nbs/library/batches.ipynb #ceb21b21
 def _bytes_per_prompt(model, data: IOIDataset, names: list[str]) -> int:
-    """The memory that a prompt takes in a batch, measured on one prompt of the greatest length.
+    """The memory that a prompt takes in a batch, measured on one prompt of the greatest
+    length.
 
-    Twice what is kept, because the reader still holds one batch while the next is computed; and for the forward pass
-    twice what its most expensive block computes. (Measured: 1.4 times on the synthetic model, 1.5 on GPT-2's shape.)
+    Twice what is kept, because the reader still holds one batch while the next is
+    computed; and for the forward pass twice what its most expensive block computes.
+    (Measured: 1.4 times on the synthetic model, 1.5 on GPT-2's shape.)
     """
     sizes, passing = _sizes(model, data)
     if missing := [name for name in names if name not in sizes]:
-        raise ValueError(f"Nothing passes the hook point {missing[0]!r} in a forward pass, unless it is switched on.")
+        raise ValueError(f"Nothing passes the hook point {missing[0]!r} in a forward "
+                         "pass, unless it is switched on.")
     return 2 * sum(dict(sizes[name] for name in names).values()) + passing
 
 # %% ../nbs/library/batches.ipynb #a9e093c6
 def _batch_size(model, data: IOIDataset, names: list[str], memory: float) -> int:
-    """How many prompts fit; a ValueError that says how much is needed if not even one does."""
+    """How many prompts fit; a ValueError that says how much is needed if not even one
+    does."""
     if not memory > 0:
-        raise ValueError(f"memory is {memory!r}; give the GB that a batch may take, more than 0.")
+        raise ValueError(f"memory is {memory!r}; give the GB that a batch may take, "
+                         "more than 0.")
     each = _bytes_per_prompt(model, data, names) / 2**30
     if each > memory:
         raise ValueError(
-            f"One prompt takes {each:.2g} GB with these {len(names)} activations, and memory is {memory:g} GB. Give "
-            f"memory={2 * each:.2g} or more, or name fewer activations."
+            f"One prompt takes {each:.2g} GB with these {len(names)} activations, and "
+            f"memory is {memory:g} GB. Give memory={2 * each:.2g} or more, or name "
+            "fewer activations."
         )
     return min(int(memory / each), _LARGEST_BATCH)
 
 # %% ../nbs/library/batches.ipynb #fd27d227
-def _forward(model, data: IOIDataset, names: list[str]) -> tuple[Float[Tensor, "batch vocab"], ActivationCache]:
+def _forward(model, data: IOIDataset,
+             names: list[str]) -> tuple[Float[Tensor, "batch vocab"], ActivationCache]:
     """The logits at END and the named activations of one batch."""
     rows, end = torch.arange(len(data)), data.pos["END"].cpu()
 
@@ -113,8 +135,11 @@ def _forward(model, data: IOIDataset, names: list[str]) -> tuple[Float[Tensor, "
 
     with torch.no_grad(), model.hooks(fwd_hooks=[("unembed.hook_in", keep_end)]):
         tokens = data.tokens.to(model.cfg.device)
-        logits, cache = model.run_with_cache(tokens, names_filter=names or (lambda name: False), use_cache=False)
-    return wide(logits[:, 0]), ActivationCache({name: cache[name] for name in names}, model)
+        logits, cache = model.run_with_cache(
+            tokens, names_filter=names or (lambda name: False), use_cache=False
+        )
+    return (wide(logits[:, 0]),
+            ActivationCache({name: cache[name] for name in names}, model))
 
 # %% ../nbs/library/batches.ipynb #98031616
 class _Seen(Exception):
@@ -122,10 +147,12 @@ class _Seen(Exception):
 
 
 def _given(model, data: IOIDataset, names: Sequence[str]) -> ActivationCache:
-    """The named activations of one batch, at all positions, from a run that ends with the last of them."""
+    """The named activations of one batch, at all positions, from a run that ends with
+    the last of them."""
     found: dict[str, Tensor] = {}
 
-    def keep(name: str, value, hook):  # the name that was asked for: a hook point may have two
+    # the name that was asked for: a hook point may have two
+    def keep(name: str, value, hook):
         found[name] = value
         if len(found) == len(set(names)):
             raise _Seen
@@ -139,10 +166,12 @@ def _given(model, data: IOIDataset, names: Sequence[str]) -> ActivationCache:
 def cached_batches(
     model,  # a TransformerBridge
     data: IOIDataset,
-    names: Sequence[str],  # hook points, such as "blocks.9.attn.hook_z"; [] for the logits alone
+    # hook points, such as "blocks.9.attn.hook_z"; [] for the logits alone
+    names: Sequence[str],
     memory: float = 0.5,  # GB (2**30 bytes) that a batch may take, beside the weights
 ) -> Iterator[tuple[IOIDataset, Float[Tensor, "batch vocab"], ActivationCache]]:
-    """Run a dataset in batches that fit into `memory`: each batch, its logits at END, and the named activations only.
+    """Run a dataset in batches that fit into `memory`: each batch, its logits at END,
+    and the named activations only.
 
     The activations have all positions of the batch, padding on the right.
     """
@@ -152,6 +181,7 @@ def cached_batches(
     return ((batch, *_forward(model, batch, names)) for batch in data.batches(size))
 
 # %% ../nbs/library/batches.ipynb #cb325123
-def at_end(batch: IOIDataset, value: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch d"]:
+def at_end(batch: IOIDataset,
+           value: Float[Tensor, "batch pos d"]) -> Float[Tensor, "batch d"]:
     """The part of an activation at each prompt's END, in float32 at least."""
     return wide(value[torch.arange(len(batch)), batch.pos["END"].to(value.device)])

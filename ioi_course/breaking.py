@@ -13,36 +13,45 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .circuit import _check_circuit, _check_means, _check_nodes, knock_out, nodes
+from ioi_course.circuit import (
+    _check_circuit, _check_means, _check_nodes, knock_out, nodes,
+)
 from .prompts import ROLES, IOIDataset
 from .roles import Circuit, Head
 
 # %% ../nbs/library/breaking.ipynb #87e5a99a
 def outside(
     circuit: Circuit,
-    heads: Sequence[Head] | None = None,  # only these; None: all that are not in the circuit
+    # only these; None: all that are not in the circuit
+    heads: Sequence[Head] | None = None,
 ) -> list[tuple[Head, str]]:
-    """The nodes outside a circuit: every other head, at each position at which the circuit acts."""
-    every = [(layer, head) for layer in range(circuit.n_layers) for head in range(circuit.n_heads)]
+    """The nodes outside a circuit: every other head, at each position at which the
+    circuit acts."""
+    every = [(layer, head) for layer in range(circuit.n_layers)
+             for head in range(circuit.n_heads)]
     roles = sorted(set(circuit.positions.values()), key=ROLES.index)
     chosen = every if heads is None else [tuple(head) for head in heads]
-    return [(head, role) for head in chosen if head not in circuit.heads for role in roles]
+    return [(head, role) for head in chosen if head not in circuit.heads
+            for role in roles]
 
 
 def class_nodes(circuit: Circuit) -> dict[str, dict[Head, str]]:
-    """The nodes of each class, {class: {head: role of its position}}, and the empty set as "none"."""
-    return {"none": {}} | {role: nodes(circuit, heads) for role, heads in circuit.roles.items() if heads}
+    """The nodes of each class, {class: {head: role of its position}}, and the empty set
+    as "none"."""
+    return {"none": {}} | {role: nodes(circuit, heads)
+                           for role, heads in circuit.roles.items() if heads}
 
-# %% ../nbs/library/breaking.ipynb #6dfd012d
+# %% ../nbs/library/breaking.ipynb #8fcbd081
 @dataclass(eq=False)
 class Breaker:
-    """Call it with sets of nodes: it gives F(C \\ K) and F(M \\ K), mean logit differences, for each set K."""
+    """Gives the means of F(C \\ K) and F(M \\ K) for sets of nodes K."""
 
     model: object  # a TransformerBridge
     data: IOIDataset
     circuit: Circuit
-    means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None  # None: `reference_means(model, data)`
-    known: dict = field(default_factory=dict, repr=False)  # (in the circuit, set) -> each prompt's difference
+    means: Sequence[Tensor] | None = None  # None: `reference_means(model, data)`
+    # (in the circuit, set) -> each prompt's difference
+    known: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         self.keep = _check_circuit(self.model, self.circuit)
@@ -51,8 +60,10 @@ class Breaker:
     def __repr__(self) -> str:
         return f"Breaker of {len(self.circuit)} heads on {len(self.data)} prompts"
 
-    def __call__(self, sets: Sequence[Mapping[Head, str]]) -> tuple[Float[Tensor, "set"], Float[Tensor, "set"]]:
-        """The mean logit differences of circuit and model without each set of nodes, {head: role}."""
+    def __call__(
+        self, sets: Sequence[Mapping[Head, str]]
+    ) -> tuple[Float[Tensor, "set"], Float[Tensor, "set"]]:
+        """Mean logit differences of circuit and model without each set {head: role}."""
         alone, whole = self.per_prompt(sets)
         return alone.mean(dim=1), whole.mean(dim=1)
 
@@ -61,15 +72,17 @@ class Breaker:
     ) -> tuple[Float[Tensor, "set batch"], Float[Tensor, "set batch"]]:
         """The same for each prompt."""
         sets = [_check_nodes(self.model, nodes, "sets") for nodes in sets]
-        inside = [{head: role for head, role in some.items() if self.keep.get(head) == role} for some in sets]
-        return self._run(inside, self.keep), self._run(sets, None)
+        inside = [{h: r for h, r in s.items() if self.keep.get(h) == r} for s in sets]
+        return _known(self, inside, self.keep), _known(self, sets, None)
 
-    def _run(self, sets: list[dict[Head, str]], keep: Mapping[Head, str] | None) -> Float[Tensor, "set batch"]:
-        """What is known, and the rest in one call."""
-        keys = [(keep is None, frozenset(some.items())) for some in sets]
-        new = {key: some for key, some in zip(keys, sets, strict=True) if key not in self.known}
-        if new:
-            found = knock_out(self.model, self.data, list(new.values()), keep, means=self.means)
-            self.means.kept.clear()  # what it would reuse weighs more than the answers, which are kept here
-            self.known |= dict(zip(new, found, strict=True))
-        return torch.stack([self.known[key] for key in keys])
+# %% ../nbs/library/breaking.ipynb #6dfd012d
+def _known(of: Breaker, sets: list[dict[Head, str]],
+           keep: Mapping[Head, str] | None) -> Float[Tensor, "set batch"]:
+    """The differences that are known, and the rest in one call."""
+    keys = [(keep is None, frozenset(some.items())) for some in sets]
+    every = dict(zip(keys, sets, strict=True))
+    if new := {key: some for key, some in every.items() if key not in of.known}:
+        found = knock_out(of.model, of.data, list(new.values()), keep, means=of.means)
+        of.means.kept.clear()  # what it would reuse weighs more than the answers
+        of.known |= dict(zip(new, found, strict=True))
+    return torch.stack([of.known[key] for key in keys])

@@ -34,7 +34,8 @@ PROCESSING = (
 # %% ../nbs/library/bridge.ipynb #e466c770
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread inside: many small decompositions are slower on several, and come out differently on each number."""
+    """One thread inside: many small decompositions are slower on several, and come out
+    differently on each number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -45,7 +46,8 @@ def _one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the collector, which would look again and again at the objects that a model is made of."""
+    """Without the collector, which would look again and again at the objects that a
+    model is made of."""
     on = gc.isenabled()
     gc.disable()
     try:
@@ -56,42 +58,56 @@ def _uncollected() -> Iterator[None]:
 
 # %% ../nbs/library/bridge.ipynb #da88014b
 def _process(bridge: TransformerBridge, wanted: Collection[str]) -> tuple[str, ...]:
-    """Process the weights of a bridge in place; returns the names of the steps that were taken.
+    """Process the weights of a bridge in place; returns the names of the steps that
+    were taken.
 
-    A step that would change the model's answers, or has nothing to do in it, is left out.
+    A step that would change the model's answers, or has nothing to do in it, is left
+    out.
     """
     attn = bridge.blocks[0].attn
     possible = {
         "center_writing_weights": not bridge.ln_final.uses_rms_norm,
         "fold_value_biases": attn.b_V is not None,
-        "refactor_factored_attn_matrices": bridge.cfg.positional_embedding_type == "standard",
+        "refactor_factored_attn_matrices": bridge.cfg.positional_embedding_type
+        == "standard",
     }
-    steps = tuple(step for step in PROCESSING if step in wanted and possible.get(step, True))
-    if bridge.cfg.dtype == torch.float64 and bridge.cfg.architecture == "GPT2LMHeadModel":
+    steps = tuple(step
+                  for step in PROCESSING if step in wanted and possible.get(step, True))
+    if (
+        bridge.cfg.dtype == torch.float64
+        and bridge.cfg.architecture == "GPT2LMHeadModel"
+    ):
         _process_in_float64(bridge, steps)
         bridge.enable_compatibility_mode(disable_warnings=True, no_processing=True)
     else:
         flags = {step: step in steps for step in PROCESSING}
-        bridge.enable_compatibility_mode(disable_warnings=True, no_processing=not steps, **flags)
+        bridge.enable_compatibility_mode(disable_warnings=True, no_processing=not steps,
+                                         **flags)
     return steps
 
 
 def _process_in_float64(bridge: TransformerBridge, steps: Collection[str]) -> None:
     weights = bridge.state_dict()
-    weights["unembed.weight"] = weights["unembed.weight"].clone()  # tied to the embedding, which stays as it is
+    # tied to the embedding, which stays as it is
+    weights["unembed.weight"] = weights["unembed.weight"].clone()
     for step in steps:
-        function = getattr(ProcessWeights, {"fold_ln": "fold_layer_norm"}.get(step, step))
+        function = getattr(ProcessWeights,
+                           {"fold_ln": "fold_layer_norm"}.get(step, step))
         weights = function(weights, cfg=bridge.cfg, adapter=bridge.adapter)
     ProcessWeights.distribute_weights_to_components(weights, bridge.real_components)
 
 # %% ../nbs/library/bridge.ipynb #57d59dcc
-_ROUNDING = {torch.float64: 0.01, torch.float32: 0.01}  # of logits, relative to their spread; other dtypes: .3
+# of logits, relative to their spread; other dtypes: .3
+_ROUNDING = {torch.float64: 0.01, torch.float32: 0.01}
 
 
 def _answers(model: Callable) -> Float[Tensor, "pos vocab"]:
-    """The log-probabilities of what follows twelve tokens, drawn from the vocabulary with a seed of their own."""
-    size, most = (model.cfg.d_vocab, model.cfg.n_ctx) if hasattr(model, "cfg") else _size(model.config)
-    tokens = torch.randint(size, (1, min(12, most)), generator=torch.Generator().manual_seed(0))
+    """The log-probabilities of what follows twelve tokens, drawn from the vocabulary
+    with a seed of their own."""
+    size, most = ((model.cfg.d_vocab, model.cfg.n_ctx) if hasattr(model, "cfg")
+                  else _size(model.config))
+    tokens = torch.randint(size, (1, min(12, most)),
+                           generator=torch.Generator().manual_seed(0))
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -106,31 +122,37 @@ def _size(config) -> tuple[int, int]:
 
 
 def _compare(name: str, expected: Tensor, found: Tensor, dtype: torch.dtype) -> None:
-    """Raise `ModelError` if the bridge answers otherwise than the model that it was made from."""
+    """Raise `ModelError` if the bridge answers otherwise than the model that it was
+    made from."""
     off = (found - expected).abs().max().item()
     if not off <= _ROUNDING.get(dtype, 0.3) * expected.std().item():
         raise ModelError(
-            f"The model {name!r} cannot be loaded: what TransformerLens makes of it gives log-probabilities that "
-            f"differ by up to {off:.2g} from those of the model itself. Its configuration has something that "
-            "TransformerLens does not know, such as scale_attn_weights=False. Choose another model."
+            f"The model {name!r} cannot be loaded: what TransformerLens makes of it "
+            f"gives log-probabilities that differ by up to {off:.2g} from those of the "
+            "model itself. Its configuration has something that TransformerLens does "
+            "not know, such as scale_attn_weights=False. Choose another model."
         )
 
 # %% ../nbs/library/bridge.ipynb #38e651e9
 def wrap_model(
-    hf_model: PreTrainedModel,  # on its device, in its dtype; its weights are processed in place
+    # on its device, in its dtype; its weights are processed in place
+    hf_model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     name: str,  # for captions
     what: str = "a model that was made in memory",  # for `describe`
     processing: Collection[str] = PROCESSING,  # as in `load_model`
 ) -> TransformerBridge:
-    """A transformers model as a TransformerBridge: weights processed, in eval mode, gradients off."""
-    tokenizer.add_bos_token = tokenizer.bos_token is not None  # TransformerLens would load it a second time for this
+    """A transformers model as a TransformerBridge: weights processed, in eval mode,
+    gradients off."""
+    # TransformerLens would load it a second time for this
+    tokenizer.add_bos_token = tokenizer.bos_token is not None
     tokenizer.init_kwargs.setdefault("name_or_path", "")
     n_params, expected = hf_model.num_parameters(), _answers(hf_model)
     trouble = "Choose a model and options that TransformerLens supports."
     with _one_thread(), _uncollected(), _loading(f"The model {name!r}", trouble):
         bridge = TransformerBridge.boot_transformers(
-            name, hf_model=hf_model, tokenizer=tokenizer, device=hf_model.device, dtype=hf_model.dtype
+            name, hf_model=hf_model, tokenizer=tokenizer, device=hf_model.device,
+            dtype=hf_model.dtype
         )
         steps = _process(bridge, processing)
     bridge.eval().requires_grad_(False)
@@ -155,11 +177,15 @@ def _loaded(model: TransformerBridge) -> Loaded:
         return model.loaded
     except AttributeError:
         name = f"{Path(str(model.cfg.model_name)).name} (not from load_model)"
-        return Loaded(name, "unknown", sum(parameter.numel() for parameter in model.parameters()), ("unknown",))
+        return Loaded(
+            name, "unknown", sum(parameter.numel() for parameter in model.parameters()),
+            ("unknown",),
+        )
 
 
 def model_name(model: TransformerBridge) -> str:
-    """The model's name for captions, such as "gpt2-small", "synthetic" or "mine (local folder)"; never a path."""
+    """The model's name for captions, such as "gpt2-small", "synthetic" or "mine (local
+    folder)"; never a path."""
     return _loaded(model).name
 
 
@@ -175,7 +201,8 @@ def is_gpt2_small(model: TransformerBridge) -> bool:
 # %% ../nbs/library/bridge.ipynb #cb3f3a21
 @dataclass(frozen=True, repr=False)
 class Card:
-    """The description of a model, which shows itself as a table in a notebook, in Markdown and in plain text."""
+    """The description of a model, which shows itself as a table in a notebook, in
+    Markdown and in plain text."""
 
     rows: dict[str, str]
 
@@ -184,11 +211,13 @@ class Card:
         return "\n".join(f"{key:<{width}}  {value}" for key, value in self.rows.items())
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self.rows.items())
+        rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>"
+                       for k, v in self.rows.items())
         return f"<table>{rows}</table>"
 
     def _repr_markdown_(self) -> str:
-        return "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in self.rows.items())
+        return "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |"
+                                                for key, value in self.rows.items())
 
 
 def describe(

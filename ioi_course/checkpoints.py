@@ -36,7 +36,8 @@ from transformers.utils import logging as transformers_logging
 
 # %% ../nbs/library/checkpoints.ipynb #460b1ab1
 class ModelError(ValueError):
-    """A model cannot be had; the message says what is wrong, what was expected and what to do."""
+    """A model cannot be had; the message says what is wrong, what was expected and what
+    to do."""
 
 # %% ../nbs/library/checkpoints.ipynb #c3a6e5b9
 def in_colab() -> bool:
@@ -47,11 +48,13 @@ def in_colab() -> bool:
 def pick_device(
     name: str | torch.device = "auto",  # "auto", "cpu", "cuda", "cuda:1" or "mps"
 ) -> torch.device:
-    """The device that `name` stands for on this machine; "auto" is a GPU if there is one.
+    """The device that `name` stands for on this machine; "auto" is a GPU if there is
+    one.
 
     Raises `ModelError` for what is not a device, or not one of this machine's.
     """
-    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    there = {"cuda": torch.cuda.device_count(),
+             "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if str(name) == "auto":
         return torch.device(next(kind for kind, number in there.items() if number))
     try:
@@ -59,21 +62,26 @@ def pick_device(
     except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in there:
-        raise ModelError(f"{name!r} is not a device. Expected 'auto', 'cpu', 'cuda', 'cuda:<number>' or 'mps'.")
+        raise ModelError(f"{name!r} is not a device. Expected 'auto', 'cpu', 'cuda', "
+                         "'cuda:<number>' or 'mps'.")
     if (device.index or 0) >= there[device.type]:
         raise ModelError(
-            f"Device {str(name)!r} was asked for, but PyTorch finds {there[device.type]} of that kind here. On Colab "
-            "choose Runtime > Change runtime type > GPU; elsewhere use device='cpu', which is enough for the course."
+            f"Device {str(name)!r} was asked for, but PyTorch finds "
+            f"{there[device.type]} of that kind here. On Colab choose Runtime > Change "
+            "runtime type > GPU; elsewhere use device='cpu', which is enough for the "
+            "course."
         )
     return device
 
 # %% ../nbs/library/checkpoints.ipynb #a684e6ad
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars, warnings or log lines inside; afterwards, also after an exception, all is as it was."""
+    """No progress bars, warnings or log lines inside; afterwards, also after an
+    exception, all is as it was."""
     root = logging.getLogger()
     level, verbosity = root.level, transformers_logging.get_verbosity()
-    bars, hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    bars = transformers_logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
     try:
         root.setLevel(logging.ERROR)
         transformers_logging.set_verbosity_error()
@@ -100,8 +108,11 @@ def _loading(what: str, advice: str) -> Iterator[None]:
         raise ModelError(f"{what} cannot be loaded: {why}. {advice}") from error
 
 # %% ../nbs/library/checkpoints.ipynb #9bd1790a
-_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")  # one of these is enough
-_EXTRAS = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# one of these is enough
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model",
+               "vocab.txt")
+_EXTRAS = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+           "added_tokens.json")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -109,14 +120,16 @@ def _read_json(path: Path, advice: str) -> dict:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path} is not readable as JSON: {error}. {advice}") from error
+        raise ModelError(f"{path} is not readable as JSON: {error}. "
+                         f"{advice}") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds no JSON object. {advice}")
     return found
 
 
 def _weight_files(folder: Path, advice: str) -> list[Path]:
-    """The safetensors files that make up a model: the one, or those that the index names."""
+    """The safetensors files that make up a model: the one, or those that the index
+    names."""
     if (folder / _WEIGHTS).exists() or not (folder / _INDEX).exists():
         return [folder / _WEIGHTS] if (folder / _WEIGHTS).exists() else []
     shards = _read_json(folder / _INDEX, advice).get("weight_map", {})
@@ -124,21 +137,25 @@ def _weight_files(folder: Path, advice: str) -> list[Path]:
 
 # %% ../nbs/library/checkpoints.ipynb #9d75ca0f
 def _check_files(folder: Path, advice: str) -> None:
-    """Raise `ModelError` unless a folder has a config, a tokenizer and all of its safetensors files."""
+    """Raise `ModelError` unless a folder has a config, a tokenizer and all of its
+    safetensors files."""
     if not (folder / "config.json").exists():
-        raise ModelError(f"{folder} has no config.json, so it is not a model in Hugging Face format. {advice}")
+        raise ModelError(f"{folder} has no config.json, so it is not a model in "
+                         f"Hugging Face format. {advice}")
     if not _read_json(folder / "config.json", advice).get("model_type"):
-        raise ModelError(f"{folder / 'config.json'} names no model_type, so nobody knows what to build. {advice}")
+        raise ModelError(f"{folder / 'config.json'} names no model_type, so nobody "
+                         f"knows what to build. {advice}")
     if not any((folder / name).exists() for name in _TOKENIZERS):
         raise ModelError(
-            f"{folder} has no tokenizer: one of {', '.join(_TOKENIZERS)} was expected. Save it there with "
-            "tokenizer.save_pretrained(folder)."
+            f"{folder} has no tokenizer: one of {', '.join(_TOKENIZERS)} was expected. "
+            "Save it there with tokenizer.save_pretrained(folder)."
         )
     files = _weight_files(folder, advice)
     if not files and (pickles := sorted(path.name for path in folder.glob("*.bin"))):
         raise ModelError(
-            f"{folder} has its weights only as {', '.join(pickles)}. Such a file is a pickle, which can execute "
-            "code, so it is not opened. Save the model with model.save_pretrained(folder), which writes safetensors."
+            f"{folder} has its weights only as {', '.join(pickles)}. Such a file is a "
+            "pickle, which can execute code, so it is not opened. Save the model with "
+            "model.save_pretrained(folder), which writes safetensors."
         )
     missing = [path.name for path in files if not path.exists()]
     if missing or not files:
@@ -146,32 +163,40 @@ def _check_files(folder: Path, advice: str) -> None:
 
 # %% ../nbs/library/checkpoints.ipynb #4d526397
 def _count_parameters(folder: Path, advice: str) -> int:
-    """How many numbers the weight files hold, by their headers. Raises `ModelError` for a broken file."""
+    """How many numbers the weight files hold, by their headers. Raises `ModelError` for
+    a broken file."""
     total = 0
     for path in _weight_files(folder, advice):
         try:
             with safe_open(path, framework="pt") as tensors:
-                total += sum(torch.Size(tensors.get_slice(key).get_shape()).numel() for key in tensors.keys())
+                total += sum(torch.Size(tensors.get_slice(key).get_shape()).numel()
+                             for key in tensors.keys())
         except (SafetensorError, OSError) as error:
             size = path.stat().st_size
-            raise ModelError(f"{path} ({size:,} bytes) is broken or was cut short: {error}. {advice}") from error
+            raise ModelError(f"{path} ({size:,} bytes) is broken or was cut short: "
+                             f"{error}. {advice}") from error
     return total
 
 # %% ../nbs/library/checkpoints.ipynb #0d4aee9a
 def _check_memory(n_params: int, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise `ModelError` if the weights do not fit while they are processed, which takes about 3 copies of them."""
+    """Raise `ModelError` if the weights do not fit while they are processed, which
+    takes about 3 copies of them."""
     needed = 3 * n_params * dtype.itemsize
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = (torch.cuda.mem_get_info(device)[0] if device.type == "cuda"
+            else psutil.virtual_memory().available)
     if needed > free:
         raise ModelError(
-            f"Too little memory on {device}: {n_params:,} parameters of {dtype.itemsize} bytes each take about "
-            f"{needed / 2**30:.1f} GB while they are processed, and {free / 2**30:.1f} GB are free. Close other "
-            "notebooks, take a smaller model, pass dtype=torch.bfloat16, or device_map='auto' with several GPUs."
+            f"Too little memory on {device}: {n_params:,} parameters of "
+            f"{dtype.itemsize} bytes each take about {needed / 2**30:.1f} GB while "
+            f"they are processed, and {free / 2**30:.1f} GB are free. Close other "
+            "notebooks, take a smaller model, pass dtype=torch.bfloat16, or "
+            "device_map='auto' with several GPUs."
         )
 
 # %% ../nbs/library/checkpoints.ipynb #8a3a8122
 def _read_folder(
-    folder: Path, dtype: torch.dtype, device: torch.device, device_map: str | Mapping | None, advice: str
+    folder: Path, dtype: torch.dtype, device: torch.device,
+    device_map: str | Mapping | None, advice: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and the tokenizer that lie in a folder."""
     _check_files(folder, advice)
@@ -192,20 +217,27 @@ def _read_folder(
             ignore_mismatched_sizes=True,  # they are reported below
             **safe,
         )
-    faults = {"mismatched_keys": "have another shape than config.json says", "missing_keys": "are missing"}
+    faults = {"mismatched_keys": "have another shape than config.json says",
+              "missing_keys": "are missing"}
     for kind, what in faults.items():
-        if names := sorted(key if isinstance(key, str) else key[0] for key in report[kind]):
-            raise ModelError(f"{folder}: {len(names)} of the weights {what}, among them {names[0]}. {advice}")
+        if names := sorted(key if isinstance(key, str) else key[0]
+                           for key in report[kind]):
+            raise ModelError(f"{folder}: {len(names)} of the weights {what}, among "
+                             f"them {names[0]}. {advice}")
     return hf_model, tokenizer
 
 # %% ../nbs/library/checkpoints.ipynb #2e33acdf
 def _download(repo: str, name: str) -> Path:
-    """Fetch what is needed of a repository into the hub's cache, with the hub's progress bars; returns the folder."""
+    """Fetch what is needed of a repository into the hub's cache, with the hub's
+    progress bars; returns the folder."""
     fetch = huggingface_hub.hf_hub_download
     try:
-        # Asked once: a download that cannot begin is retried by the hub's client for half a minute.
+        # Asked once: a download that cannot begin is retried by the hub's client for
+        # half a minute.
         patience = huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT
-        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, "config.json"), timeout=patience)
+        huggingface_hub.get_hf_file_metadata(
+            huggingface_hub.hf_hub_url(repo, "config.json"), timeout=patience
+        )
         folder = Path(fetch(repo, "config.json")).parent
         for file in (*_TOKENIZERS, *_EXTRAS):
             with contextlib.suppress(RemoteEntryNotFoundError):
@@ -218,40 +250,54 @@ def _download(repo: str, name: str) -> Path:
                 fetch(repo, path.name)
     except RemoteEntryNotFoundError as error:
         raise ModelError(
-            f"The repository {repo!r} has no config.json, or no weights as safetensors, the only format that the "
-            "course reads. Choose a model that is published in that format."
+            f"The repository {repo!r} has no config.json, or no weights as "
+            "safetensors, the only format that the course reads. Choose a model that "
+            "is published in that format."
         ) from error
     except Exception as error:
-        raise ModelError(f"The model {name!r} {_reason(repo, error)} {_MEANWHILE}") from error
+        raise ModelError(f"The model {name!r} {_reason(repo, error)} "
+                         f"{_MEANWHILE}") from error
     return folder
 
 
-_MEANWHILE = "load_model('synthetic') needs no network; a cache copied from another machine (HF_HOME) serves as well."
+_MEANWHILE = ("load_model('synthetic') needs no network; a cache copied from another "
+              "machine (HF_HOME) serves as well.")
 
 # %% ../nbs/library/checkpoints.ipynb #96dc9fe3
 def _reason(repo: str, error: BaseException) -> str:
-    """Why a download failed and what to do, as the end of a sentence about the model."""
+    """Why a download failed and what to do, as the end of a sentence on the model."""
     chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
-        chain.append(cause)
-    status = next((e.response.status_code for e in chain if getattr(e, "response", None) is not None), None)
-    kinds = {kind.__name__ for e in chain for kind in type(e).__mro__}  # names: the hub's HTTP library changes
+    while (e := chain[-1].__cause__ or chain[-1].__context__) and e not in chain:
+        chain.append(e)
+    answers = [getattr(e, "response", None) for e in chain]
+    status = next((a.status_code for a in answers if a is not None), None)
+    # names: the hub's HTTP library changes
+    kinds = {kind.__name__ for e in chain for kind in type(e).__mro__}
     hub = huggingface_hub.constants.ENDPOINT
     if any(getattr(e, "errno", None) == errno.ENOSPC for e in chain):
-        return f"does not fit on the disk of {huggingface_hub.constants.HF_HUB_CACHE}. Free some space."
+        cache = huggingface_hub.constants.HF_HUB_CACHE
+        return f"does not fit on the disk of {cache}. Free some space."
     if "OfflineModeIsEnabled" in kinds:
-        return "is not in the cache, and HF_HUB_OFFLINE forbids to ask the hub. Unset it."
+        return "is not in the cache, and HF_HUB_OFFLINE forbids the hub. Unset it."
     if status == 429:
         return (
-            f"was refused: {hub} answered 429, too many requests from this address, which on Colab many people share. "
-            "Wait some minutes, or log in with huggingface_hub.login(), which raises the limit."
+            f"was refused: {hub} answered 429, too many requests from this address, "
+            "which on Colab many people share. Wait some minutes, or log in with "
+            "huggingface_hub.login(), which raises the limit."
         )
     if status in (401, 403, 404):
-        return f"is not to be had: {hub} has no repository {repo!r}, or wants a log-in (huggingface_hub.login())."
+        return (f"is not to be had: {hub} has no repository {repo!r}, or wants a "
+                "log-in (huggingface_hub.login()).")
     if status is not None:
         return f"was refused: {hub} answered with status {status}. Try again later."
     if kinds & {"TimeoutException", "TimeoutError", "Timeout"}:
-        return f"is not in the cache, and {hub} did not answer in time. Check network and proxy, or try again later."
-    if kinds & {"RemoteProtocolError", "ReadError", "ChunkedEncodingError"} or "Consistency check" in str(error):
-        return f"is incomplete: {hub} broke off in the middle of a file. Load it again: the download resumes."
-    return f"is not in the cache, and {hub} cannot be reached ({chain[-1]}). Check network and proxy."
+        return (f"is not in the cache, and {hub} did not answer in time. Check network "
+                "and proxy, or try again later.")
+    if (
+        kinds & {"RemoteProtocolError", "ReadError", "ChunkedEncodingError"}
+        or "Consistency check" in str(error)
+    ):
+        return (f"is incomplete: {hub} broke off in the middle of a file. Load it "
+                "again: the download resumes.")
+    return (f"is not in the cache, and {hub} cannot be reached ({chain[-1]}). Check "
+            "network and proxy.")

@@ -6,40 +6,38 @@
 __all__ = ['SMOLLM2', 'nodes', 'part_of', 'run_circuit', 'run_without', 'knock_out']
 
 # %% ../nbs/library/circuit.ipynb #0ddca374
-from numbers import Integral, Real
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from numbers import Integral
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from .batches import _check_tokens, _forward
+from .batches import _check_tokens
 from .kept_circuits import kept_circuit
-from .engine import Block, Engine, attend, engine_of, unsupported
-from .metrics import logit_diff
+from .knockouts import _Runner, _alive, _run_alive
+from .means import Means, reference_means
 from .plots import head_name
 from .progress import _bar
-from .prompts import ROLES, IOIDataset
-from .means import Means, reference_means
+from .prompts import IOIDataset, ROLES
 from .roles import Circuit, Head
-from .engine import of_heads
 
-# %% ../nbs/library/circuit.ipynb #1af6c550
+# %% ../nbs/library/circuit.ipynb #85cdb2fb
 def nodes(
     circuit: Circuit,
     heads: Sequence[Head] | None = None,  # some of its heads; None: all
 ) -> dict[Head, str]:
-    """The heads of a circuit, each with the role of the position at which it acts: {(9, 9): "END", ...}."""
-    every = {head: circuit.positions[role] for role, heads in circuit.roles.items() for head in heads}
+    """The heads of a circuit, each with the role of the position at which it acts: {(9,
+    9): "END", ...}."""
+    every = {head: circuit.positions[role] for role, heads in circuit.roles.items()
+             for head in heads}
     if heads is None:
         return every
     chosen = [tuple(head) for head in heads]
     for head in chosen:
         if head not in every:
-            raise ValueError(f"{_said(head)} is not in the circuit of {circuit.name}, which has {len(every)} heads.")
+            raise ValueError(f"{_said(head)} is not in the circuit of {circuit.name}, "
+                             f"which has {len(every)} heads.")
     return {head: every[head] for head in chosen}
 
 
@@ -47,44 +45,60 @@ def part_of(
     circuit: Circuit,
     heads: Sequence[Head],  # some of its heads
 ) -> Circuit:
-    """A smaller circuit of some of the heads, in their old classes; classes without a head are left out."""
+    """A smaller circuit of some of the heads, in their old classes; classes without a
+    head are left out."""
     chosen = nodes(circuit, heads)
-    roles = {role: tuple(head for head in all_ if head in chosen) for role, all_ in circuit.roles.items()}
+    roles = {role: tuple(head for head in all_ if head in chosen)
+             for role, all_ in circuit.roles.items()}
     roles = {role: some for role, some in roles.items() if some}
-    edges = [edge for edge in circuit.edges if edge.sender in roles and edge.receiver in {*roles, "logits"}]
+    edges = [
+        edge
+        for edge in circuit.edges if edge.sender in roles
+        and edge.receiver in {*roles, "logits"}
+    ]
     positions = {role: circuit.positions[role] for role in roles}
     source = f"{len(chosen)} of {len(circuit)} heads of: {circuit.source}"
-    return replace(circuit, roles=roles, positions=positions, edges=edges, source=source)
+    return replace(circuit, roles=roles, positions=positions, edges=edges,
+                   source=source)
 
-
+# %% ../nbs/library/circuit.ipynb #1af6c550
 def _said(head) -> str:
-    return head_name(*head) if len(head) == 2 and all(isinstance(i, Integral) and i >= 0 for i in head) else repr(head)
+    return (head_name(*head) if len(head) == 2
+            and all(isinstance(i, Integral) and i >= 0 for i in head) else repr(head))
 
 # %% ../nbs/library/circuit.ipynb #79e90f98
 SMOLLM2 = kept_circuit("smollm2").circuit
 
-# %% ../nbs/library/circuit.ipynb #97d389aa
+# %% ../nbs/library/circuit.ipynb #007efbce
 def _check_nodes(model, places: Mapping[Head, str], what: str) -> dict[Head, str]:
     """The nodes, or a ValueError about one that cannot be."""
     if not isinstance(places, Mapping):
-        raise TypeError(f"{what} must say where each head acts, {{(9, 9): 'END'}}, not {places!r}: see `nodes`.")
+        raise TypeError(f"{what} must say where each head acts, {{(9, 9): 'END'}}, not "
+                        f"{places!r}: see `nodes`.")
     layers, count = model.cfg.n_layers, model.cfg.n_heads
     for head, role in places.items():
-        if not (isinstance(head, tuple) and len(head) == 2 and 0 <= head[0] < layers and 0 <= head[1] < count):
-            raise ValueError(f"{what} has the head {head!r}; there are {layers} layers of {count} heads.")
+        if not (
+            isinstance(head, tuple) and len(head) == 2 and 0 <= head[0] < layers
+            and 0 <= head[1] < count
+        ):
+            raise ValueError(f"{what} has the head {head!r}; there are {layers} layers "
+                             f"of {count} heads.")
         if role not in ROLES:
-            raise ValueError(f"{what} has {_said(head)} at {role!r}; a position is one of {', '.join(ROLES)}.")
+            raise ValueError(f"{what} has {_said(head)} at {role!r}; a position is one "
+                             f"of {', '.join(ROLES)}.")
     return dict(places)
 
 
 def _check_circuit(model, circuit: Circuit) -> dict[Head, str]:
     if not isinstance(circuit, Circuit):
-        raise TypeError(f"circuit must be a Circuit, not {type(circuit).__name__}: PAPER, for example.")
+        raise TypeError(f"circuit must be a Circuit, not {type(circuit).__name__}: "
+                        "PAPER, for example.")
     return _check_nodes(model, nodes(circuit), "circuit")
 
-
+# %% ../nbs/library/circuit.ipynb #97d389aa
 def _check_means(model, data: IOIDataset, means: Sequence[Tensor] | None) -> Means:
-    """Means for each layer: the given ones after checks, else those over the data's ABC prompts."""
+    """Means for each layer: the given ones after checks, else those over the data's ABC
+    prompts."""
     _check_tokens(model, data)
     if means is None:
         return reference_means(model, data)
@@ -92,296 +106,77 @@ def _check_means(model, data: IOIDataset, means: Sequence[Tensor] | None) -> Mea
     expected = [(*data.tokens.shape, cfg.n_heads, cfg.d_head)] * cfg.n_layers
     found = [tuple(mean.shape) for mean in means]
     if found != expected:
-        shown = f"{len(found)} tensors" + (f", the first of shape {list(found[0])}" if found else "")
+        shown = f"{len(found)} tensors" + (
+            f", the first of shape {list(found[0])}" if found else ""
+        )
         raise ValueError(
-            f"means must have {cfg.n_layers} tensors of shape {list(expected[0])}, one for each layer; got {shown}. "
-            "Are they of other prompts? Make them with reference_means(model, data)."
+            f"means must have {cfg.n_layers} tensors of shape {list(expected[0])}, one "
+            f"for each layer; got {shown}. Are they of other prompts? Make them with "
+            "reference_means(model, data)."
         )
     return means if isinstance(means, Means) else Means(means)
-
-# %% ../nbs/library/circuit.ipynb #37cf2d29
-def _alive(
-    model, data: IOIDataset, keep: Mapping[Head, str] | None, out: Mapping[Head, str]
-) -> list[Bool[Tensor, "batch pos head"]]:
-    """For each layer, where its heads are computed: at their nodes in `keep` (None: everywhere), but not in `out`."""
-    shape = *data.tokens.shape, model.cfg.n_heads
-    alive = [torch.full(shape, keep is None) for _ in range(model.cfg.n_layers)]
-    for places, value in ((keep or {}, True), (out, False)):
-        for (layer, head), role in places.items():
-            alive[layer][torch.arange(len(data)), data.pos[role].cpu(), head] = value
-    return alive
-
-
-def _run_alive(
-    model, data: IOIDataset, alive: list[Bool[Tensor, "batch pos head"]], means: list[Tensor]
-) -> Float[Tensor, "batch"]:
-    """The logit differences of a run with hooks in which z is its mean wherever heads are not alive."""
-
-    def put_means(z, hook):
-        layer = hook.layer()
-        return torch.where(alive[layer][..., None].to(z.device), z, means[layer].to(z))
-
-    hooks = [(f"blocks.{layer}.attn.hook_z", put_means) for layer in range(model.cfg.n_layers)]
-    with torch.no_grad(), model.hooks(fwd_hooks=hooks):
-        return logit_diff(_forward(model, data, [])[0], data, per_prompt=True).cpu()
 
 # %% ../nbs/library/circuit.ipynb #fd6183fd
 def run_circuit(
     model,  # a TransformerBridge
     data: IOIDataset,
-    keep: Mapping[Head, str],  # heads, each with the role of the one position at which it is computed: see `nodes`
-    means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,  # see `reference_means`
+    # heads, each with the role of the one position at which it is computed: see `nodes`
+    keep: Mapping[Head, str],
+    # see `reference_means`
+    means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,
 ) -> Float[Tensor, "batch"]:
-    """Each prompt's logit difference if all heads put out their mean, everywhere but where they are kept.
+    """Each prompt's logit difference if all heads put out their mean, everywhere but
+    where they are kept.
 
-    Embeddings, MLPs and LayerNorms are computed as ever. One run with hooks; for many such runs see `knock_out`.
+    Embeddings, MLPs and LayerNorms are computed as ever. One run with hooks; for many
+    such runs see `knock_out`.
     """
     means = _check_means(model, data, means)
-    return _run_alive(model, data, _alive(model, data, _check_nodes(model, keep, "keep"), {}), means)
+    return _run_alive(model, data,
+                      _alive(model, data, _check_nodes(model, keep, "keep"), {}), means)
 
 
 def run_without(
     model,  # a TransformerBridge
     data: IOIDataset,
-    out: Mapping[Head, str],  # heads, each with the role of the one position at which it puts out its mean
+    # heads, each with the role of the one position at which it puts out its mean
+    out: Mapping[Head, str],
     means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,
 ) -> Float[Tensor, "batch"]:
-    """Each prompt's logit difference if the whole model runs, but for some heads that put out their mean at a place."""
+    """Each prompt's logit difference if the whole model runs, but for some heads that
+    put out their mean at a place."""
     means = _check_means(model, data, means)
-    return _run_alive(model, data, _alive(model, data, None, _check_nodes(model, out, "out")), means)
-
-# %% ../nbs/library/circuit.ipynb #a63275e7
-@dataclass
-class _Layer:
-    """One layer of a run in which heads put out their means, but some of them not everywhere."""
-
-    some: list[int]  # the heads that are computed somewhere; what follows is of these
-    block: Block
-    alive: Bool[Tensor, "batch pos head"]
-    means: Float[Tensor, "batch pos head d_head"]
-    rest: Float[Tensor, "batch pos d_model"]  # what attention adds if all heads put out their means
-    x: Tensor | None = None  # the stream before the layer, keys and values, once they are known
-    k: Tensor | None = None  # [batch, head, pos, d_head]
-    v: Tensor | None = None
-
-    @classmethod
-    def of(cls, block: Block, means: Tensor, rest: Tensor, alive: Bool[Tensor, "batch pos head"]):
-        some = alive.flatten(0, 1).any(dim=0).nonzero().flatten().tolist()
-        if len(some) == block.n_heads == block.n_kv:  # all, and none shares a key
-            return cls(some, block, alive, means, rest)
-        own = of_heads(block, some) if some else block
-        return cls(some, own, alive[..., some], means[:, :, some], rest)
-
-    def same_heads(self, other: "_Layer") -> bool:
-        """Whether the same heads are alive at the same places, so that a stream goes through both alike."""
-        return self.some == other.some and torch.equal(self.alive, other.alive)
-
-    def heads(
-        self, x: Float[Tensor, "*rows d_model"], at: Int[Tensor, "*rows"]
-    ) -> list[Float[Tensor, "*rows head d_head"]]:
-        """Queries, keys and values at these positions."""
-        return self.block.heads(self.block.norm(x, "ln1"), at)
-
-    def after(self, x: Tensor, z: Tensor, alive: Tensor, means: Tensor, rest: Tensor) -> Tensor:
-        """The stream after attention and MLP, for z where a head is alive."""
-        if self.some:
-            rest = rest + ((z - means) * alive[..., None]).flatten(-2) @ self.block.out[0]
-        after = x + rest
-        read = x if self.block.parallel else after
-        return after + self.block.mlp(read.flatten(0, -2)).view_as(x)
-
-# %% ../nbs/library/circuit.ipynb #dc40fa2b
-def _base_run(layers: Sequence[_Layer], x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-    """The stream at the end; each layer keeps what runs that differ from this one will need."""
-    at = torch.arange(x.shape[1], device=x.device)
-    for layer in layers:
-        layer.x, z = x, None
-        if layer.some:
-            q, layer.k, layer.v = (part.transpose(1, 2) for part in layer.heads(x, at))
-            z = (attend(q, layer.k) @ layer.v).transpose(1, 2)
-        x = layer.after(x, z, layer.alive, layer.means, layer.rest)
-    return x
-
-# %% ../nbs/library/circuit.ipynb #5d202a1b
-@dataclass
-class _Rows:
-    """The positions at which runs can differ from the base run, in order; END repeated where a prompt has fewer."""
-
-    at: Int[Tensor, "prompt row"]
-    end: Int[Tensor, "prompt"]  # the row of END
-
-    @classmethod
-    def of(cls, touched: Bool[Tensor, "prompt pos"], start: Int[Tensor, "prompt"], end: Int[Tensor, "prompt"]):
-        place = torch.arange(touched.shape[1], device=touched.device)
-        inside = (touched & (place >= start[:, None]) & (place < end[:, None])) | (place == end[:, None])
-        count = inside.sum(dim=1)
-        at = torch.where(inside, place, touched.shape[1]).sort(dim=1).values[:, : int(count.max())]
-        return cls(torch.minimum(at, end[:, None]), count - 1)
-
-    def of_values(self, values: Float[Tensor, "prompt pos ..."]) -> Float[Tensor, "prompt row ..."]:
-        return values[torch.arange(len(values), device=values.device)[:, None], self.at]
-
-    def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, layer: _Layer
-    ) -> Float[Tensor, "set prompt row head d_head"]:
-        """z at these rows, from keys and values at these rows and from the base run's at all other positions."""
-        place = torch.arange(layer.k.shape[2], device=q.device)
-        own = (place == self.at[..., None]).any(dim=1, keepdim=True)
-        hidden = (own | (place > self.at[..., None]))[:, None, None]
-        later = torch.ones(self.at.shape[1], self.at.shape[1], dtype=torch.bool, device=q.device).triu(1)
-        q, k, v = (part.permute(1, 3, 0, 2, 4) for part in (q * q.shape[-1] ** -0.5, k, v))  # prompt head set row d
-        sets, rows = q.shape[2:4]
-        base = (q.flatten(2, 3) @ layer.k.transpose(-1, -2)).unflatten(2, (sets, rows)).masked_fill(hidden, -torch.inf)
-        within = (q @ k.transpose(-1, -2)).masked_fill(later, -torch.inf)
-        base, within = torch.cat([base, within], dim=-1).softmax(dim=-1).split([len(place), rows], dim=-1)
-        z = (base.flatten(2, 3) @ layer.v).unflatten(2, (sets, rows)) + within @ v
-        return z.permute(2, 0, 3, 1, 4)
-
-# %% ../nbs/library/circuit.ipynb #5b4f366d
-def _vary(
-    layers: list[_Layer], rows: _Rows, sets: Sequence[Mapping[Head, str]], pos: Mapping[str, Int[Tensor, "prompt"]]
-) -> Float[Tensor, "set prompt d_model"]:
-    """The stream at END for each set of heads knocked out; the sets in order of their first layers, none empty."""
-    first, x = [min(places)[0] for places in sets], None
-    for n, layer in enumerate(layers):
-        if n in first:
-            new = rows.of_values(layer.x).expand(first.count(n), -1, -1, -1)
-            x = new if x is None else torch.cat([x, new])
-        if x is None:
-            continue
-        z = rows.attention(*layer.heads(x, rows.at), layer) if layer.some else None
-        alive = rows.of_values(layer.alive).repeat(len(x), 1, 1, 1)
-        for i, places in enumerate(sets[: len(x)]):
-            for head in [head for at, head in places if at == n and head in layer.some]:
-                alive[i, ..., layer.some.index(head)] &= rows.at != pos[places[n, head]][:, None]
-        x = layer.after(x, z, alive, rows.of_values(layer.means), rows.of_values(layer.rest))
-    return x[:, torch.arange(len(rows.end), device=x.device), rows.end]
-
-# %% ../nbs/library/circuit.ipynb #60e3d65a
-def _groups(sets: Sequence[Mapping[Head, str]]) -> Iterator[list[int]]:
-    """The indices of the sets that are not empty: together those that begin to differ at the same role, by layers."""
-    key = {i: min(map(ROLES.index, places.values())) for i, places in enumerate(sets) if places}
-    for role in sorted(set(key.values())):
-        yield sorted((i for i in key if key[i] == role), key=lambda i: min(sets[i])[0])
-
-
-def _plan(engine: Engine, pos: int, memory: float) -> tuple[int, int]:
-    """How many prompts, and how many sets at a time, so that the memory suffices."""
-    d, item, scores = engine.d_model, engine.embed[0].element_size(), engine.n_heads * 2 * pos
-    base, one = item * pos * (5 * d * (engine.n_layers + 2) + 3 * scores), item * pos * (14 * d + 3 * scores)
-    fit = int(memory * 2**30 / (base + one))
-    if not fit:
-        raise ValueError(f"memory={memory} GB is too little for one prompt: it takes {(base + one) / 2**30:.2g} GB.")
-    prompts = min(fit, 64)
-    return prompts, max(1, min(48, int((memory * 2**30 / prompts - base) / one)))
-
-# %% ../nbs/library/circuit.ipynb #51e4a15f
-class _Runner:
-    """Prompts and their means, ready for many knock-outs."""
-
-    def __init__(self, model, data: IOIDataset, means: Means, memory: float):
-        if isinstance(memory, bool) or not isinstance(memory, Real) or not memory > 0:
-            raise ValueError(f"memory is {memory!r}; give the GB that it may take, such as 0.5.")
-        self.model, self.data, self.means, self.memory, self.engine = model, data, means, memory, None
-        if why := unsupported(model):
-            warnings.warn(f"The fast engine does not serve this model ({why}): it is run once per set.", stacklevel=3)
-            return
-        self.engine = engine_of(model)
-        counted = not any(mean.is_inference() for mean in means)  # the changes of inference tensors are not
-        key, kept = [mean._version for mean in means] if counted else None, means.kept
-        same = kept.get("engine") is self.engine and kept["data"] is data and kept["versions"] == key
-        if not same or not counted:
-            with torch.no_grad():
-                on_device = [mean.to(self.engine.embed[0]) for mean in means]
-                parts = zip(on_device, self.engine.blocks, strict=True)
-                rest = [mean.flatten(2) @ block.out[0] + block.out[1] for mean, block in parts]
-            kept.clear()
-            kept.update(engine=self.engine, data=data, versions=key, means=on_device, rest=rest, runs={})
-        self.means, self.rest, self.known = kept["means"], kept["rest"], kept["runs"]
-
-    def __call__(
-        self, sets: Sequence[Mapping[Head, str]], keep: Mapping[Head, str] | None, bar
-    ) -> Float[Tensor, "set batch"]:
-        """The logit differences for each set knocked out."""
-        with torch.no_grad():
-            return _by_engine(self, sets, keep, bar) if self.engine else _by_hooks(self, sets, keep, bar)
-
-
-def _by_hooks(it: _Runner, sets: Sequence[Mapping[Head, str]], keep, bar) -> Float[Tensor, "set batch"]:
-    """A run for each set."""
-    found = []
-    for places in sets:
-        found.append(_run_alive(it.model, it.data, _alive(it.model, it.data, keep, places), it.means))
-        bar.update(len(it.data))
-    return torch.stack(found)
-
-# %% ../nbs/library/circuit.ipynb #01cb7e3a
-def _take_over(it: _Runner, layers: list[_Layer], kind: tuple[bool, int, int]) -> int:
-    """Of layers in which a run does not differ from the last of its kind, take over what is known; returns how many.
-
-    A run keeps its streams, keys and values: two kinds of runs of one batch are kept, so that memory stays bounded.
-    """
-    if any(known[1:] != kind[1:] for known in it.known):
-        it.known.clear()
-    last, it.known[kind] = it.known.get(kind, []), layers
-    pairs = zip(last, layers, strict=False)
-    same = sum(1 for _ in takewhile(lambda pair: pair[0].same_heads(pair[1]), pairs))
-    same = min(same, len(layers) - 1)  # the last layer gives the stream at the end
-    layers[:same] = last[:same]
-    if same:
-        layers[same].x = last[same].x
-    return same
-
-# %% ../nbs/library/circuit.ipynb #9fe388ff
-def _by_engine(it: _Runner, sets: Sequence[Mapping[Head, str]], keep, bar) -> Float[Tensor, "set batch"]:
-    """One base run, in which all is knocked out that the sets have in common, and from it what is left of each set."""
-    engine, common = it.engine, set.intersection(*(set(places.items()) for places in sets))
-    left = [dict(places.items() - common) for places in sets]
-    (size, some), device = _plan(engine, it.data.tokens.shape[1], it.memory), engine.embed[0].device
-    found = torch.empty(len(left), len(it.data), dtype=engine.embed[0].dtype)
-    alive = _alive(it.model, it.data, keep, dict(common))
-    touched = torch.stack([layer.any(dim=-1) for layer in alive]).any(dim=0)
-    for prompts in torch.arange(len(it.data)).split(size):
-        parts = zip(engine.blocks, it.means, it.rest, alive, strict=True)
-        layers = [_Layer.of(b, mean[prompts], rest[prompts], on[prompts].to(device)) for b, mean, rest, on in parts]
-        same = _take_over(it, layers, (keep is None, int(prompts[0]), len(prompts)))
-        tokens, answers = it.data.tokens[prompts].to(device), it.data.answers[prompts].to(device)
-        pos = {role: at[prompts].to(device) for role, at in it.data.pos.items()}
-        x = layers[same].x if same else engine.start(tokens)
-        x = _base_run(layers[same:], x)
-        rows = torch.arange(len(prompts), device=device)
-        found[:, prompts] = engine.logit_diff(x[rows, pos["END"]], answers).to(found)
-        bar.update(len(prompts) * sum(not places for places in left))
-        for group in _groups(left):
-            start = torch.stack([pos[role] for i in group for role in left[i].values()]).amin(dim=0)
-            window = _Rows.of(touched[prompts].to(device), start, pos["END"])
-            for chosen in (group[i : i + some] for i in range(0, len(group), some)):
-                streams = _vary(layers, window, [left[i] for i in chosen], pos)
-                found[torch.tensor(chosen)[:, None], prompts] = engine.logit_diff(streams, answers).to(found)
-                bar.update(len(prompts) * len(chosen))
-    return found
+    return _run_alive(model, data,
+                      _alive(model, data, None, _check_nodes(model, out, "out")), means)
 
 # %% ../nbs/library/circuit.ipynb #ce8ac007
 def knock_out(
     model,  # a TransformerBridge
     data: IOIDataset,
-    sets: Sequence[Mapping[Head, str]],  # each: heads, and the role of the one position at which it is knocked out
-    keep: Mapping[Head, str] | None = None,  # a circuit's nodes: everything else is knocked out as well; None: nothing
+    # each: heads, and the role of the one position at which it is knocked out
+    sets: Sequence[Mapping[Head, str]],
+    # a circuit's nodes: everything else is knocked out as well; None: nothing
+    keep: Mapping[Head, str] | None = None,
     *,
-    means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,  # None: `reference_means(model, data)`
-    memory: float = 0.5,  # GB (2**30 bytes) that it may take, beside the weights and the means
+    # None: `reference_means(model, data)`
+    means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,
+    # GB (2**30 bytes) that it may take, beside the weights and the means
+    memory: float = 0.5,
     progress: bool = True,  # a progress bar, if it takes longer than 10 seconds
 ) -> Float[Tensor, "set batch"]:
-    """Each prompt's logit difference for each set of heads knocked out: F(C \\ K) with `keep`, F(M \\ K) without.
+    """Each prompt's logit difference for each set of heads knocked out: F(C \\ K) with
+    `keep`, F(M \\ K) without.
 
-    The same as `run_circuit` and `run_without`, computed from the first layer and at the positions that a set changes.
-    A model that the engine does not serve is run once per set, with a warning.
+    The same as `run_circuit` and `run_without`, computed from the first layer and at
+    the positions that a set changes. A model that the engine does not serve is run once
+    per set, with a warning.
     """
     means = _check_means(model, data, means)
     keep = None if keep is None else _check_nodes(model, keep, "keep")
     sets = [_check_nodes(model, places, "sets") for places in sets]
     if not sets:
-        raise ValueError("sets is empty; give at least one set of heads, such as {} for none.")
+        raise ValueError("sets is empty; give at least one set of heads, such as {} "
+                         "for none.")
     runner = _Runner(model, data, means, memory)
     with _bar("knock-outs", progress) as bar:
         bar.total = len(sets) * len(data)

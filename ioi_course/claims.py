@@ -55,32 +55,37 @@ class Claim:
 
     def _about(self) -> str:
         verdict = "holds" if self.holds else "does not hold"
-        return f"{self._mark()} {verdict} on {self.model}" + (f"; {self.how}" if self.how else "")
+        how = f"; {self.how}" if self.how else ""
+        return f"{self._mark()} {verdict} on {self.model}{how}"
 
     def __repr__(self) -> str:
         return f"{self.text}\n  {self._about()}"
 
     def _html(self) -> str:
-        return (
-            f'<p class="ioi-claim">{escape(self.text)} '
-            f'<small title="{escape(self.key)}" style="opacity:.75">{escape(self._about())}</small></p>'
-        )
+        small = f'<small title="{escape(self.key)}" style="opacity:.75">'
+        about = f"{small}{escape(self._about())}</small>"
+        return f'<p class="ioi-claim">{escape(self.text)} {about}</p>'
 
     def record(self) -> dict:
         """What is kept of it."""
-        kept = {"key": self.key, "text": self.text, "holds": self.holds, "model": self.model, "how": self.how}
-        return kept | {"values": dict(self.values)} | ({"published": self.published} if self.published else {})
+        kept = {"key": self.key, "text": self.text, "holds": self.holds,
+                "model": self.model, "how": self.how, "values": dict(self.values)}
+        return kept | ({"published": self.published} if self.published else {})
 
     def _repr_mimebundle_(self, **_) -> dict:
-        return {"text/plain": repr(self), "text/html": self._html(), MIME: self.record()}
+        return {"text/plain": repr(self), "text/html": self._html(),
+                MIME: self.record()}
 
 # %% ../nbs/library/claims.ipynb #e25a79b5
 @cache
 def recorded() -> dict[str, dict]:
-    """Model name -> {"date", "versions", "claims": {key: record}}, as shipped with the package."""
+    """Model name -> {"date", "versions", "claims": {key: record}}, as shipped with the
+    package."""
     folder = files("ioi_course") / "data" / "claims"
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.iterdir() if file.name.endswith(".json")]
-    return {each["model"]: each for each in sorted(found, key=lambda each: each["model"])}
+    found = [json.loads(file.read_text(encoding="utf-8"))
+             for file in folder.iterdir() if file.name.endswith(".json")]
+    return {each["model"]: each
+            for each in sorted(found, key=lambda each: each["model"])}
 
 
 def _check_recorded(claim: Claim) -> None:
@@ -88,8 +93,9 @@ def _check_recorded(claim: Claim) -> None:
     if known is not None and known["holds"] != claim.holds:
         was = "held" if known["holds"] else "did not hold"
         raise ClaimChanged(
-            f"The claim {claim.key} {was} on {claim.model} when it was recorded, and now comes out otherwise.\n"
-            f"  recorded: {known['text']}\n  now:      {claim.text}"
+            f"The claim {claim.key} {was} on {claim.model} when it was recorded, and "
+            f"now comes out otherwise.\n  recorded: {known['text']}\n  now:      "
+            f"{claim.text}"
         )
 
 # %% ../nbs/library/claims.ipynb #b12cc60d
@@ -109,12 +115,14 @@ class _Figures(Formatter):
 
 
 def _filled(sentence: str, values: Mapping) -> str:
-    """The sentence with the values in their places; a ValueError if it has other places."""
+    """The sentence with the values in their places; a ValueError if it has other
+    places."""
     places = {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
     if places != set(values):
         given = f"values are given for {sorted(values)}"
         raise ValueError(f"The sentence has places for {sorted(places)}, and {given}.")
-    numbers = {name: value if isinstance(value, str) else float(value) for name, value in values.items()}
+    numbers = {name: value if isinstance(value, str) else float(value)
+               for name, value in values.items()}
     return _Figures().format(sentence, **numbers)
 
 
@@ -122,7 +130,8 @@ def _published(key: str) -> str:
     if not key:
         return ""
     figure = published(key)
-    pairs = (f"{label} {text}".strip() for label, text in zip(figure.labels, figure.texts(), strict=True))
+    pairs = (f"{label} {text}".strip()
+             for label, text in zip(figure.labels, figure.texts(), strict=True))
     return f"{', '.join(pairs)} ({figure.source})"
 
 # %% ../nbs/library/claims.ipynb #0473dae9
@@ -142,16 +151,20 @@ class Claims:
         holds,  # whether it is true of what was measured: a bool, or a tensor with one
         *,
         how: str | None = None,  # on what it was measured: prompts, draws, errors
-        reference: str = "",  # a key of `reference.PUBLISHED`: what the literature says of GPT-2 small
+        reference: str = "",  # a key of `reference.PUBLISHED`, for GPT-2 small
         **values,  # numbers or texts, by the names of their places
     ) -> Claim:
-        """Make a claim and show it. It never stops a reader; in tests (IOI_COURSE_STRICT=1) a changed one raises."""
-        full, text, plain = f"{self.chapter}.{key}", _filled(sentence, values), _plainly(values)
+        """Make a claim and show it; a changed one raises under IOI_COURSE_STRICT=1."""
+        full = f"{self.chapter}.{key}"
+        text = _filled(sentence, values)
+        plain = _plainly(values)
         true = bool(holds) and not _NOT_FINITE & set(plain.values())
         how = self.how if how is None else how
-        claim = Claim(full, text, true, model_name(self.model), how, plain, _published(reference))
+        claim = Claim(full, text, true, model_name(self.model), how, plain,
+                      _published(reference))
         if full in self.made and self.made[full].record() != claim.record():
-            raise ValueError(f"The claim {full!r} was made before, and said something else: {self.made[full].text}")
+            raise ValueError(f"The claim {full!r} was made before, and said something "
+                             f"else: {self.made[full].text}")
         self.made[full] = claim
         if os.environ.get("IOI_COURSE_STRICT") == "1":
             _check_recorded(claim)
@@ -159,48 +172,55 @@ class Claims:
 
     def table(self) -> "ClaimTable":
         """The chapter's claims on this model and on those that were recorded."""
-        return ClaimTable(self.chapter, {model_name(self.model): {k: c.record() for k, c in self.made.items()}})
+        records = {key: claim.record() for key, claim in self.made.items()}
+        return ClaimTable(self.chapter, {model_name(self.model): records})
 
-# %% ../nbs/library/claims.ipynb #fea63faf
+# %% ../nbs/library/claims.ipynb #0dedb8e0
 PUBLISHED_AS = "gpt2-small (published)"
 
-
+# %% ../nbs/library/claims.ipynb #fea63faf
 @dataclass(frozen=True, repr=False)
 class ClaimTable(Shown):
     """Claims × models."""
 
     chapter: str  # "" for all chapters
-    measured: Mapping[str, Mapping[str, dict]]  # model -> key -> record: what was measured just now
+    measured: Mapping[str, Mapping[str, dict]]  # model -> key -> record, just now
 
     def records(self) -> dict[str, dict[str, dict]]:
-        """Model -> key -> record; what was measured just now comes before what is recorded."""
+        """Model -> key -> record; what was measured just now comes first."""
         known = {name: each["claims"] for name, each in recorded().items()}
-        found = {name: {**known.get(name, {}), **self.measured.get(name, {})} for name in [*self.measured, *known]}
+        found = {name: {**known.get(name, {}), **self.measured.get(name, {})}
+                 for name in [*self.measured, *known]}
         start = f"{self.chapter}." if self.chapter else ""
-        return {name: {k: r for k, r in of.items() if k.startswith(start)} for name, of in found.items()}
+        return {name: {k: r for k, r in of.items() if k.startswith(start)}
+                for name, of in found.items()}
 
     def table(self) -> pd.DataFrame:
-        """A row per claim: each model's sentence with a tick or a cross, "" where it was not measured."""
+        """A row per claim: each model's sentence with a tick or a cross, or ""."""
         records = {name: of for name, of in self.records().items() if of}
         keys = list(dict.fromkeys(key for of in records.values() for key in of))
         if not keys:
             return pd.DataFrame()
-        columns = {name: [_cell(of.get(key)) for key in keys] for name, of in records.items()}
-        said = {key: r["published"] for of in records.values() for key, r in of.items() if r.get("published")}
+        columns = {name: [_cell(of.get(key)) for key in keys]
+                   for name, of in records.items()}
+        every = [pair for of in records.values() for pair in of.items()]
+        said = {key: r["published"] for key, r in every if r.get("published")}
         if "gpt2-small" not in records and said:
             columns[PUBLISHED_AS] = [said.get(key, "") for key in keys]
         return pd.DataFrame(columns, pd.Index(keys, name="claim"))
 
     def _caption(self) -> str:
-        return f"claims of chapter {self.chapter}, on each model" if self.chapter else "claims, on each model"
+        return f"claims{self.chapter and f' of chapter {self.chapter}'}, on each model"
 
     def _rounded(self) -> pd.DataFrame:
         return self.table()
 
     def _repr_html_(self) -> str:
-        left = '<td style="text-align: left; vertical-align: top">'  # these are sentences
+        left = '<td style="text-align: left; vertical-align: top">'  # for sentences
         return super()._repr_html_().replace("<td>", left)
 
 # %% ../nbs/library/claims.ipynb #08d60aa4
 def _cell(record: dict | None) -> str:
-    return "" if record is None else f"{'✓' if record['holds'] else '✗'} {record['text']}"
+    return (
+        "" if record is None else f"{'✓' if record['holds'] else '✗'} {record['text']}"
+    )

@@ -24,7 +24,7 @@ from .edges import head_edges, run_with_edges, run_without_edges
 from .engine import unsupported
 from .lab import FRONT_END, classes_of, front_end
 from .models import model_name
-from .paths import _PARTS
+from .path_jobs import _PARTS
 from .plots import head_name
 from .plots.core import _number
 from .progress import _bar

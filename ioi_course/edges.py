@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .circuit import _alive, _check_means, _check_nodes
+from .circuit import _check_means, _check_nodes
+from .knockouts import _alive
 from .engine import Engine, Run, attend, engine_of, run, spread
 from .plots import head_name
 from .prompts import IOIDataset
@@ -33,14 +34,17 @@ def head_edges(
     circuit: Circuit,
     edges: Iterable[Edge] | None = None,  # some of its edges between classes; None: all
 ) -> tuple[HeadEdge, ...]:
-    """The edges between heads that edges between classes stand for: every sender below every receiver."""
+    """The edges between heads that edges between classes stand for: every sender below
+    every receiver."""
     found = []
     for sender, receiver, via in circuit.edges if edges is None else edges:
         for role in (sender, receiver):
             if role not in circuit.roles and role != "logits":
-                raise ValueError(f"{role!r} is no class of the circuit; it has {', '.join(circuit.roles)}.")
+                raise ValueError(f"{role!r} is no class of the circuit; it has "
+                                 f"{', '.join(circuit.roles)}.")
         to = ["logits"] if receiver == "logits" else circuit.roles[receiver]
-        found += [HeadEdge(a, b, via) for a in circuit.roles[sender] for b in to if b == "logits" or a[0] < b[0]]
+        found += [HeadEdge(a, b, via) for a in circuit.roles[sender]
+                  for b in to if b == "logits" or a[0] < b[0]]
     return tuple(dict.fromkeys(found))
 
 # %% ../nbs/library/edges.ipynb #97affc57
@@ -51,12 +55,19 @@ def _problem(model, edge: Sequence) -> str:
         return "give (sender, receiver, via), such as ((9, 9), 'logits', 'residual')"
     sender, receiver, via = edge
     for head in (sender, *([] if receiver == "logits" else [receiver])):
-        if not (isinstance(head, tuple) and len(head) == 2 and 0 <= head[0] < layers and 0 <= head[1] < heads):
+        if not (
+            isinstance(head, tuple) and len(head) == 2 and 0 <= head[0] < layers
+            and 0 <= head[1] < heads
+        ):
             return f"there is no head {head!r} in {layers} layers of {heads} heads"
     if receiver != "logits" and sender[0] >= receiver[0]:
-        return f"{head_name(*sender)} is not below {head_name(*receiver)}, so nothing that it writes is read there"
+        return (f"{head_name(*sender)} is not below {head_name(*receiver)}, so nothing "
+                "that it writes is read there")
     known = VIAS[-1:] if receiver == "logits" else VIAS[:-1]
-    return "" if via in known else f"via is {via!r}; give {' or '.join(map(repr, known))} for this receiver"
+    return (
+        "" if via in known
+        else f"via is {via!r}; give {' or '.join(map(repr, known))} for this receiver"
+    )
 
 
 def _checked(model, edges: Iterable[Sequence]) -> set[HeadEdge]:
@@ -67,7 +78,7 @@ def _checked(model, edges: Iterable[Sequence]) -> set[HeadEdge]:
             raise ValueError(f"Not an edge between heads: {edge!r}: {why}.")
     return {HeadEdge(*edge) for edge in edges}
 
-# %% ../nbs/library/edges.ipynb #fa9b409a
+# %% ../nbs/library/edges.ipynb #53685ed2
 def _depth(engine: Engine, receiver: Head | str) -> int:
     """The layer in which it reads; the logits behind the last."""
     return engine.n_layers if receiver == "logits" else receiver[0]
@@ -76,16 +87,24 @@ def _depth(engine: Engine, receiver: Head | str) -> int:
 def _streams(
     engine: Engine,
     edges: set[HeadEdge],
-    kept: bool,  # whether these edges are the only ones there are, or the only ones missing
+    # whether these edges are the only ones there are, or the only ones missing
+    kept: bool,
 ) -> tuple[dict[tuple[Head | str, str], int], Bool[Tensor, "stream layer head"]]:
-    """The stream that each receiver and input reads (0 if it is not named), and which heads each stream hears."""
+    """The stream that each receiver and input reads (0 if it is not named), and which
+    heads each stream hears."""
     senders = defaultdict(set)
     for sender, receiver, via in sorted(edges, key=str):
         senders[receiver, via].add(sender)
 
     reads, sets = {}, [set()]
-    for (receiver, via), heads in sorted(senders.items(), key=lambda item: -_depth(engine, item[0][0])):
-        fits = (i for i, known in enumerate(sets) if {at for at in known if at[0] < _depth(engine, receiver)} == heads)
+    for (receiver, via), heads in sorted(
+        senders.items(), key=lambda item: -_depth(engine, item[0][0])
+    ):
+        fits = (
+            i
+            for i, known in enumerate(sets)
+            if {at for at in known if at[0] < _depth(engine, receiver)} == heads
+        )
         reads[receiver, via] = next(fits, len(sets))
         if reads[receiver, via] == len(sets):
             sets.append(heads)
@@ -95,24 +114,31 @@ def _streams(
             hears[stream, layer, head] = kept
     return reads, hears
 
-
-def _apart(engine: Engine, reads: dict, hears: Bool[Tensor, "stream layer head"]) -> range:
-    """The layers in which streams differ, or are read: before them and behind them, stream 0 is all that is needed."""
-    differ = (hears != hears[:1]).flatten(2).any(dim=2).any(dim=0).nonzero().flatten().tolist()
-    read = [_depth(engine, receiver) for (receiver, _), stream in reads.items() if stream]
+# %% ../nbs/library/edges.ipynb #fa9b409a
+def _apart(engine: Engine, reads: dict,
+           hears: Bool[Tensor, "stream layer head"]) -> range:
+    """The layers in which streams differ, or are read: before them and behind them,
+    stream 0 is all that is needed."""
+    differ = (
+        hears != hears[:1]
+    ).flatten(2).any(dim=2).any(dim=0).nonzero().flatten().tolist()
+    read = [_depth(engine, receiver)
+            for (receiver, _), stream in reads.items() if stream]
     return range(differ[0], max(read) + 1) if differ and read else range(0)
-
 
 # %% ../nbs/library/edges.ipynb #bfb006d1
 def _z(
-    engine: Engine, layer: int, x: Float[Tensor, "stream batch pos d_model"], reads: Mapping
+    engine: Engine, layer: int, x: Float[Tensor, "stream batch pos d_model"],
+    reads: Mapping
 ) -> Float[Tensor, "batch pos head d_head"]:
     """What the heads of a layer put out, each input from the stream that it reads."""
     block, heads, inputs = engine.blocks[layer], torch.arange(engine.n_heads), []
     at = torch.arange(x.shape[2], device=x.device)
     for part, via in zip(block.heads(block.norm(x, "ln1"), at), "qkv", strict=True):
-        of = [reads.get(((layer, head), via), 0) if len(x) > 1 else 0 for head in heads.tolist()]
-        inputs.append(spread(part, engine.n_heads)[of, :, :, heads])  # head prompt pos d_head
+        of = [reads.get(((layer, head), via), 0) if len(x) > 1 else 0
+              for head in heads.tolist()]
+        # head prompt pos d_head
+        inputs.append(spread(part, engine.n_heads)[of, :, :, heads])
     q, k, v = inputs
     return (attend(q, k) @ v).permute(1, 2, 0, 3)
 
@@ -123,87 +149,120 @@ def _run(
     means: Sequence[Tensor],
     edges: set[HeadEdge],
     kept: bool,
-    where: Sequence[Bool[Tensor, "batch pos head"]] | None = None,  # for each layer, the places where a head is heard
+    # for each layer, the places where a head is heard
+    where: Sequence[Bool[Tensor, "batch pos head"]] | None = None,
     known: Run | None = None,  # the run in which no edge is missing, to start from
 ) -> Float[Tensor, "batch"]:
     """The logit differences of one batch."""
-    (reads, hears), device, first, listens = _streams(engine, edges, kept), engine.embed[0].device, 0, 0
+    reads, hears = _streams(engine, edges, kept)
+    device, first, listens = engine.embed[0].device, 0, 0
     hears, apart = hears.to(device), _apart(engine, reads, hears)
-    if known is not None:  # nothing differs below the first sender, and no head hears of it below the first receiver
+    # nothing differs below the first sender; no head hears below the first receiver
+    if known is not None:
         first = min((sender[0] for sender, *_ in edges), default=engine.n_layers)
-        listens = min((_depth(engine, receiver) for _, receiver, _ in edges), default=engine.n_layers)
-    x = (engine.start(data.tokens.to(device)) if known is None else known.resid_pre[first])[None]
+        listens = min((_depth(engine, receiver) for _, receiver, _ in edges),
+                      default=engine.n_layers)
+    x = known.resid_pre[first] if known else engine.start(data.tokens.to(device))
+    x = x[None]
     for layer in range(first, engine.n_layers):
         block = engine.blocks[layer]
-        x = x.expand(len(hears), -1, -1, -1) if layer in apart else x[:1]  # stream prompt pos d_model
-        z = known.z[layer].transpose(1, 2) if layer < listens else _z(engine, layer, x, reads)
+        # stream prompt pos d_model
+        x = x.expand(len(hears), -1, -1, -1) if layer in apart else x[:1]
+        z = (known.z[layer].transpose(1, 2) if layer < listens
+             else _z(engine, layer, x, reads))
         heard = hears[: len(x), layer, None, None, :]
         heard = heard if where is None else heard & where[layer].to(device)
         heard = torch.where(heard[..., None], z, means[layer].to(z))
         after = x + heard.flatten(-2) @ block.out[0] + block.out[1]
-        x = after + block.mlp((x if block.parallel else after).flatten(0, -2)).view_as(x)
+        read = x if block.parallel else after
+        x = after + block.mlp(read.flatten(0, -2)).view_as(x)
     last = reads.get(("logits", "residual"), 0) if len(x) > 1 else 0
     end = x[last, torch.arange(len(data)), data.pos["END"].to(device)]
     return engine.logit_diff(end, data.answers.to(device)).cpu()
 
-# %% ../nbs/library/edges.ipynb #8be4e39b
+# %% ../nbs/library/edges.ipynb #7531432f
 def _sizes(engine: Engine, streams: int, pos: int, memory: float) -> int:
     """How many prompts to take at a time."""
-    one = engine.embed[0].element_size() * pos * (streams * 14 * engine.d_model + 3 * engine.n_heads * pos) / 2**30
+    one = engine.embed[0].element_size() * pos * (
+        streams * 14 * engine.d_model + 3 * engine.n_heads * pos
+    ) / 2**30
     if not memory >= one:
-        raise ValueError(f"memory is {memory!r} GB; a prompt takes {one:.2g} GB. Give memory={2 * one:.2g} or more.")
+        raise ValueError(f"memory is {memory!r} GB; a prompt takes {one:.2g} GB. Give "
+                         f"memory={2 * one:.2g} or more.")
     return min(int(memory / one), 64)
 
-
+# %% ../nbs/library/edges.ipynb #8be4e39b
 def run_with_edges(
-    model,  # a TransformerBridge that the engine serves; else `Unsupported`, a ValueError
+    # a TransformerBridge that the engine serves; else `Unsupported`, a ValueError
+    model,
     data: IOIDataset,
     keep: Iterable[HeadEdge] | None = None,  # the only edges that there are; None: all
-    drop: Iterable[HeadEdge] = (),  # edges that there are not, even if they are in `keep`
-    means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,  # None: `reference_means(model, data)`
-    memory: float = 0.5,  # GB (2**30 bytes) that it may take, beside the weights and the means
-    at: Mapping[Head, str] | None = None,  # the role of the one position where a head is heard; None: all positions
+    # edges that there are not, even if they are in `keep`
+    drop: Iterable[HeadEdge] = (),
+    # None: `reference_means(model, data)`
+    means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,
+    # GB (2**30 bytes) that it may take, beside the weights and the means
+    memory: float = 0.5,
+    # the role of the one position where a head is heard; None: all positions
+    at: Mapping[Head, str] | None = None,
 ) -> Float[Tensor, "batch"]:
-    """Each prompt's logit difference if heads are heard along some edges only, and elsewhere replaced by their mean.
+    """Each prompt's logit difference if heads are heard along some edges only, and
+    elsewhere replaced by their mean.
 
-    Embeddings are always there, and so are MLPs, each computed from the stream that it adds to: an edge includes what
-    MLPs on the way make of it, as in the path patching of Wang et al. 2022 (arXiv 2211.00593). Edges act at all
-    positions, or only at those of `at`. ValueError for an edge that cannot be.
+    Embeddings are always there, and so are MLPs, each computed from the stream that it
+    adds to: an edge includes what MLPs on the way make of it, as in the path patching
+    of Wang et al. 2022 (arXiv 2211.00593). Edges act at all positions, or only at those
+    of `at`. ValueError for an edge that cannot be.
     """
     engine, means = engine_of(model), _check_means(model, data, means)
-    drop, kept, at = _checked(model, drop), keep is not None, None if at is None else _check_nodes(model, at, "at")
+    drop = _checked(model, drop)
+    kept = keep is not None
+    at = None if at is None else _check_nodes(model, at, "at")
     edges = _checked(model, keep) - drop if kept else drop
-    size = _sizes(engine, len(_streams(engine, edges, kept)[1]), data.tokens.shape[1], memory)
+    size = _sizes(engine, len(_streams(engine, edges, kept)[1]), data.tokens.shape[1],
+                  memory)
     found = []
     with torch.no_grad():
         for rows in torch.arange(len(data)).split(size):
             batch = data[rows]
-            some = [mean[rows.to(mean.device), : batch.tokens.shape[1]] for mean in means]
+            some = [mean[rows.to(mean.device), : batch.tokens.shape[1]]
+                    for mean in means]
             where = None if at is None else _alive(model, batch, at, {})
             found.append(_run(engine, batch, some, edges, kept, where))
     return torch.cat(found)
 
 # %% ../nbs/library/edges.ipynb #d0ad0e02
 def run_without_edges(
-    model,  # a TransformerBridge that the engine serves; else `Unsupported`, a ValueError
+    # a TransformerBridge that the engine serves; else `Unsupported`, a ValueError
+    model,
     data: IOIDataset,
-    drops: Sequence[Iterable[HeadEdge]],  # sets of edges that there are not, one set at a time
+    # sets of edges that there are not, one set at a time
+    drops: Sequence[Iterable[HeadEdge]],
     means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,  # as above
     memory: float = 0.5,  # as above
 ) -> Float[Tensor, "drop batch"]:
-    """Each prompt's logit difference without each set: the same as `run_with_edges` with it in `drop`, and faster."""
+    """Each prompt's logit difference without each set: the same as `run_with_edges`
+    with it in `drop`, and faster."""
     engine, means = engine_of(model), _check_means(model, data, means)
     if not (drops := [_checked(model, drop) for drop in drops]):
-        raise ValueError("drops is empty; give at least one set of edges, such as [()] for a run without a change.")
+        raise ValueError("drops is empty; give at least one set of edges, such as [()] "
+                         "for a run without a change.")
     streams = max(len(_streams(engine, drop, False)[1]) for drop in drops)
     width, device, found = data.tokens.shape[1], engine.embed[0].device, []
-    size = _sizes(engine, streams + engine.n_layers, width, memory)  # a run is kept, with all its layers
+    # a run is kept, with all its layers
+    size = _sizes(engine, streams + engine.n_layers, width, memory)
     with torch.no_grad():
         for rows in torch.arange(len(data)).split(size):
             batch = data[rows]
-            some = [mean[rows.to(mean.device), : batch.tokens.shape[1]] for mean in means]
+            some = [mean[rows.to(mean.device), : batch.tokens.shape[1]]
+                    for mean in means]
             known = run(engine, batch.tokens.to(device))
-            found.append(torch.stack([_run(engine, batch, some, drop, False, None, known) for drop in drops]))
+            found.append(
+                torch.stack(
+                    [_run(engine, batch, some, drop, False, None, known)
+                     for drop in drops]
+                )
+            )
     return torch.cat(found, dim=1)
 
 
@@ -212,14 +271,19 @@ def edge_shares(
     model,  # a TransformerBridge
     data: IOIDataset,
     circuit: Circuit,
-    edges: Iterable[Edge] | None = None,  # those to be removed, one at a time; None: all of the circuit's
-    within: bool = False,  # remove them from a run that has only the circuit's edges, instead of from the whole model
+    # those to be removed, one at a time; None: all of the circuit's
+    edges: Iterable[Edge] | None = None,
+    # remove them from a run that has only the circuit's edges, instead of from the
+    # whole model
+    within: bool = False,
     means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,
 ) -> dict[Edge, float]:
-    """The share of the mean logit difference that goes when an edge between two classes is removed.
+    """The share of the mean logit difference that goes when an edge between two classes
+    is removed.
 
-    Shares do not add up to one: edges stand in for each other and stand in a row. ValueError if the mean difference
-    without any removal is not positive, for then a share means nothing.
+    Shares do not add up to one: edges stand in for each other and stand in a row.
+    ValueError if the mean difference without any removal is not positive, for then a
+    share means nothing.
     """
     means = _check_means(model, data, means)
     keep = head_edges(circuit) if within else None
@@ -228,6 +292,7 @@ def edge_shares(
         return run_with_edges(model, data, keep, drop, means).mean().item()
 
     if not (whole := mean(())) > 0:
-        raise ValueError(f"The mean logit difference is {whole:.2g} before any edge is removed; it must be positive.")
+        raise ValueError(f"The mean logit difference is {whole:.2g} before any edge is "
+                         "removed; it must be positive.")
     edges = [Edge(*edge) for edge in (circuit.edges if edges is None else edges)]
     return {edge: 1 - mean(head_edges(circuit, [edge])) / whole for edge in edges}

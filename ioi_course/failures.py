@@ -40,10 +40,12 @@ AT_END = ("BOS", "IO", "S1", "S2", "extra")  # where END looks
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Observed(Shown):
-    """Distracted prompts as some heads see them from END; shows itself as a table of mean attention."""
+    """Distracted prompts as some heads see them from END; shows itself as a table of
+    mean attention."""
 
     diff: Float[Tensor, "batch"]  # logit differences
-    attention: Float[Tensor, "batch head place"]  # from END to AT_END; NaN for BOS in prompts without it
+    # from END to AT_END; NaN for BOS in prompts without it
+    attention: Float[Tensor, "batch head place"]
     heads: tuple[tuple[int, int], ...]
     model: str  # its name
 
@@ -53,21 +55,25 @@ class Observed(Shown):
         return self.attention[:, :, AT_END.index(place)].mean(dim=1)
 
     def table(self) -> pd.DataFrame:
-        """The mean attention from END over prompts: a row per head, a column per place."""
+        """The mean attention from END over prompts: a row per head, a column per
+        place."""
         names = [head_name(*head) for head in self.heads]
         return pd.DataFrame(self.attention.mean(dim=0).tolist(), names, list(AT_END))
 
     def _caption(self) -> str:
         difference = f"logit difference {self.diff.mean().item():.2f}"
-        return f"mean attention from END over {len(self.diff)} prompts, {difference} (model {self.model})"
+        return (f"mean attention from END over {len(self.diff)} prompts, {difference} "
+                f"(model {self.model})")
 
     def _rounded(self) -> pd.DataFrame:
         return self.table().round(2) + 0.0
 
 # %% ../nbs/library/failures.ipynb #e4ffe741
 @contextmanager
-def _outputs_from(model, data: IOIDataset, source: IOIDataset, heads: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """While this lasts, `heads` write at END of `data` what they write at END of `source`."""
+def _outputs_from(model, data: IOIDataset, source: IOIDataset,
+                  heads: Sequence[tuple[int, int]]) -> Iterator[None]:
+    """While this lasts, `heads` write at END of `data` what they write at END of
+    `source`."""
     if not heads:
         yield
         return
@@ -75,7 +81,9 @@ def _outputs_from(model, data: IOIDataset, source: IOIDataset, heads: Sequence[t
     for layer, head in heads:
         by_layer.setdefault(f"blocks.{layer}.attn.hook_z", []).append(head)
     cache = _given(model, source, list(by_layer))
-    rows, end, source_end = torch.arange(len(data)), data.pos["END"].cpu(), source.pos["END"].cpu()
+    rows = torch.arange(len(data))
+    end = data.pos["END"].cpu()
+    source_end = source.pos["END"].cpu()
 
     def put(z: Tensor, hook) -> Tensor:
         for head in by_layer[hook.name]:
@@ -86,11 +94,19 @@ def _outputs_from(model, data: IOIDataset, source: IOIDataset, heads: Sequence[t
         yield
 
 # %% ../nbs/library/failures.ipynb #8a45a525
-def _attention(batch: IOIDataset, cache: Mapping[str, Tensor], heads) -> Float[Tensor, "batch head place"]:
-    rows, end, none = torch.arange(len(batch)), batch.pos["END"].cpu(), torch.full((len(batch), 1), math.nan)
-    row = torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"][rows, head, end] for layer, head in heads], 1).cpu()
+def _attention(batch: IOIDataset, cache: Mapping[str, Tensor],
+               heads) -> Float[Tensor, "batch head place"]:
+    rows = torch.arange(len(batch))
+    end = batch.pos["END"].cpu()
+    none = torch.full((len(batch), 1), math.nan)
+    row = torch.stack(
+        [cache[f"blocks.{layer}.attn.hook_pattern"][rows, head, end]
+         for layer, head in heads],
+        1,
+    ).cpu()
     places = [batch.pos[role].cpu() for role in AT_END[1:-1]] + [extra_position(batch)]
-    found = [row[:, :, 0] if batch.bos else none.expand(-1, len(heads)), *(row[rows, :, place] for place in places)]
+    found = [row[:, :, 0] if batch.bos else none.expand(-1, len(heads)),
+             *(row[rows, :, place] for place in places)]
     return torch.stack(found, dim=-1)
 
 # %% ../nbs/library/failures.ipynb #3f3aa01a
@@ -100,23 +116,29 @@ def observe(
     heads: Sequence[tuple[int, int]],  # those whose attention is kept
     *,
     source: IOIDataset | None = None,  # other prompts, as many
-    restore: Sequence[tuple[int, int]] = (),  # these heads write at END what they write at END of `source`
+    # these heads write at END what they write at END of `source`
+    restore: Sequence[tuple[int, int]] = (),
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
 ) -> Observed:
-    """Where heads look from END, and each prompt's logit difference; on request with outputs of some heads replaced.
+    """Where heads look from END, and each prompt's logit difference; on request with
+    outputs of some heads replaced.
 
-    Prompt i gets the outputs from prompt i of `source`, END for END, whatever their lengths.
+    Prompt i gets the outputs from prompt i of `source`, END for END, whatever their
+    lengths.
     """
     _check_heads(model, heads)
     if bool(restore) != (source is not None):
-        raise ValueError("To restore, give both: the heads (restore), and the prompts their output is from (source).")
+        raise ValueError("To restore, give both: the heads (restore), and the prompts "
+                         "their output is from (source).")
     if restore:
         _check_heads(model, restore)
         _check_tokens(model, source)
         if len(source) != len(data):
-            raise ValueError(f"{len(source)} prompts in source against {len(data)} in data: they go in pairs.")
+            raise ValueError(f"{len(source)} prompts in source against {len(data)} in "
+                             "data: they go in pairs.")
     _check_tokens(model, data)
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in sorted({layer for layer, _ in heads})]
+    names = [f"blocks.{layer}.attn.hook_pattern"
+             for layer in sorted({layer for layer, _ in heads})]
     rows, found = _rows(model, data, names, memory), []
     with torch.no_grad():
         for some in rows:
@@ -137,19 +159,24 @@ def _check_cells(model, cells: Sequence[Cell]) -> None:
         raise ValueError("cells is empty; give at least one (IO, S, template).")
     bad = [cell for cell in cells if not (isinstance(cell, tuple) and len(cell) == 3)]
     if bad:
-        raise ValueError(f"A cell is a tuple (IO, S, template), not {bad[0]!r}; template '' leaves the context's.")
+        raise ValueError(f"A cell is a tuple (IO, S, template), not {bad[0]!r}; "
+                         "template '' leaves the context's.")
 
 # %% ../nbs/library/failures.ipynb #2c79b9d7
 def cell_scores(
     model,  # a TransformerBridge
-    cells: Sequence[Cell],  # (IO, S, template); "" for the template means that of the context
-    contexts: Sequence[IOIPrompt],  # the rest: order, place and object, and the template if the cell has none
+    # (IO, S, template); "" for the template means that of the context
+    cells: Sequence[Cell],
+    # the rest: order, place and object, and the template if the cell has none
+    contexts: Sequence[IOIPrompt],
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
 ) -> Float[Tensor, "cell context"]:
-    """The logit difference of every cell in every context: the same contexts for all cells."""
+    """The logit difference of every cell in every context: the same contexts for all
+    cells."""
     _check_cells(model, cells)
     if not contexts:
-        raise ValueError("contexts is empty; sample_prompts(8, seed=1) makes eight, for example.")
+        raise ValueError("contexts is empty; sample_prompts(8, seed=1) makes eight, "
+                         "for example.")
     records = [
         replace(context, IO=io, S=s, template=template or context.template)
         for io, s, template in cells
@@ -161,53 +188,81 @@ def cell_scores(
 # %% ../nbs/library/failures.ipynb #6c38ce16
 @dataclass(frozen=True, eq=False, repr=False)
 class Search(Shown):
-    """The cells with the lowest difference that a search has found, and what they are on fresh contexts."""
+    """The cells with the lowest difference that a search has found, and what they are
+    on fresh contexts."""
 
-    tried: pd.DataFrame  # all cells in order of trial: IO, S, template, how ("random", or the part changed), mean
+    # all cells in order of trial: IO, S, template, how ("random", or the part changed),
+    # mean
+    tried: pd.DataFrame
     scores: Float[Tensor, "cell context"]  # of the random ones
-    fresh: Float[Tensor, "cell context"]  # of the lowest, on contexts that the search has not used
+    # of the lowest, on contexts that the search has not used
+    fresh: Float[Tensor, "cell context"]
     lowest: list[int]  # rows of `tried`, the lowest first
     model: str  # its name
 
     def table(self) -> pd.DataFrame:
-        """The lowest cells: what the search measured, what came out afresh, and the error of that."""
+        """The lowest cells: what the search measured, what came out afresh, and the
+        error of that."""
         error = self.fresh.std(dim=1) / self.fresh.shape[1] ** 0.5
-        found = self.tried.loc[self.lowest, ["IO", "S", "template", "mean"]].reset_index(drop=True)
+        columns = ["IO", "S", "template", "mean"]
+        found = self.tried.loc[self.lowest, columns].reset_index(drop=True)
         return found.rename(columns={"mean": "in search"}).assign(
             afresh=self.fresh.mean(dim=1).tolist(), error=error.tolist()
         )
 
     def _caption(self) -> str:
         mean = self.scores.mean().item()
-        return f"the lowest of {len(self.tried)} cells; mean of the random ones {mean:.2f} logits (model {self.model})"
+        return (f"the lowest of {len(self.tried)} cells; mean of the random ones "
+                f"{mean:.2f} logits (model {self.model})")
 
     def _rounded(self) -> pd.DataFrame:
         return self.table().round(2)
 
 # %% ../nbs/library/failures.ipynb #1756e138
-def _neighbours(cell: Cell, part: int, names, templates, width: int, rng: random.Random) -> list[Cell]:
-    """The cell with one part changed: `width` other names at random, or every other template."""
+def _neighbours(cell: Cell, part: int, names, templates, width: int,
+                rng: random.Random) -> list[Cell]:
+    """The cell with one part changed: `width` other names at random, or every other
+    template."""
     if part == 2:
         return [(*cell[:2], template) for template in templates if template != cell[2]]
     choices = [name for name in names if name not in cell[:2]]
     chosen = rng.sample(choices, min(width, len(choices)))
-    return [tuple(name if i == part else old for i, old in enumerate(cell)) for name in chosen]
+    return [tuple(name if i == part else old for i, old in enumerate(cell))
+            for name in chosen]
 
 # %% ../nbs/library/failures.ipynb #84b86d76
-def _trials(cells: Sequence[Cell], how: str, scores: Float[Tensor, "cell context"]) -> list[tuple]:
+def _trials(cells: Sequence[Cell], how: str,
+            scores: Float[Tensor, "cell context"]) -> list[tuple]:
     """Rows for the table of what was tried."""
-    return [(*cell, how, mean) for cell, mean in zip(cells, scores.mean(dim=1).tolist(), strict=True)]
+    return [(*cell, how, mean)
+            for cell, mean in zip(cells, scores.mean(dim=1).tolist(), strict=True)]
 
 
 def _check_search(model, names, templates, counts: Mapping[str, int]) -> None:
     for name, value in counts.items():
-        if type(value) is not int or value < (2 if name in ("contexts", "fresh") else 1):
-            raise ValueError(f"{name} is {value!r}; give a whole number, 1 or more (2 for contexts and fresh ones).")
+        if (
+            type(value) is not int
+            or value < (2 if name in ("contexts", "fresh") else 1)
+        ):
+            raise ValueError(f"{name} is {value!r}; give a whole number, 1 or more (2 "
+                             "for contexts and fresh ones).")
     if len(names) < 3:
-        raise ValueError(f"{len(names)} names are one token each in this tokenizer; a search needs three or more.")
-    lacking = [template for template in templates if not ("[PLACE]" in template and "[OBJECT]" in template)]
+        raise ValueError(f"{len(names)} names are one token each in this tokenizer; a "
+                         "search needs three or more.")
+    lacking = [
+        template
+        for template in templates
+        if not ("[PLACE]" in template and "[OBJECT]" in template)
+    ]
     if lacking:
-        raise ValueError(f"A search needs templates with [PLACE] and [OBJECT]; not so {lacking[0]!r}.")
+        raise ValueError("A search needs templates with [PLACE] and [OBJECT]; not so "
+                         f"{lacking[0]!r}.")
+
+# %% ../nbs/library/failures.ipynb #f5d58f52
+def _lowest(table: pd.DataFrame, n: int) -> list[int]:
+    """The places of the n lowest cells in a table of those that were tried."""
+    means = table.drop_duplicates(["IO", "S", "template"])["mean"]
+    return means.nsmallest(n).index.tolist()
 
 # %% ../nbs/library/failures.ipynb #244dbb9d
 def search_lowest(
@@ -219,33 +274,32 @@ def search_lowest(
     keep: int = 5,  # lowest cells to measure afresh
     fresh: int = 16,  # contexts for that
     seed: int = 0,
-    names: Sequence[str] | None = None,  # None: those of prompts.NAMES that are one token here
+    names: Sequence[str] | None = None,  # None: `single_token_names(model)`
     templates: Sequence[str] = TEMPLATES,
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
     progress: bool = True,
 ) -> Search:
-    """Search names and templates for the lowest logit difference: at random first, then one part at a time.
-
-    A cell is IO, S and template; its score is the mean over `contexts` of order, place and object. The lowest cells are
-    measured again on `fresh` ones, because the lowest of many is partly the luckiest.
-    """
+    """Search for the lowest logit difference: at random, then one part at a time. A
+    cell is IO, S and template, its score a mean over contexts; the lowest get new."""
     names = single_token_names(model) if names is None else tuple(names)
-    counts = {"tries": tries, "contexts": contexts, "width": width, "rounds": rounds, "keep": keep, "fresh": fresh}
-    _check_search(model, names, templates, counts)
+    counts = {"tries": tries, "contexts": contexts, "width": width, "rounds": rounds}
+    _check_search(model, names, templates, counts | {"keep": keep, "fresh": fresh})
     rng = random.Random(int(seed))
-    rest = sample_prompts(contexts + fresh, seed=rng.randrange(2**31), names=names, templates=templates)
+    words = {"names": names, "templates": templates}
+    rest = sample_prompts(contexts + fresh, seed=rng.randrange(2**31), **words)
+    rest, afresh = rest[:contexts], rest[contexts:]
     cells = [(*rng.sample(names, 2), rng.choice(templates)) for _ in range(tries)]
     with _bar("search", 2 + 3 * rounds, progress) as bar:
-        scores = cell_scores(model, cells, rest[:contexts], memory)
+        scores = cell_scores(model, cells, rest, memory)
         bar.update()
         tried = _trials(cells, "random", scores)
         for part, what in [*enumerate(("IO", "S", "template"))] * rounds:
             best = min(tried, key=lambda row: row[-1])[:3]
             if others := _neighbours(best, part, names, templates, width, rng):
-                tried += _trials(others, what, cell_scores(model, others, rest[:contexts], memory))
+                tried += _trials(others, what, cell_scores(model, others, rest, memory))
             bar.update()
         table = pd.DataFrame(tried, columns=["IO", "S", "template", "how", "mean"])
-        lowest = table.drop_duplicates(["IO", "S", "template"])["mean"].nsmallest(keep).index.tolist()
-        again = cell_scores(model, [tried[i][:3] for i in lowest], rest[contexts:], memory)
+        lowest = _lowest(table, keep)
+        again = cell_scores(model, [tried[i][:3] for i in lowest], afresh, memory)
         bar.update()
     return Search(table, scores, again, lowest, model_name(model))

@@ -280,7 +280,7 @@ def find_circuit(
     prompts gives an empty circuit.
     """
     _check(model, data, path_prompts=(path_prompts, 2, ": one has no error"),
-           draws=(draws, 1, ""))  # fmt: skip
+           draws=(draws, 1, ""))
     with torch.no_grad(), _bar(progress) as bar:
         base, accuracy = _behaviour(model, data, memory)
         able = base > 0 and accuracy >= _LEAST_ACCURACY

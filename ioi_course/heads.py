@@ -56,26 +56,33 @@ def repeated_tokens(
     seed: int = 0,
     bos: bool = True,  # put BOS in front
     low: int = 0,  # draw token ids from `low` on
-    high: int | None = None,  # and below `high`; None, or a number beyond it, is the end of the vocabulary
+    # and below `high`; None, or a number beyond it, is the end of the vocabulary
+    high: int | None = None,
     distinct: bool = True,  # no token twice within a copy
 ) -> RepeatedTokens:
-    """`batch` sequences of `n` random tokens, repeated. Special tokens (BOS, padding) are never drawn.
+    """`batch` sequences of `n` random tokens, repeated; none of them special.
 
-    Uses a generator of its own. Raises ValueError for more tokens than the model's context or vocabulary holds.
+    Uses a generator of its own. Raises ValueError for more tokens than the model's
+    context or vocabulary holds.
     """
     _check_counts(n=(n, 2), batch=(batch, 1))
     if bos + 2 * n > model.cfg.n_ctx:
         most = (model.cfg.n_ctx - bos) // 2
-        raise ValueError(f"2 × {n} tokens exceed the context of {model.cfg.n_ctx} positions; n can be {most} at most.")
+        raise ValueError(f"2 × {n} tokens exceed the context of {model.cfg.n_ctx} "
+                         f"positions; n can be {most} at most.")
     if bos and model.tokenizer.bos_token_id is None:
         raise ValueError("This tokenizer has no BOS token; give bos=False.")
     size = min(len(model.tokenizer), model.cfg.d_vocab, high or model.cfg.d_vocab)
-    allowed = torch.tensor(sorted(set(range(low, size)) - set(model.tokenizer.all_special_ids)))
+    special = set(model.tokenizer.all_special_ids)
+    allowed = torch.tensor(sorted(set(range(low, size)) - special))
     if len(allowed) < (n if distinct else 1):
-        raise ValueError(f"{n} tokens wanted, but only {len(allowed)} lie in {low} to {size}: widen low and high.")
+        raise ValueError(f"{n} tokens wanted, but only {len(allowed)} lie in {low} to "
+                         f"{size}: widen low and high.")
     generator = torch.Generator().manual_seed(int(seed))
     if distinct:
-        drawn = torch.stack([torch.randperm(len(allowed), generator=generator)[:n] for _ in range(batch)])
+        orders = [torch.randperm(len(allowed), generator=generator)
+                  for _ in range(batch)]
+        drawn = torch.stack([order[:n] for order in orders])
     else:
         drawn = torch.randint(len(allowed), (batch, n), generator=generator)
     front = torch.full((batch, int(bos)), model.tokenizer.bos_token_id if bos else 0)
@@ -95,15 +102,17 @@ def pattern_scores(
     n: int,  # tokens in one copy
     bos: bool,  # is there a BOS token in front
 ) -> dict[str, Float[Tensor, "head"]]:
-    """Mean attention at 1, n and n - 1 steps back, by kind, and from the second copy to position 0 ("first").
+    """Mean attention at 1, n and n - 1 steps back, by kind, and from the second copy to
+    position 0 ("first").
 
-    The mean is over the batch and over those destinations for which the source is the drawn token in question:
-    2n - 1 of them for the previous token, the n of the second copy for the others.
+    The mean is over the batch and over those destinations for which the source is the
+    drawn token in question: 2n - 1 of them for the previous token, the n of the second
+    copy for the others.
     """
     length = 2 * n + bos
     if pattern.ndim != 4 or list(pattern.shape[2:]) != [length, length]:
-        raise ValueError(f"pattern must be [batch, head, {length}, {length}] for n={n}, bos={bos}; got the shape "
-                         f"{list(pattern.shape)}.")  # fmt: skip
+        raise ValueError(f"pattern must be [batch, head, {length}, {length}] for "
+                         f"n={n}, bos={bos}; got the shape {list(pattern.shape)}.")
     drawn = pattern[..., bos:, bos:]
     read = {
         "previous": drawn.diagonal(-1, -2, -1),
@@ -111,7 +120,8 @@ def pattern_scores(
         "induction": drawn.diagonal(-(n - 1), -2, -1)[..., 1:],
         "first": pattern[..., bos + n :, 0],
     }
-    return {kind: values.cpu().double().mean(dim=(0, 2)) for kind, values in read.items()}
+    return {kind: values.cpu().double().mean(dim=(0, 2))
+            for kind, values in read.items()}
 
 # %% ../nbs/library/heads.ipynb #2e968839
 class _Best(Shown):
@@ -120,12 +130,19 @@ class _Best(Shown):
     def top(self, k: int = 5) -> pd.DataFrame:
         """The names and scores of the `k` best heads of each kind, best first."""
         _check_counts(k=(k, 1))
-        cells = {kind: [f"{head_name(*head)} {self[kind][head]:.2f}" for head in self.best(kind, k)] for kind in KINDS}
-        return pd.DataFrame(cells, pd.RangeIndex(1, len(cells["previous"]) + 1, name="rank"))
+        cells = {
+            kind: [
+                f"{head_name(*head)} {self[kind][head]:.2f}"
+                for head in self.best(kind, k)
+            ] for kind in KINDS
+        }
+        return pd.DataFrame(cells,
+                            pd.RangeIndex(1, len(cells["previous"]) + 1, name="rank"))
 
     def plot(self, kind: str) -> plots.Plot:
         """A heatmap of one kind."""
-        return plots.head_heatmap(self[kind], f"Mean {KINDS[kind]}", f"{kind} score", model=self.model)
+        return plots.head_heatmap(self[kind], f"Mean {KINDS[kind]}", f"{kind} score",
+                                  model=self.model)
 
     def _caption(self) -> str:
         return f"{self.model}: {self.repeated}"
@@ -136,76 +153,99 @@ class _Best(Shown):
 # %% ../nbs/library/heads.ipynb #af1ffd50
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadScores(_Best):
-    """Where each head looks on repeated tokens: mean attention, from 0 to 1. `scores["induction"]` is one kind."""
+    """Where each head looks on repeated tokens: mean attention, from 0 to 1.
+    `scores["induction"]` is one kind."""
 
     previous: Float[Tensor, "layer head"]  # see `pattern_scores`
     duplicate: Float[Tensor, "layer head"]
     induction: Float[Tensor, "layer head"]
-    first: Float[Tensor, "layer head"]  # from the second copy to position 0: BOS, if there is one
+    # from the second copy to position 0: BOS, if there is one
+    first: Float[Tensor, "layer head"]
     repeated: RepeatedTokens  # what it was measured on
     model: str  # and the model's name
 
     def __getitem__(self, kind: str) -> Float[Tensor, "layer head"]:
         if kind not in (*KINDS, "first"):
-            raise KeyError(f"There is no score {kind!r}; choose from {', '.join(KINDS)} and first.")
+            raise KeyError(f"There is no score {kind!r}; choose from "
+                           f"{', '.join(KINDS)} and first.")
         return getattr(self, kind)
 
     def table(self) -> pd.DataFrame:
         """One row per head, named L5H5."""
         layers, heads = self.first.shape
-        names = [head_name(layer, head) for layer in range(layers) for head in range(heads)]
-        return pd.DataFrame({kind: self[kind].flatten().tolist() for kind in (*KINDS, "first")}, names)
+        names = [head_name(layer, head) for layer in range(layers)
+                 for head in range(heads)]
+        return pd.DataFrame(
+            {kind: self[kind].flatten().tolist() for kind in (*KINDS, "first")}, names
+        )
 
     def best(self, kind: str, k: int) -> list[tuple[int, int]]:
-        """The `k` heads with the highest score of one kind, best first, as (layer, head)."""
+        """The `k` heads with the highest score of one kind, best first, as (layer,
+        head)."""
         order = self[kind].flatten().argsort(descending=True, stable=True)[:k]
         return [divmod(i, self.first.shape[1]) for i in order.tolist()]
 
 # %% ../nbs/library/heads.ipynb #f13c1d41
 def head_scores(
     model,  # a TransformerBridge
-    repeated: RepeatedTokens | None = None,  # None: ten sequences of 50 tokens with BOS, fewer in a short context
-    fwd_hooks: Sequence[tuple] = (),  # other hooks to have on the model meanwhile, as in `run_with_hooks`
+    # None: ten sequences of 50 tokens with BOS, fewer in a short context
+    repeated: RepeatedTokens | None = None,
+    # other hooks to have on the model meanwhile, as in `run_with_hooks`
+    fwd_hooks: Sequence[tuple] = (),
     per_pass: int = 10,  # sequences in one forward pass: fewer take less memory
 ) -> HeadScores:
-    """The scores of every head, read from the patterns as they pass. `pattern_scores` has the definitions."""
+    """The scores of every head, read from the patterns as they pass. `pattern_scores`
+    has the definitions."""
     _check_counts(per_pass=(per_pass, 1))
     if repeated is None:
         repeated = repeated_tokens(model, n=min(50, (model.cfg.n_ctx - 1) // 2))
     shape = model.cfg.n_layers, model.cfg.n_heads
-    total = {kind: torch.zeros(shape, dtype=torch.float64) for kind in (*KINDS, "first")}
+    total = {kind: torch.zeros(shape, dtype=torch.float64)
+             for kind in (*KINDS, "first")}
 
     def read(pattern, hook):
         for kind, scores in pattern_scores(pattern, repeated.n, repeated.bos).items():
             total[kind][hook.layer()] += len(pattern) * scores / len(repeated)
 
-    reading = [(f"blocks.{layer}.attn.hook_pattern", read) for layer in range(model.cfg.n_layers)]
+    reading = [(f"blocks.{layer}.attn.hook_pattern", read)
+               for layer in range(model.cfg.n_layers)]
     for tokens in repeated.tokens.split(per_pass):
         with torch.no_grad():
             model.run_with_hooks(
-                tokens, return_type=None, stop_at_layer=model.cfg.n_layers, fwd_hooks=[*fwd_hooks, *reading]
+                tokens, return_type=None, stop_at_layer=model.cfg.n_layers,
+                fwd_hooks=[*fwd_hooks, *reading]
             )
     return HeadScores(**total, repeated=repeated, model=model_name(model))
 
 # %% ../nbs/library/heads.ipynb #014e4145
-def _triangle(matrix: Float[Tensor, "*head d_model d_head"]) -> Float[Tensor, "*head d_head d_head"]:
-    """R of the matrix's QR decomposition: R X has the norm of the matrix times X, for every X."""
-    return torch.linalg.qr(matrix.float() if matrix.dtype.itemsize < 4 else matrix).R.to(matrix.dtype)
+def _triangle(
+    matrix: Float[Tensor, "*head d_model d_head"]
+) -> Float[Tensor, "*head d_head d_head"]:
+    """R of the matrix's QR decomposition: R X has the norm of the matrix times X, for
+    every X."""
+    return torch.linalg.qr(
+        matrix.float() if matrix.dtype.itemsize < 4 else matrix
+    ).R.to(matrix.dtype)
 
 # %% ../nbs/library/heads.ipynb #983e0e35
 def composition_scores(
     model,  # a TransformerBridge
-    kind: str = "K",  # "Q", "K" or "V": the input of the later head that reads the earlier head's output
+    # "Q", "K" or "V": the input of the later head that reads the earlier head's output
+    kind: str = "K",
 ) -> Float[Tensor, "layer head later_layer later_head"]:
-    """How well each later head's weights read what each earlier head writes; 0 where the first is not earlier.
+    """How well each later head's weights read what each earlier head writes; 0 where
+    the first is not earlier.
 
-    ||W_OV M|| / (||W_OV|| ||M||) in Frobenius norms, from 0 to 1, where M is W_QK for "Q", its transpose for "K" and
-    the later head's W_OV for "V" (Elhage et al. 2021). Matrices in no relation give 1 / sqrt(d_model). Keys and values
-    that a group of heads shares count for each of its heads. Rotary positions stand between W_Q and W_K and are left
-    out: where a model has them, the scores for "Q" and "K" are those at distance 0.
+    ||W_OV M|| / (||W_OV|| ||M||) in Frobenius norms, from 0 to 1, where M is W_QK for
+    "Q", its transpose for "K" and the later head's W_OV for "V" (Elhage et al. 2021).
+    Matrices in no relation give 1 / sqrt(d_model). Keys and values that a group of
+    heads shares count for each of its heads. Rotary positions stand between W_Q and W_K
+    and are left out: where a model has them, the scores for "Q" and "K" are those at
+    distance 0.
     """
     W_Q, W_O = model.W_Q, model.W_O
-    W_K, W_V = (spread(weight, W_Q.shape[1], dim=1) for weight in (model.W_K, model.W_V))
+    W_K, W_V = (spread(weight, W_Q.shape[1], dim=1)
+                for weight in (model.W_K, model.W_V))
     factors = {"Q": (W_Q, W_K), "K": (W_K, W_Q), "V": (W_V, W_O.mT)}
     if kind not in factors:
         raise ValueError(f"kind is {kind!r}; give 'Q', 'K' or 'V'.")
@@ -217,8 +257,12 @@ def composition_scores(
     sizes = writes.norm(dim=(-2, -1)).clamp(min=torch.finfo(writes.dtype).tiny)
     for layer in range(1, layers):
         for head in range(heads):
-            read = reads[layer, head] / reads[layer, head].norm().clamp(min=torch.finfo(writes.dtype).tiny)
-            scores[:layer, :, layer, head] = ((writes[:layer] @ read).norm(dim=(-2, -1)) / sizes[:layer]).cpu().double()
+            read = reads[layer, head] / reads[layer, head].norm().clamp(
+                min=torch.finfo(writes.dtype).tiny
+            )
+            scores[:layer, :, layer, head] = (
+                (writes[:layer] @ read).norm(dim=(-2, -1)) / sizes[:layer]
+            ).cpu().double()
     return scores
 
 # %% ../nbs/library/heads.ipynb #8998c346
@@ -226,23 +270,32 @@ def head_wiki(
     model,  # a TransformerBridge
     scores: HeadScores | None = None,  # None: `head_scores(model)`
 ) -> pd.DataFrame:
-    """What is known about each head: one row per head, with its name, such as L5H5, as the index.
+    """What is known about each head: one row per head, with its name, such as L5H5, as
+    the index.
 
-    `layer`, `head`; `previous`, `duplicate`, `induction`, `first`: mean attention on repeated random tokens, from 0 to
-    1; `class` in the IOI circuit and `class from`, who says so: empty where nobody does; `model`; `measured on`.
+    `layer`, `head`; `previous`, `duplicate`, `induction`, `first`: mean attention on
+    repeated random tokens, from 0 to 1; `class` in the IOI circuit and `class from`,
+    who says so: empty where nobody does; `model`; `measured on`.
     """
     if scores is None:
         scores = head_scores(model)
     layers, heads = scores.first.shape
-    if scores.model != model_name(model) or (layers, heads) != (model.cfg.n_layers, model.cfg.n_heads):
-        raise ValueError(f"These scores are of {scores.model}, not of {model_name(model)}: measure them again.")
-    known = "answer key" if is_synthetic(model) else "Wang et al. 2022" if is_gpt2_small(model) else ""
+    if (
+        scores.model != model_name(model)
+        or (layers, heads) != (model.cfg.n_layers, model.cfg.n_heads)
+    ):
+        raise ValueError(f"These scores are of {scores.model}, not of "
+                         f"{model_name(model)}: measure them again.")
+    known = ("answer key" if is_synthetic(model) else "Wang et al. 2022"
+             if is_gpt2_small(model) else "")
     places = [(layer, head) for layer in range(layers) for head in range(heads)]
     roles = [CIRCUIT.role_of(*place) or "" if known else "" for place in places]
-    wiki = pd.DataFrame(places, columns=["layer", "head"], index=pd.Index([head_name(*p) for p in places], name="name"))
+    wiki = pd.DataFrame(places, columns=["layer", "head"],
+                        index=pd.Index([head_name(*p) for p in places], name="name"))
     wiki = wiki.join(scores.table())
     given = {"class": roles, "class from": [known if role else "" for role in roles]}
-    return wiki.assign(**given, **{"model": scores.model, "measured on": repr(scores.repeated)})
+    return wiki.assign(**given,
+                       **{"model": scores.model, "measured on": repr(scores.repeated)})
 
 # %% ../nbs/library/heads.ipynb #af0a6572
 def save_wiki(
@@ -251,16 +304,20 @@ def save_wiki(
 ) -> None:
     """Write a head wiki to a CSV file; `load_wiki` gives the same data frame back."""
     if wiki.index.name != "name" or not {"layer", "head", "model"} <= set(wiki.columns):
-        raise ValueError("Not a head wiki: it needs the index `name` and the columns layer, head and model.")
+        raise ValueError("Not a head wiki: it needs the index `name` and the columns "
+                         "layer, head and model.")
     wiki.to_csv(path, encoding="utf-8")
 
 
 def load_wiki(
     path: str | PathLike,  # a CSV file, from `save_wiki`
 ) -> pd.DataFrame:
-    """The head wiki that `save_wiki` wrote. Raises ValueError if the file holds something else."""
-    exact = dict.fromkeys((*KINDS, "first"), float)  # Python's float reads back the very number that was written
+    """The head wiki that `save_wiki` wrote. Raises ValueError if the file holds
+    something else."""
+    # Python's float reads back the very number that was written
+    exact = dict.fromkeys((*KINDS, "first"), float)
     wiki = pd.read_csv(path, keep_default_na=False, converters=exact, encoding="utf-8")
     if not {"name", "layer", "head", "model"} <= set(wiki.columns):
-        raise ValueError(f"{path} is not a head wiki: its columns are {', '.join(wiki.columns)}.")
+        raise ValueError(f"{path} is not a head wiki: its columns are "
+                         f"{', '.join(wiki.columns)}.")
     return wiki.set_index("name")

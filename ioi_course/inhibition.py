@@ -15,11 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from .batches import _batch_size, _check_tokens, _forward, _given, cached_batches
+from ioi_course.batches import (
+    _batch_size, _check_tokens, _forward, _given, cached_batches,
+)
 from .bundled.answer_key import CIRCUIT
 from .metrics import logit_diff
 from .models import model_name
-from .paths import _check_heads
+from .path_jobs import _check_heads
 from .plots import head_name
 from .progress import _bar
 from .prompts import ROLES, IOIDataset, check_aligned
@@ -31,9 +33,11 @@ def published_heads(
     model,  # a TransformerBridge
     role: str,  # a class of the paper's circuit, such as "S-inhibition"
 ) -> list[Head]:
-    """The heads of a class in GPT-2 small (Wang et al. 2022). ValueError if the model has no such layers and heads."""
+    """The heads of a class in GPT-2 small (Wang et al. 2022). ValueError if the model
+    has no such layers and heads."""
     if role not in CIRCUIT.roles:
-        raise ValueError(f"There is no class {role!r} of heads; the classes: {', '.join(CIRCUIT.roles)}.")
+        raise ValueError(f"There is no class {role!r} of heads; the classes: "
+                         f"{', '.join(CIRCUIT.roles)}.")
     try:
         return _check_heads(model, CIRCUIT.roles[role], f"the published {role} heads")
     except ValueError as error:
@@ -53,7 +57,8 @@ Hooks = list[tuple[str, Callable]]
 def _by_layer(heads: Sequence[Head]) -> dict[int, Tensor]:
     """For each layer its heads among them."""
     layers = sorted({layer for layer, _ in heads})
-    return {at: torch.tensor([head for layer, head in heads if layer == at]) for at in layers}
+    return {at: torch.tensor([head for layer, head in heads if layer == at])
+            for at in layers}
 
 
 def _hook_points(heads: Sequence[Head], site: str) -> list[str]:
@@ -71,34 +76,44 @@ def _put(place: tuple, values: Tensor) -> Callable:
     return hook
 
 # %% ../nbs/library/inhibition.ipynb #e9e439d5
-def _take(cache, site: str, heads: Sequence[Head], data: IOIDataset, source: IOIDataset, at: str) -> Hooks:
-    """Hooks that put the heads' z or q from a cached run on `source` into a run on `data`, at a role or everywhere."""
+def _take(cache, site: str, heads: Sequence[Head], data: IOIDataset, source: IOIDataset,
+          at: str) -> Hooks:
+    """Hooks that put the heads' z or q from a cached run on `source` into a run on
+    `data`, at a role or everywhere."""
     hooks = []
-    for (_, inside), name in zip(_by_layer(heads).items(), _hook_points(heads, site), strict=True):
+    for (_, inside), name in zip(_by_layer(heads).items(), _hook_points(heads, site),
+                                 strict=True):
         if at == "everywhere":
             here = there = (slice(None), slice(None), inside)
         else:
             rows = torch.arange(len(data))[:, None]
-            here, there = ((rows, prompts.pos[at].cpu()[:, None], inside) for prompts in (data, source))
+            here, there = ((rows, prompts.pos[at].cpu()[:, None], inside)
+                           for prompts in (data, source))
         hooks.append((name, _put(here, cache[name][there])))
     return hooks
 
 # %% ../nbs/library/inhibition.ipynb #cc35eca1
 def _hold(cache, heads: Sequence[Head]) -> Hooks:
-    """Hooks that put the heads' attention patterns from a cached run on the same prompts."""
+    """Hooks that put the heads' attention patterns from a cached run on the same
+    prompts."""
     places = [(slice(None), inside) for inside in _by_layer(heads).values()]
     names = _hook_points(heads, "pattern")
-    return [(name, _put(place, cache[name][place])) for name, place in zip(names, places, strict=True)]
+    return [(name, _put(place, cache[name][place]))
+            for name, place in zip(names, places, strict=True)]
 
 # %% ../nbs/library/inhibition.ipynb #972721ec
-def _looks(cache, heads: Sequence[Head], data: IOIDataset) -> Float[Tensor, "batch head key"]:
+def _looks(cache, heads: Sequence[Head],
+           data: IOIDataset) -> Float[Tensor, "batch head key"]:
     """Attention from END to each of `KEYS`."""
     rows, end = torch.arange(len(data)), data.pos["END"].cpu()
     columns = []
     for layer, head in heads:
         row = cache[f"blocks.{layer}.attn.hook_pattern"][rows, head, end]
-        columns.append(torch.stack([row[rows, data.pos[key].cpu()] for key in KEYS], dim=-1))
-    return torch.stack(columns, dim=1).cpu() if columns else torch.zeros(len(data), 0, len(KEYS))
+        columns.append(
+            torch.stack([row[rows, data.pos[key].cpu()] for key in KEYS], dim=-1)
+        )
+    return (torch.stack(columns, dim=1).cpu() if columns
+            else torch.zeros(len(data), 0, len(KEYS)))
 
 
 def end_attention(
@@ -107,7 +122,8 @@ def end_attention(
     heads: Sequence[Head],  # as (layer, head)
     memory: float = 0.5,  # GB that a batch may take
 ) -> Float[Tensor, "batch head key"]:
-    """Attention of some heads from END to IO, S1 and S2 in each prompt, heads in order of layers."""
+    """Attention of some heads from END to IO, S1 and S2 in each prompt, heads in order
+    of layers."""
     heads = _check_heads(model, heads, "heads")
     with torch.no_grad():
         batches = cached_batches(model, data, _hook_points(heads, "pattern"), memory)
@@ -117,7 +133,8 @@ def end_attention(
 def _mean_error(values: Float[Tensor, "... batch"]) -> tuple[Tensor, Tensor]:
     """Mean and standard error over prompts; NaN for the error of one prompt."""
     n = values.shape[-1]
-    error = values.std(dim=-1) / n**0.5 if n > 1 else torch.full_like(values[..., 0], torch.nan)
+    error = (values.std(dim=-1) / n**0.5 if n > 1
+             else torch.full_like(values[..., 0], torch.nan))
     return values.mean(dim=-1), error
 
 
@@ -135,16 +152,17 @@ class _Runs(Shown):
         n = len(self.base)
         prompts = "1 prompt" if n == 1 else f"{n} prompts"
         what = f"outputs of {_names(self.heads)} at {self.at} from other prompts{held}"
-        return f"logit difference, {what} (mean ± standard error, {prompts}; model {self.model})"
+        return (f"logit difference, {what} (mean ± standard error, {prompts}; model "
+                f"{self.model})")
 
 # %% ../nbs/library/inhibition.ipynb #47c90d5c
 @dataclass(frozen=True, eq=False, repr=False)
 class Patched(_Runs):
-    """Runs in which some heads' outputs come from other prompts: logit differences, and where later heads look."""
+    """Runs with some heads' outputs from other prompts, and where later heads look."""
 
-    per_prompt: Float[Tensor, "source batch"]  # logit differences of the patched runs, for the answers of `data`
+    per_prompt: Float[Tensor, "source batch"]  # logit differences of patched runs
     base: Float[Tensor, "batch"]  # of the unpatched run
-    attention: Float[Tensor, "source batch mover key"]  # of `movers`, from END to each of KEYS, in the patched runs
+    attention: Float[Tensor, "source batch mover key"]  # from END to each of KEYS
     base_attention: Float[Tensor, "batch mover key"]  # in the unpatched run
     sources: tuple[str, ...]
     heads: list[Head]  # those whose outputs were patched
@@ -160,22 +178,23 @@ class Patched(_Runs):
         return self.per_prompt - self.base
 
     def table(self) -> pd.DataFrame:
-        """A row per source, after the unpatched run: mean, change, their standard errors, share with IO above S."""
+        """By source, after the unpatched run: means, errors, share of IO above S."""
         runs = torch.cat([self.base[None], self.per_prompt])
-        (mean, error), (change, change_error) = _mean_error(runs), _mean_error(runs - self.base)
-        columns = {"mean": mean, "error": error, "change": change, "change error": change_error}
+        parts = (*_mean_error(runs), *_mean_error(runs - self.base))
+        columns = dict(zip(sum(_PAIRS, ()), parts, strict=True))
         columns |= {"IO above S": (runs > 0).double().mean(dim=-1)}
         index = pd.Index(["unpatched", *self.sources], name="source")
-        return pd.DataFrame({name: value.tolist() for name, value in columns.items()}, index)
+        return pd.DataFrame({k: v.tolist() for k, v in columns.items()}, index)
 
     def looks(self, mover: Head | None = None) -> pd.DataFrame:
-        """Attention of one mover, or the mean of all, from END to IO, S1, S2, for each run, with standard errors."""
+        """Attention from END to IO, S1, S2 of one mover, or the mean of all, by run."""
         return _looks_table(self, mover)
 
     def _rounded(self) -> pd.DataFrame:
         table = self.table()
         columns = {name: map(_pm, table[name], table[error]) for name, error in _PAIRS}
-        return pd.DataFrame(columns | {"IO above S": table["IO above S"].map("{:.0%}".format).tolist()}, table.index)
+        columns |= {"IO above S": table["IO above S"].map("{:.0%}".format).tolist()}
+        return pd.DataFrame(columns, table.index)
 
 # %% ../nbs/library/inhibition.ipynb #275129f3
 _PAIRS = (("mean", "error"), ("change", "change error"))
@@ -183,14 +202,18 @@ _PAIRS = (("mean", "error"), ("change", "change error"))
 
 def _looks_table(result: Patched, mover: Head | None) -> pd.DataFrame:
     if mover is not None and tuple(mover) not in result.movers:
-        raise ValueError(f"mover is {mover!r}; the attention of these was kept: {_names(result.movers)}.")
+        raise ValueError(f"mover is {mover!r}; the attention of these was kept: "
+                         f"{_names(result.movers)}.")
     chosen = slice(None) if mover is None else [result.movers.index(tuple(mover))]
-    runs = torch.cat([result.base_attention[None], result.attention])[:, :, chosen].mean(dim=2)
+    runs = torch.cat(
+        [result.base_attention[None], result.attention]
+    )[:, :, chosen].mean(dim=2)
     mean, error = _mean_error(runs.transpose(1, 2))
     columns = {}
     for i, key in enumerate(KEYS):
         columns |= {key: mean[:, i].tolist(), f"{key} error": error[:, i].tolist()}
-    return pd.DataFrame(columns, pd.Index(["unpatched", *result.sources], name="source"))
+    return pd.DataFrame(columns,
+                        pd.Index(["unpatched", *result.sources], name="source"))
 
 # %% ../nbs/library/inhibition.ipynb #646d0b59
 @dataclass
@@ -215,28 +238,40 @@ def _check(job: _Job) -> None:
     for name, source in {"data": job.data, **job.sources}.items():
         _check_tokens(job.model, source)
         if len(source) != len(job.data):
-            raise ValueError(f"{len(job.data)} prompts, but {len(source)} in {name!r}: give a source prompt for each.")
+            raise ValueError(f"{len(job.data)} prompts, but {len(source)} in {name!r}: "
+                             "give a source prompt for each.")
     if job.at not in (*ROLES, "everywhere"):
-        raise ValueError(f"at is {job.at!r}; give a role ({', '.join(ROLES)}) or 'everywhere'.")
+        raise ValueError(f"at is {job.at!r}; give a role ({', '.join(ROLES)}) or "
+                         "'everywhere'.")
     if not job.sources:
-        raise ValueError("No sources: give at least one dataset that the outputs come from.")
+        raise ValueError("No sources: give at least one dataset that the outputs come "
+                         "from.")
     for name, source in job.sources.items():
         if job.at == "everywhere":
             check_aligned(job.data, source)
-        same = [i for i, (a, b) in enumerate(zip(job.data.prompts, source.prompts, strict=True)) if a == b]
+        same = [
+            i
+            for i, (a, b) in enumerate(
+                zip(job.data.prompts, source.prompts, strict=True)
+            ) if a == b
+        ]
         if same and job.data.bos == source.bos:
-            raise ValueError(f"Prompt {same[0]} of {name!r} is the prompt itself: a patch from it changes nothing.")
+            raise ValueError(f"Prompt {same[0]} of {name!r} is the prompt itself: a "
+                             "patch from it changes nothing.")
 
 # %% ../nbs/library/inhibition.ipynb #e982f39a
 def _measure(job: _Job, bar: tqdm) -> tuple[Tensor, ...]:
-    """Logit differences and attention: of the unpatched run, and by group and source of the patched ones."""
+    """Logit differences and attention: of the unpatched run, and by group and source of
+    the patched ones."""
     _check(job)
-    z, patterns = _hook_points(job.heads, "z"), _hook_points([*job.movers, *job.held], "pattern")
+    z = _hook_points(job.heads, "z")
+    patterns = _hook_points([*job.movers, *job.held], "pattern")
     size = _batch_size(job.model, job.data, [*z, *patterns], job.memory)
     bar.total, parts = len(job.data) * len(job.sources) * len(job.groups), []
     for start in range(0, len(job.data), size):
         rows = slice(start, start + size)
-        batch, sources = job.data[rows], [source[rows] for source in job.sources.values()]
+        batch = job.data[rows]
+        sources = [source[rows] for source in job.sources.values()]
         logits, cache = _forward(job.model, batch, patterns)
         kept, hold = _read(job, batch, logits, cache), _hold(cache, job.held)
         found = []
@@ -245,38 +280,52 @@ def _measure(job: _Job, bar: tqdm) -> tuple[Tensor, ...]:
             for group in job.groups:
                 hooks = _take(given, "z", group, batch, source, job.at)
                 with job.model.hooks(fwd_hooks=[*hooks, *hold]):
-                    found.append(_read(job, batch, *_forward(job.model, batch, patterns)))
+                    found.append(
+                        _read(job, batch, *_forward(job.model, batch, patterns))
+                    )
                 bar.update(len(batch))
         parts.append((*kept, *map(torch.stack, zip(*found, strict=True))))
-    base, looks, runs, run_looks = (torch.cat(part, dim=i // 2) for i, part in enumerate(zip(*parts, strict=True)))
+    base, looks, runs, run_looks = (torch.cat(part, dim=i // 2)
+                                    for i, part in enumerate(zip(*parts, strict=True)))
     shape = len(job.sources), len(job.groups)
-    return base, looks, runs.unflatten(0, shape).transpose(0, 1), run_looks.unflatten(0, shape).transpose(0, 1)
+    return (base, looks, runs.unflatten(0, shape).transpose(0, 1),
+            run_looks.unflatten(0, shape).transpose(0, 1))
 
 # %% ../nbs/library/inhibition.ipynb #d8204b17
 def _read(job: _Job, batch: IOIDataset, logits: Tensor, cache) -> tuple[Tensor, Tensor]:
-    return logit_diff(logits, batch, per_prompt=True).cpu(), _looks(cache, job.movers, batch)
+    return (logit_diff(logits, batch, per_prompt=True).cpu(),
+            _looks(cache, job.movers, batch))
 
 # %% ../nbs/library/inhibition.ipynb #22ed3d47
 def patch_heads(
     model,  # a TransformerBridge
     data: IOIDataset,  # the prompts that are run, and whose answers count
-    sources: Mapping[str, IOIDataset],  # name -> prompts that the outputs come from, one for each of `data`
-    heads: Sequence[Head] | None = None,  # patched together; None: the published S-inhibition heads
-    movers: Sequence[Head] | None = None,  # whose attention is kept; None: the published name movers
+    # name -> prompts that the outputs come from, one for each of `data`
+    sources: Mapping[str, IOIDataset],
+    # patched together; None: the published S-inhibition heads
+    heads: Sequence[Head] | None = None,
+    # whose attention is kept; None: the published name movers
+    movers: Sequence[Head] | None = None,
     *,
-    at: str = "END",  # a role, each dataset at its own position, or "everywhere" (datasets aligned)
+    # a role, each dataset at its own position, or "everywhere" (datasets aligned)
+    at: str = "END",
     hold: Sequence[Head] = (),  # heads whose attention stays that of the unpatched run
     memory: float = 0.5,  # GB (2**30 bytes) that a batch may take, beside the weights
     progress: bool = True,  # a progress bar, if it takes longer than 10 seconds
 ) -> Patched:
-    """Run the prompts with the outputs of some heads from other prompts, once for each source.
+    """Run the prompts with the outputs of some heads from other prompts, once for each
+    source.
 
-    ValueError for heads that are not there, for a source that does not fit, and for anything else that cannot be done.
+    ValueError for heads that are not there, for a source that does not fit, and for
+    anything else that cannot be done.
     """
     if not isinstance(sources, Mapping):
-        raise TypeError(f"sources must be a dictionary of names and datasets, not {type(sources).__name__}.")
-    heads = published_heads(model, "S-inhibition") if heads is None else _check_heads(model, heads, "heads")
-    movers = published_heads(model, "name mover") if movers is None else _check_heads(model, movers, "movers")
+        raise TypeError("sources must be a dictionary of names and datasets, not "
+                        f"{type(sources).__name__}.")
+    heads = (published_heads(model, "S-inhibition") if heads is None
+             else _check_heads(model, heads, "heads"))
+    movers = (published_heads(model, "name mover") if movers is None
+              else _check_heads(model, movers, "movers"))
     held = _check_heads(model, hold, "hold") if len(hold) else []
     job = _Job(model, data, sources, [heads], movers, held, at, memory)
     with torch.no_grad(), _bar("sources", progress) as bar:
@@ -297,18 +346,24 @@ def attention_path(
     *,
     memory: float = 0.5,  # GB (2**30 bytes) that a batch may take, beside the weights
 ) -> Patched:
-    """How much of a patch at END works by where later heads look: `PARTS` are the four runs.
+    """How much of a patch at END works by where later heads look: `PARTS` are the four
+    runs.
 
-    The patch; the patch with the attention of `through` as in the unpatched run; the unpatched run with their
-    attention as in the patched run; the same with their queries at END only.
+    The patch; the patch with the attention of `through` as in the unpatched run; the
+    unpatched run with their attention as in the patched run; the same with their
+    queries at END only.
     """
-    heads = published_heads(model, "S-inhibition") if heads is None else _check_heads(model, heads, "heads")
+    heads = (published_heads(model, "S-inhibition") if heads is None
+             else _check_heads(model, heads, "heads"))
     through = _check_heads(model, through, "through")
     if through[0][0] <= heads[-1][0]:
-        raise ValueError(f"{head_name(*through[0])} is not after all of {_names(heads)}: give heads of later layers.")
+        raise ValueError(f"{head_name(*through[0])} is not after all of "
+                         f"{_names(heads)}: give heads of later layers.")
     job = _Job(model, data, {"source": source}, [heads], through, [], "END", memory)
     _check(job)
-    names = _hook_points(heads, "z") + _hook_points(through, "pattern") + _hook_points(through, "q")
+    names = _hook_points(heads, "z") + _hook_points(through, "pattern") + _hook_points(
+        through, "q"
+    )
     size = _batch_size(model, data, names, memory)
     with torch.no_grad():
         pairs = zip(data.batches(size), source.batches(size), strict=True)
@@ -318,8 +373,10 @@ def attention_path(
     return Patched(diffs[1:], diffs[0], looks[1:], looks[0], *about)
 
 # %% ../nbs/library/inhibition.ipynb #7d34a34b
-def _path_runs(job: _Job, batch: IOIDataset, other: IOIDataset, names: list[str]) -> tuple[Tensor, Tensor]:
-    """Logit differences and attention of the unpatched run and of the four others, for one batch."""
+def _path_runs(job: _Job, batch: IOIDataset, other: IOIDataset,
+               names: list[str]) -> tuple[Tensor, Tensor]:
+    """Logit differences and attention of the unpatched run and of the four others, for
+    one batch."""
     (heads,), through, runs = job.groups, job.movers, []
 
     def run(hooks: Hooks):
@@ -329,7 +386,8 @@ def _path_runs(job: _Job, batch: IOIDataset, other: IOIDataset, names: list[str]
         return cache
 
     base = run([])
-    patch = _take(_given(job.model, other, _hook_points(heads, "z")), "z", heads, batch, other, "END")
+    patch = _take(_given(job.model, other, _hook_points(heads, "z")), "z", heads, batch,
+                  other, "END")
     patched = run(patch)
     run([*patch, *_hold(base, through)])
     run(_hold(patched, through))

@@ -21,29 +21,36 @@ from .shown import Shown
 # %% ../nbs/library/kept_circuits.ipynb #cae22e92
 @dataclass(frozen=True, eq=False, repr=False)
 class Dossier(Shown):
-    """A circuit, and what was measured of each of its heads; shows itself as a table."""
+    """A circuit, and what was measured of each of its heads; shows itself as a
+    table."""
 
     circuit: Circuit
-    evidence: pd.DataFrame  # a row per head, such as "L9H9": its class, what was measured, errors
-    about: Mapping[str, object]  # "model", "date", "versions", "prompts", what the model does on them, the rule
+    # a row per head, such as "L9H9": its class, what was measured, errors
+    evidence: pd.DataFrame
+    # "model", "date", "versions", "prompts", what the model does on them, the rule
+    about: Mapping[str, object]
     notes: tuple[str, ...] = ()  # what was looked for and not found
 
     def __post_init__(self):
         names = [f"L{layer}H{head}" for layer, head in self.circuit.heads]
         if sorted(names) != sorted(self.evidence.index):
             raise ValueError(
-                f"Evidence is given for {sorted(self.evidence.index)}, and the circuit has {sorted(names)}: each "
-                "head needs one row."
+                f"Evidence is given for {sorted(self.evidence.index)}, and the circuit "
+                f"has {sorted(names)}: each head needs one row."
             )
 
     def _caption(self) -> str:
         what = {"prompts": "prompts", "draws": "draws of the ABC prompts"}
-        parts = [f"{self.about[key]} {text}" for key, text in what.items() if key in self.about]
-        return f"{len(self.circuit)} heads of {self.circuit.name} ({', '.join(parts) or 'no prompts named'})"
+        parts = [f"{self.about[key]} {text}"
+                 for key, text in what.items() if key in self.about]
+        return (f"{len(self.circuit)} heads of {self.circuit.name} "
+                f"({', '.join(parts) or 'no prompts named'})")
 
     def _rounded(self) -> pd.DataFrame:
         numbers = self.evidence.select_dtypes("number").columns
-        table = self.evidence.assign(**{name: self.evidence[name].round(2) + 0.0 for name in numbers})
+        table = self.evidence.assign(
+            **{name: self.evidence[name].round(2) + 0.0 for name in numbers}
+        )
         return table.astype(object).where(table.notna(), "")
 
     def _below(self) -> list[str]:
@@ -57,7 +64,8 @@ def save_dossier(
     """Write a circuit and its evidence as JSON."""
     circuit, path = dossier.circuit, Path(path)
     drawn = {
-        "roles": {role: [list(head) for head in heads] for role, heads in circuit.roles.items()},
+        "roles": {role: [list(head) for head in heads]
+                  for role, heads in circuit.roles.items()},
         "positions": dict(circuit.positions),
         "edges": [list(edge) for edge in circuit.edges],
         "source": circuit.source,
@@ -65,9 +73,11 @@ def save_dossier(
     }
     table = dossier.evidence.round(4).astype(object)
     rows = table.where(table.notna(), None).to_dict("index")
-    kept = {**dossier.about, "model": circuit.name, "circuit": drawn, "evidence": rows, "notes": list(dossier.notes)}
+    kept = {**dossier.about, "model": circuit.name, "circuit": drawn, "evidence": rows,
+            "notes": list(dossier.notes)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n",
+                    encoding="utf-8")
     return path
 
 
@@ -76,7 +86,8 @@ def load_dossier(path: str | Path) -> Dossier:
     kept = json.loads(Path(path).read_text(encoding="utf-8"))
     drawn, rows, notes = kept.pop("circuit"), kept.pop("evidence"), kept.pop("notes")
     roles = {role: tuple(map(tuple, heads)) for role, heads in drawn["roles"].items()}
-    circuit = Circuit(roles, drawn["positions"], drawn["edges"], kept["model"], drawn["source"], *drawn["shape"])
+    circuit = Circuit(roles, drawn["positions"], drawn["edges"], kept["model"],
+                      drawn["source"], *drawn["shape"])
     evidence = pd.DataFrame.from_dict(rows, orient="index")
     evidence.index.name = "head"
     return Dossier(circuit, evidence.infer_objects(), kept, tuple(notes))
@@ -93,10 +104,12 @@ def kept_circuits() -> dict[str, Dossier]:
 
 
 def kept_circuit(name: str) -> Dossier:
-    """The dossier of a model, measured before. Raises ValueError for a model without one."""
+    """The dossier of a model, measured before. Raises ValueError for a model without
+    one."""
     known = kept_circuits()
     if name not in known:
         raise ValueError(
-            f"No circuit is kept of {name!r}; there is one of: {', '.join(known) or 'no model'}. `walk_back` finds one."
+            f"No circuit is kept of {name!r}; there is one of: "
+            f"{', '.join(known) or 'no model'}. `walk_back` finds one."
         )
     return known[name]

@@ -29,7 +29,8 @@ def examples_of(
     data: IOIDataset,
     most: int = _EXAMPLES,
 ) -> list[dict[str, str]]:
-    """The first prompts of a dataset with their counterfactuals, for the lab to choose from."""
+    """The first prompts of a dataset with their counterfactuals, for the lab to choose
+    from."""
     some = data[: min(most, len(data))]
     pairs = zip(some.prompts, some.counterfactual("swap_subject").prompts, strict=True)
     return [{"prompt": prompt, "other": other} for prompt, other in pairs]
@@ -38,10 +39,12 @@ def examples_of(
 def classes_of(
     circuit: Circuit | None,
 ) -> dict[str, dict[str, str] | None]:
-    """The class of each head as "layer.head": class, and the colour of each class; None where no circuit is known."""
+    """The class of each head as "layer.head": class, and the colour of each class; None
+    where no circuit is known."""
     if circuit is None:
         return {"classes": None, "colours": None}
-    classes = {f"{layer}.{head}": role for role, heads in circuit.roles.items() for layer, head in heads}
+    classes = {f"{layer}.{head}": role for role, heads in circuit.roles.items()
+               for layer, head in heads}
     return {"classes": classes, "colours": dict(_role_colours(circuit))}
 
 # %% ../nbs/library/lab.ipynb #80588f9d
@@ -51,13 +54,17 @@ FRONT_END = files("ioi_course") / "data" / "lab"
 def front_end(*names: str) -> str:
     """Modules of the front end as one script: what they export is only named in it."""
     texts = ((FRONT_END / f"{name}.js").read_text(encoding="utf-8") for name in names)
-    return "\n".join(re.sub(r"^export (?=const|function|async)", "", text, flags=re.MULTILINE) for text in texts)
+    return "\n".join(
+        re.sub(r"^export (?=const|function|async)", "", text, flags=re.MULTILINE)
+        for text in texts
+    )
 
 # %% ../nbs/library/lab.ipynb #f86fddb8
 def view_of(
     result: Result,
 ) -> tuple[dict, bytes]:
-    """What there is to show of a result: values for JSON, and both attention patterns in bytes, 255 for one."""
+    """What there is to show of a result: values for JSON, and both attention patterns
+    in bytes, 255 for one."""
     reading, table = result.reading, result.top()
     patterns = torch.stack([result.pattern_before, result.pattern_after])
     view = {
@@ -65,7 +72,8 @@ def view_of(
         "pos": reading.pos,
         "answers": reading.answers,
         "notes": list(reading.notes),
-        "diff": None if reading.answers is None else [result.diff_before, result.diff_after],
+        "diff": None if reading.answers is None
+        else [result.diff_before, result.diff_after],
         "top": table.values.tolist(),
     }
     return view, (255 * patterns).round().to(torch.uint8).numpy().tobytes()
@@ -74,7 +82,9 @@ def view_of(
 def _intervention(state: dict) -> Intervention:
     """What the front end asks for."""
     known = {field.name for field in fields(Intervention)}
-    return Intervention(**{name: value for name, value in state.items() if name in known})
+    return Intervention(
+        **{name: value for name, value in state.items() if name in known}
+    )
 
 
 class _Chosen(anywidget.AnyWidget):
@@ -105,21 +115,24 @@ class _Chosen(anywidget.AnyWidget):
         return f"Lab on {self.info['model']}: {share(self.what)}"
 
 # %% ../nbs/library/lab.ipynb #8b505dfe
-def _start(model, data: IOIDataset | None, what: Intervention | None, bench: Bench) -> dict[str, dict]:
+def _start(model, data: IOIDataset | None, what: Intervention | None,
+           bench: Bench) -> dict[str, dict]:
     """What the front end is given when it begins."""
     if data is not None and not isinstance(data, IOIDataset):
-        raise ValueError(f"data must be an IOIDataset, such as IOIDataset(model, 8); it is {type(data).__name__}.")
+        raise ValueError("data must be an IOIDataset, such as IOIDataset(model, 8); "
+                         f"it is {type(data).__name__}.")
     examples = examples_of(IOIDataset(model, _EXAMPLES) if data is None else data)
-    info = {"model": model_name(model), "what": describe(model).rows["what it is"], "examples": examples}
+    info = {"model": model_name(model), "what": describe(model).rows["what it is"],
+            "examples": examples}
     size = {"n_layers": bench.n_layers, "n_heads": bench.n_heads}
     first = Intervention(**examples[0]) if what is None else what
     return {"info": info | size | classes_of(bench.circuit), "state": asdict(first)}
 
 # %% ../nbs/library/lab.ipynb #13e4ec99
 class Lab(_Chosen):
-    """A widget to intervene in a model by hand; what was chosen is in `heads`, `what` and `result`.
+    """A widget to intervene in a model by hand: see `heads`, `what` and `result`.
 
-    Raises ValueError for a model that the engine does not serve, and for data that is no IOIDataset.
+    ValueError for a model that the engine does not serve, and for other data.
     """
 
     _esm = front_end("dom", "lab", "tours", "widget")
@@ -128,9 +141,9 @@ class Lab(_Chosen):
     def __init__(
         self,
         model,  # a TransformerBridge
-        data: IOIDataset | None = None,  # prompts to choose from; None: eight that are drawn
-        what: Intervention | None = None,  # what to begin with: `shared(text)` gives it from a link
-        circuit: Circuit | None = None,  # whose classes may be shown; None: the one that the model is known to have
+        data: IOIDataset | None = None,  # to choose from; None: eight that are drawn
+        what: Intervention | None = None,  # to begin with; from a link: `shared(text)`
+        circuit: Circuit | None = None,  # with its classes; None: the known one
     ):
         if why := unsupported(model):
             raise ValueError(f"The lab cannot run {model_name(model)}: {why}.")
@@ -141,14 +154,16 @@ class Lab(_Chosen):
     def _asked(self, _, content: dict, buffers) -> None:
         """Answer a question of the front end."""
         try:
-            view, patterns = view_of(intervene(self.bench, _intervention(content["state"])))
+            what = _intervention(content["state"])
+            view, patterns = view_of(intervene(self.bench, what))
         except Exception as error:  # whatever it is, the reader has to hear of it
-            text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            text = (str(error) if isinstance(error, ValueError)
+                    else f"{type(error).__name__}: {error}")
             self.send({"id": content["id"], "error": text})
             return
         self.send({"id": content["id"], "view": view}, buffers=[patterns])
 
     @property
     def result(self) -> Result:
-        """What the model says without and with what is asked for. ValueError if that cannot be done."""
+        """What the model says without it and with it; ValueError if it fails."""
         return intervene(self.bench, self.what)

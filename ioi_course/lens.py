@@ -28,7 +28,8 @@ def answer_direction(
     model,  # a TransformerBridge
     data: IOIDataset,
 ) -> Float[Tensor, "batch d_model"]:
-    """Each prompt's direction in the residual stream that tells IO from S: W_U[:, IO] - W_U[:, S]."""
+    """Each prompt's direction in the residual stream that tells IO from S: W_U[:, IO] -
+    W_U[:, S]."""
     _check_tokens(model, data)
     io, s = data.answers.to(model.W_U.device).unbind(dim=1)
     return (wide(model.W_U[:, io]) - wide(model.W_U[:, s])).T
@@ -40,7 +41,9 @@ def stream_places(model) -> dict[str, str]:
     A model whose MLPs read beside attention (GPT-NeoX) has no place between the two.
     """
     places = {}
-    halves = [at for at in ("pre", "mid") if f"blocks.0.hook_resid_{at}" in model.hook_dict]
+    halves = [
+        at for at in ("pre", "mid") if f"blocks.0.hook_resid_{at}" in model.hook_dict
+    ]
     for layer in range(model.cfg.n_layers):
         places |= {f"{layer}_{at}": f"blocks.{layer}.hook_resid_{at}" for at in halves}
     return places | {"final_post": f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"}
@@ -50,7 +53,8 @@ def centred(
     model,  # a TransformerBridge
     x: Float[Tensor, "... d_model"],
 ) -> Float[Tensor, "... d_model"]:
-    """What the final normalisation does before it divides: LayerNorm subtracts the mean, RMSNorm nothing."""
+    """What the final normalisation does before it divides: LayerNorm subtracts the
+    mean, RMSNorm nothing."""
     return x if model.ln_final.uses_rms_norm else x - x.mean(dim=-1, keepdim=True)
 
 
@@ -65,21 +69,25 @@ def final_bias(
 def final_norm(
     model,  # a TransformerBridge
     resid: Float[Tensor, "... d_model"],
-    scale: Float[Tensor, "... 1"] | None = None,  # divide by this, instead of by the stream's own scale
+    # divide by this, instead of by the stream's own scale
+    scale: Float[Tensor, "... 1"] | None = None,
 ) -> Float[Tensor, "... d_model"]:
-    """The final LayerNorm or RMSNorm, with the weight and bias it has, on the residual stream at any place."""
+    """The final LayerNorm or RMSNorm, with the weight and bias it has, on the residual
+    stream at any place."""
     if resid.shape[-1] != model.cfg.d_model:
-        raise ValueError(f"resid is {list(resid.shape)}; the last axis must be d_model = {model.cfg.d_model}.")
+        raise ValueError(f"resid is {list(resid.shape)}; the last axis must be d_model "
+                         f"= {model.cfg.d_model}.")
     if scale is None:
         return wide(model.ln_final(resid.to(model.ln_final.w)))
     if scale.shape[-1] != 1:
-        raise ValueError(f"scale is {list(scale.shape)}; its last axis must be 1, as in ln_final.hook_scale.")
+        raise ValueError(f"scale is {list(scale.shape)}; its last axis must be 1, as "
+                         "in ln_final.hook_scale.")
     return centred(model, wide(resid)) / scale * model.ln_final.w + final_bias(model)
 
 # %% ../nbs/library/lens.ipynb #0f4a075c
 @dataclass(frozen=True, eq=False, repr=False)
 class ResidualLens(Shown):
-    """The logit difference read at each place of the residual stream, at END; shows itself as a table of means."""
+    """The logit difference read along the residual stream at END; shows its means."""
 
     values: Float[Tensor, "place batch"]
     labels: list[str]  # of the places
@@ -94,52 +102,65 @@ class ResidualLens(Shown):
     @property
     def spread(self) -> Float[Tensor, "place"]:
         """The standard deviation over prompts; NaN for one prompt."""
-        return self.values.std(dim=1) if self.values.shape[1] > 1 else self.values[:, 0] * float("nan")
+        return (self.values.std(dim=1) if self.values.shape[1] > 1
+                else self.values[:, 0] * float("nan"))
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per layer: the mean before it, what each half changes, the mean after it, and the spread there."""
+        """By layer: mean before it, change by each half, mean and spread after it."""
         mean, change = self.mean.tolist(), self.mean.diff().tolist()
-        parts = ("attention", "MLP") if any(label.endswith("_mid") for label in self.labels) else ("both at once",)
-        steps = len(parts)
-        columns = {"before": mean[:-1:steps], **{part: change[i::steps] for i, part in enumerate(parts)}}
-        columns |= {"after": mean[steps::steps], "spread": self.spread[steps::steps].tolist()}
-        return pd.DataFrame(columns).rename_axis("layer")
+        halves = any(label.endswith("_mid") for label in self.labels)
+        parts = ("attention", "MLP") if halves else ("both at once",)
+        n = len(parts)
+        table = {"before": mean[:-1:n]} | {p: change[i::n] for i, p in enumerate(parts)}
+        table |= {"after": mean[n::n], "spread": self.spread[n::n].tolist()}
+        return pd.DataFrame(table).rename_axis("layer")
 
     def _caption(self) -> str:
-        prompts = "1 prompt" if self.values.shape[1] == 1 else f"mean of {self.values.shape[1]} prompts"
-        return f"logit difference at END by layer ({prompts}; {self.scale} scale; model {self.model})"
+        prompts = ("1 prompt" if self.values.shape[1] == 1
+                   else f"mean of {self.values.shape[1]} prompts")
+        return (f"logit difference at END by layer ({prompts}; {self.scale} scale; "
+                f"model {self.model})")
 
     def _rounded(self) -> pd.DataFrame:
         return self.table.dropna(axis=1).round(2) + 0.0
 
 # %% ../nbs/library/lens.ipynb #381ff96c
-def _stream_diff(model, batch: IOIDataset, cache: ActivationCache, scale: str) -> Float[Tensor, "place batch"]:
+def _stream_diff(model, batch: IOIDataset, cache: ActivationCache,
+                 scale: str) -> Float[Tensor, "place batch"]:
     """The logit difference of a batch read at each place."""
-    stream = torch.stack([at_end(batch, cache[name]) for name in stream_places(model).values()])
+    stream = torch.stack(
+        [at_end(batch, cache[name]) for name in stream_places(model).values()]
+    )
     held = at_end(batch, cache["ln_final.hook_scale"]) if scale == "final" else None
     io, s = model.b_U[batch.answers.to(model.b_U.device)].unbind(dim=1)
-    return (final_norm(model, stream, held) * answer_direction(model, batch)).sum(dim=-1) + io - s
+    return (
+        final_norm(model, stream, held) * answer_direction(model, batch)
+    ).sum(dim=-1) + io - s
 
 # %% ../nbs/library/lens.ipynb #8019a888
 def residual_lens(
     model,  # a TransformerBridge
     data: IOIDataset,
-    scale: str = "own",  # LayerNorm's scale: each place's "own", or held at each prompt's "final" one
+    # LayerNorm's scale: each place's "own", or held at each prompt's "final" one
+    scale: str = "own",
     memory: float = 0.5,  # GB, see `cached_batches`
 ) -> ResidualLens:
-    """The logit difference at END as the logit lens reads it, at each place of the residual stream."""
+    """The logit difference at END as the logit lens reads it, at each place of the
+    residual stream."""
     if scale not in ("own", "final"):
         raise ValueError(f"scale is {scale!r}; give 'own' or 'final'.")
     names = [*stream_places(model).values(), "ln_final.hook_scale"]
     with torch.no_grad():
-        batches = [_stream_diff(model, b, c, scale).cpu() for b, _, c in cached_batches(model, data, names, memory)]
-    return ResidualLens(torch.cat(batches, dim=1), list(stream_places(model)), scale, model_name(model))
+        batches = [_stream_diff(model, b, c, scale).cpu()
+                   for b, _, c in cached_batches(model, data, names, memory)]
+    return ResidualLens(torch.cat(batches, dim=1), list(stream_places(model)), scale,
+                        model_name(model))
 
 # %% ../nbs/library/lens.ipynb #19fb8431
 @dataclass(frozen=True, eq=False, repr=False)
 class VocabularyLens(Shown):
-    """What the logit lens predicts at each place and position of one prompt; shows itself as the table at END."""
+    """What the logit lens predicts in one prompt; shows itself as the table at END."""
 
     str_tokens: list[str]  # the prompt as the model saw it
     labels: list[str]  # of the places
@@ -154,9 +175,10 @@ class VocabularyLens(Shown):
         self,
         pos: int = -1,  # the position to predict from
     ) -> pd.DataFrame:
-        """A row per place: the answer's rank and probability, and the likeliest tokens, at one position."""
+        """A row per place: the answer's rank and probability, the likeliest tokens."""
         rows = [[repr(token) for token in place[pos]] for place in self.top]
-        table = pd.DataFrame(rows, self.labels, [f"top {i}" for i in range(self.probs.shape[2])])
+        table = pd.DataFrame(rows, self.labels,
+                             [f"top {i}" for i in range(self.probs.shape[2])])
         table.insert(1, "p(top 0)", self.probs[:, pos, 0].tolist())
         if self.answer is not None:
             table.insert(0, "rank", self.rank[:, pos].tolist())
@@ -170,19 +192,26 @@ class VocabularyLens(Shown):
         return self.table()
 
     def plot(self) -> Plot:
-        """The likeliest token in each cell, on a colour that says how likely: place down, position across."""
+        """The likeliest tokens, shaded by probability; place down, position across."""
         written = [[tokens[0] for tokens in place] for place in self.top]
         probs = self.probs[..., 0]
-        return token_heatmap(probs, written, self.labels, self.str_tokens, "Likeliest next token", model=self.model)
+        return token_heatmap(probs, written, self.labels, self.str_tokens,
+                             "Likeliest next token", model=self.model)
 
 # %% ../nbs/library/lens.ipynb #300acc43
 def _places_to_read(model, half_layers: bool) -> dict[str, str]:
     places = stream_places(model)
-    return places if half_layers else {label: name for label, name in places.items() if not label.endswith("_mid")}
+    return (
+        places if half_layers
+        else {label: name
+              for label, name in places.items() if not label.endswith("_mid")}
+    )
 
 # %% ../nbs/library/lens.ipynb #39e9c0e0
-def _predict(model, resid: Float[Tensor, "pos d_model"], k: int, asked: int | None) -> tuple[Tensor | None, ...]:
-    """Of one place: probabilities and ids of the likeliest tokens, then probability and rank of the one asked about."""
+def _predict(model, resid: Float[Tensor, "pos d_model"], k: int,
+             asked: int | None) -> tuple[Tensor | None, ...]:
+    """Of one place: probabilities and ids of the likeliest tokens, then probability and
+    rank of the one asked about."""
     logits = wide((final_norm(model, resid).to(model.W_U) @ model.W_U) + model.b_U)
     probs = logits.softmax(dim=-1)
     best = logits.topk(k)
@@ -200,17 +229,22 @@ def vocabulary_lens(
     half_layers: bool = False,  # look between attention and MLP, too
     bos: bool = True,  # put BOS in front
 ) -> VocabularyLens:
-    """The logit lens on one prompt: likeliest tokens at each place and position, and how likely the answer is there."""
+    """The logit lens on one prompt: likeliest tokens at each place and position, and
+    how likely the answer is there."""
     if not isinstance(k, Integral) or not 1 <= k <= model.cfg.d_vocab:
-        raise ValueError(f"k is {k!r}; give the number of tokens to keep, from 1 to {model.cfg.d_vocab}.")
+        raise ValueError(f"k is {k!r}; give the number of tokens to keep, from 1 to "
+                         f"{model.cfg.d_vocab}.")
     asked = None if answer is None else single_token(model, answer)
     places = _places_to_read(model, half_layers)
     with torch.no_grad():
         tokens = text_tokens(model, prompt, bos)
         _, cache = model.run_with_cache(tokens, names_filter=list(places.values()))
         read = [_predict(model, cache[name][0], k, asked) for name in places.values()]
-    parts = (torch.stack(part).cpu() if part[0] is not None else None for part in zip(*read, strict=True))
+    parts = (torch.stack(part).cpu() if part[0] is not None else None
+             for part in zip(*read, strict=True))
     probs, ids, prob, rank = parts
-    top = [[[model.tokenizer.decode([i]) for i in pos] for pos in place] for place in ids.tolist()]
+    top = [[[model.tokenizer.decode([i]) for i in pos] for pos in place]
+           for place in ids.tolist()]
     str_tokens = model.to_str_tokens(tokens[0])
-    return VocabularyLens(str_tokens, list(places), top, probs, answer, rank, prob, model_name(model))
+    return VocabularyLens(str_tokens, list(places), top, probs, answer, rank, prob,
+                          model_name(model))

@@ -74,7 +74,7 @@ def columns_of(
     return dict(
         zip((f"{place} {what}" for what in ("looks at", "attention", "lead")),
             (named, mean, ahead), strict=True)
-    )  # fmt: skip
+    )
 
 # %% ../nbs/library/looks.ipynb #777b226b
 def where_heads_look(
@@ -127,7 +127,7 @@ def scores_on_repeats(model) -> dict[str, list]:
     with torch.no_grad():
         last = model.cfg.n_layers  # no logits
         model.run_with_hooks(repeated.tokens, return_type=None, stop_at_layer=last,
-                             fwd_hooks=hooks)  # fmt: skip
+                             fwd_hooks=hooks)
     for kind, parts in found.items():
         every, seen = torch.stack(parts, dim=1), torch.arange(2 * n) + bos + 1
         first = 1 if kind == "previous" else n

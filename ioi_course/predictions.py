@@ -19,14 +19,20 @@ _HEAD = re.compile(r"l?(\d+)\s*[h.,]\s*(\d+)", re.IGNORECASE)
 
 
 def _plain(value) -> float | str:
-    """A guess or a result in the form in which they are compared: a number, or a text in lower case."""
+    """A guess or a result in the form in which they are compared: a number, or a text
+    in lower case."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if hasattr(value, "item") and not isinstance(value, str):  # a tensor or a numpy number
-        value = value.item() if getattr(value, "ndim", 0) == 0 or value.size == 1 else str(value)
+    # a tensor or a numpy number
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = (value.item() if getattr(value, "ndim", 0) == 0 or value.size == 1
+                 else str(value))
     if isinstance(value, Real):
         return float(value)
-    if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(n, Real) for n in value):
+    if (
+        isinstance(value, (tuple, list)) and len(value) == 2
+        and all(isinstance(n, Real) for n in value)
+    ):
         return f"l{int(value[0])}h{int(value[1])}"
     text = " ".join(str(value).split()).lower()
     head = _HEAD.fullmatch(text)
@@ -68,7 +74,8 @@ class Prediction:
     @property
     def verdict(self) -> str:
         """How the guess did; empty without a guess or without a result."""
-        return "" if self.guess is ... or self.measured is ... else _verdict(self.guess, self.measured, self.within)
+        return ("" if self.guess is ... or self.measured is ...
+                else _verdict(self.guess, self.measured, self.within))
 
     @property
     def _mark(self) -> str:
@@ -76,9 +83,11 @@ class Prediction:
 
     def _lines(self) -> list[str]:
         if self.measured is ...:
-            said = "write your guess in place of the dots" if self.guess is ... else f"you say {_shown(self.guess)}"
+            said = ("write your guess in place of the dots" if self.guess is ...
+                    else f"you say {_shown(self.guess)}")
             return [self.question, said]
-        said = "no guess" if self.guess is ... else f"you said {_shown(self.guess)}: {self.verdict}"
+        said = ("no guess" if self.guess is ...
+                else f"you said {_shown(self.guess)}: {self.verdict}")
         later = " (changed later)" if self.changed else ""
         return [self.question, f"measured: {_shown(self.measured)} · {said}{later}"]
 
@@ -91,9 +100,16 @@ class Prediction:
         asked = f"{self._mark} <b>{escape(self.key)}</b> · {question}"
         return f'<p class="ioi-prediction">{asked}<br><small>{said}</small></p>'
 
+# %% ../nbs/library/predictions.ipynb #f8783bee
+def _check_key(key: str, chapter: str) -> None:
+    """A ValueError unless the key is the chapter's, such as "6.a"."""
+    if not re.fullmatch(rf"{re.escape(chapter)}\.\w+", key):
+        raise ValueError(f"The key {key!r} should be the chapter's number and a "
+                         f"letter: '{chapter}.a'.")
+
 # %% ../nbs/library/predictions.ipynb #83953bfb
 class Predictions:
-    """What a reader expects in one chapter: call it to ask, `score` after the measurement, `ledger` at the end."""
+    """A reader's guesses in one chapter: call it, `score` them, end with `ledger`."""
     def __init__(self, chapter: str):  # its number, the first part of every key
         self.chapter = str(chapter)
         self.made: dict[str, Prediction] = {}
@@ -101,17 +117,17 @@ class Predictions:
     def __call__(
         self,
         key: str,  # such as "6.a"
-        guess=...,  # the reader's: a number, a head such as "L9H9", a word; `...` for none
+        guess=...,  # the reader's: a number, a word, "L9H9"; `...` for none
         question: str = "",  # what is asked
     ) -> Prediction:
-        """Ask, and note the guess. After the score a changed guess is shown, but the first one counts."""
-        if not re.fullmatch(rf"{re.escape(self.chapter)}\.\w+", key):
-            raise ValueError(f"The key {key!r} should be the chapter's number and a letter: '{self.chapter}.a'.")
+        """Ask, and note the guess; if it changes after the score, the first counts."""
+        _check_key(key, self.chapter)
         known = self.made.get(key)
         if known is None or known.measured is ...:
-            self.made[key] = Prediction(key, question or (known.question if known else ""), guess)
-        elif guess is not ... and known.guess is not ... and _plain(guess) != _plain(known.guess):
-            known.changed = True
+            asked = question or (known.question if known else "")
+            self.made[key] = Prediction(key, asked, guess)
+        elif guess is not ... and known.guess is not ...:
+            known.changed |= _plain(guess) != _plain(known.guess)
         return self.made[key]
 
     def score(
@@ -122,11 +138,11 @@ class Predictions:
     ) -> Prediction:
         """Set the result beside the guess."""
         if key not in self.made:
-            raise ValueError(f"There is no prediction {key!r}; there are: {', '.join(self.made) or 'none yet'}.")
-        _shown(measured)  # a result that waits for an exercise says so here, and not when it is displayed
-        one = self.made[key]
-        one.measured, one.within = measured, within
-        return one
+            made = ", ".join(self.made) or "none yet"
+            raise ValueError(f"There is no prediction {key!r}; there are: {made}.")
+        _shown(measured)  # what waits for an exercise says so here
+        self.made[key].measured, self.made[key].within = measured, within
+        return self.made[key]
 
     def ledger(self) -> "Ledger":
         """All predictions of the chapter with their results."""
@@ -143,20 +159,32 @@ class Ledger:
         """A row per prediction: question, guess, measured, how it did."""
         rows = []
         for one in self.predictions:
-            guess, measured = ("" if value is ... else _shown(value) for value in (one.guess, one.measured))
-            rows.append((one.question, guess, measured, one.verdict + (" (changed later)" if one.changed else "")))
+            guess, measured = ("" if value is ... else _shown(value)
+                               for value in (one.guess, one.measured))
+            rows.append(
+                (one.question, guess, measured,
+                 one.verdict + (" (changed later)" if one.changed else ""))
+            )
         columns = ["question", "your guess", "measured", "how it did"]
-        return pd.DataFrame(rows, index=pd.Index([one.key for one in self.predictions], name="key"), columns=columns)
+        return pd.DataFrame(
+            rows, index=pd.Index([one.key for one in self.predictions], name="key"),
+            columns=columns,
+        )
 
     def _sentence(self) -> str:
         guessed = [one for one in self.predictions if one.verdict]
         if not guessed:
             return "You made no predictions in this chapter. The others have some too."
         right = sum(one.verdict == "right" for one in guessed)
-        return f"You predicted {len(guessed)} of {len(self.predictions)} results, and {right} came out as you said."
+        return (f"You predicted {len(guessed)} of {len(self.predictions)} results, and "
+                f"{right} came out as you said.")
 
     def __repr__(self) -> str:
-        return self._sentence() + (f"\n{self.table().to_string()}" if self.predictions else "")
+        return self._sentence() + (
+            f"\n{self.table().to_string()}" if self.predictions else ""
+        )
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self._sentence())}</p>" + (self.table().to_html() if self.predictions else "")
+        return f"<p>{escape(self._sentence())}</p>" + (
+            self.table().to_html() if self.predictions else ""
+        )

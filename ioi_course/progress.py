@@ -10,5 +10,6 @@ from tqdm import tqdm
 
 # %% ../nbs/library/progress.ipynb #131e3adb
 def _bar(what: str, progress: bool) -> tqdm:
-    """A progress bar that shows itself after ten seconds. The variable TQDM_DISABLE=1 keeps it away, too."""
+    """A progress bar that shows itself after ten seconds. The variable TQDM_DISABLE=1
+    keeps it away, too."""
     return tqdm(desc=what, delay=10, leave=False) if progress else tqdm(disable=True)

@@ -31,18 +31,22 @@ from ioi_course.templates import (
 # %% ../nbs/library/prompts.ipynb #b15b0f52
 def _tokenizer(source):
     """The tokenizer of a model, or the tokenizer itself, after checks."""
-    tokenizer = source if hasattr(source, "convert_ids_to_tokens") else getattr(source, "tokenizer", None)
+    tokenizer = (source if hasattr(source, "convert_ids_to_tokens")
+                 else getattr(source, "tokenizer", None))
     if tokenizer is None:
-        raise ValueError(f"No tokenizer: got {type(source).__name__}. Give a tokenizer, or a model that has one.")
+        raise ValueError(f"No tokenizer: got {type(source).__name__}. Give a "
+                         "tokenizer, or a model that has one.")
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
-            "Roles are found through character offsets, which only fast tokenizers know; "
-            f"{type(tokenizer).__name__} is a slow one. Load it with AutoTokenizer.from_pretrained(...)."
+            "Roles are found through character offsets, which only fast tokenizers "
+            f"know; {type(tokenizer).__name__} is a slow one. Load it with "
+            "AutoTokenizer.from_pretrained(...)."
         )
     if tokenizer.padding_side != "right":
         raise ValueError(
-            "The tokenizer pads on the left. Positions here count from the left, and a tensor of left-padded tokens "
-            "gives silently wrong logits. Set tokenizer.padding_side = 'right'."
+            "The tokenizer pads on the left. Positions here count from the left, and a "
+            "tensor of left-padded tokens gives silently wrong logits. Set "
+            "tokenizer.padding_side = 'right'."
         )
     return tokenizer
 
@@ -56,11 +60,13 @@ def in_text(
     source,  # a model or a tokenizer
     words: Sequence[str],  # without a leading space
 ) -> list[list[int]]:
-    """The tokens of each word where it stands in a text, after another word and a space."""
+    """The tokens of each word where it stands in a text, after another word and a
+    space."""
     tokenizer, before = _tokenizer(source), "the"
     if not words:
         return []
-    first, *rows = tokenizer([before, *(f"{before} {word}" for word in words)], add_special_tokens=False)["input_ids"]
+    first, *rows = tokenizer([before, *(f"{before} {word}" for word in words)],
+                             add_special_tokens=False)["input_ids"]
     return [row[len(first) :] if row[: len(first)] == first else row for row in rows]
 
 # %% ../nbs/library/prompts.ipynb #009719e7
@@ -69,7 +75,11 @@ def single_token_names(
     names: Sequence[str] = NAMES,  # without a leading space
 ) -> tuple[str, ...]:
     """The names that are one token where they stand in a text, after a space."""
-    return tuple(name for name, row in zip(names, in_text(source, names), strict=True) if len(row) == 1)
+    return tuple(
+        name
+        for name, row in zip(names, in_text(source, names), strict=True)
+        if len(row) == 1
+    )
 
 
 def _check_names(tokenizer, names: Sequence[str]) -> tuple[str, ...]:
@@ -78,10 +88,12 @@ def _check_names(tokenizer, names: Sequence[str]) -> tuple[str, ...]:
     left = [name for name in names if name not in single]
     split = dict(zip(left, in_text(tokenizer, left), strict=True))
     if split:
-        cuts = [f"{name} = {' + '.join(repr(tokenizer.decode([i])) for i in ids)}" for name, ids in split.items()]
+        cuts = [f"{name} = {' + '.join(repr(tokenizer.decode([i])) for i in ids)}"
+                for name, ids in split.items()]
         raise ValueError(
-            "Names must be one token each with a space in front, so that a name is one position; not so: "
-            f"{'; '.join(cuts)}. Leave them out, or choose among single_token_names(model)."
+            "Names must be one token each with a space in front, so that a name is "
+            f"one position; not so: {'; '.join(cuts)}. Leave them out, or choose among "
+            "single_token_names(model)."
         )
     return tuple(names)
 
@@ -89,7 +101,8 @@ def _check_names(tokenizer, names: Sequence[str]) -> tuple[str, ...]:
 ROLES = ("IO", "S1", "S1+1", "S2", "END")
 
 
-def _find_roles(tokenizer, prompts: Sequence[IOIPrompt], bos: bool) -> tuple[list[list[int]], list[tuple[int, ...]]]:
+def _find_roles(tokenizer, prompts: Sequence[IOIPrompt],
+                bos: bool) -> tuple[list[list[int]], list[tuple[int, ...]]]:
     """For each prompt its token ids, and the positions of the five roles among them."""
     if not prompts:
         raise ValueError("No prompts: a dataset needs at least one.")
@@ -97,7 +110,8 @@ def _find_roles(tokenizer, prompts: Sequence[IOIPrompt], bos: bool) -> tuple[lis
         raise ValueError("This tokenizer has no BOS token; give bos=False.")
     filled = [_fill(prompt) for prompt in prompts]
     texts = [text for text, _ in filled]
-    encoded = tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)
+    encoded = tokenizer(texts, add_special_tokens=False, padding=False,
+                        truncation=False)
     rows, pos = [], []
     for i, (prompt, (text, starts)) in enumerate(zip(prompts, filled, strict=True)):
         at = {slot: encoded.char_to_token(i, starts[slot]) + bos for slot in "ABS"}
@@ -106,49 +120,65 @@ def _find_roles(tokenizer, prompts: Sequence[IOIPrompt], bos: bool) -> tuple[lis
         pos.append((io, s1, s1 + 1, at["S"], len(rows[-1]) - 1))
         if len(set(pos[-1])) < len(ROLES):
             raise ValueError(
-                f"Two roles fall on one token in {text!r}: {dict(zip(ROLES, pos[-1], strict=True))}. "
-                "In the template, put words between the names and after [S]."
+                f"Two roles fall on one token in {text!r}: "
+                f"{dict(zip(ROLES, pos[-1], strict=True))}. In the template, put words "
+                "between the names and after [S]."
             )
     return rows, pos
 
-# %% ../nbs/library/prompts.ipynb #e6ee9481
+# %% ../nbs/library/prompts.ipynb #83b10a8e
 def _padding(source, tokenizer) -> int:
-    """What to pad with. Nothing depends on it, but the model must have an embedding for it: some padding has none."""
+    """What to pad with. Nothing depends on it, but the model must have an embedding for
+    it: some padding has none."""
     size = getattr(getattr(source, "cfg", None), "d_vocab", None) or len(tokenizer)
     wanted = tokenizer.pad_token_id, tokenizer.eos_token_id
     return next((token for token in wanted if token is not None and token < size), 0)
 
-
+# %% ../nbs/library/prompts.ipynb #e6ee9481
 class _Tokenized:
     """Records with their tokens, lengths, answers and role positions."""
 
     def _build(
-        self, source, device, records: Sequence[IOIPrompt], bos: bool, names: Sequence[str] | None, pad=None
+        self, source, device, records: Sequence[IOIPrompt], bos: bool,
+        names: Sequence[str] | None, pad=None
     ) -> None:
-        self.tokenizer, self.device, self.records, self.bos = _tokenizer(source), device, list(records), bos
-        self.names = single_token_names(source) if names is None else _check_names(self.tokenizer, names)
-        _check_names(self.tokenizer, sorted({name for record in self.records for name in record.names}))
+        self.tokenizer = _tokenizer(source)
+        self.device = device
+        self.records = list(records)
+        self.bos = bos
+        self.names = (single_token_names(source) if names is None
+                      else _check_names(self.tokenizer, names))
+        _check_names(self.tokenizer,
+                     sorted({name for record in self.records for name in record.names}))
         self.prompts = [record.text for record in self.records]
         rows, pos = _find_roles(self.tokenizer, self.records, bos)
         self._pad = _padding(source, self.tokenizer) if pad is None else pad
-        self.tokens = pad_sequence([torch.tensor(row) for row in rows], True, self._pad).to(device)
-        self.pos = dict(zip(ROLES, torch.tensor(pos, device=device).T.contiguous(), strict=True))
+        self.tokens = pad_sequence([torch.tensor(row) for row in rows], True,
+                                   self._pad).to(device)
+        self.pos = dict(
+            zip(ROLES, torch.tensor(pos, device=device).T.contiguous(), strict=True)
+        )
         self.lengths = self.pos["END"] + 1
-        self.answers = self.tokens.gather(1, torch.stack([self.pos["IO"], self.pos["S1"]], dim=1))
+        self.answers = self.tokens.gather(
+            1, torch.stack([self.pos["IO"], self.pos["S1"]], dim=1)
+        )
 
     def _like(self, records: Sequence[IOIPrompt]) -> "IOIDataset":
         """Other prompts with this dataset's tokenizer, device, BOS and names."""
         new = object.__new__(type(self))
-        new._build(self.tokenizer, self.device, records, self.bos, self.names, self._pad)
+        new._build(self.tokenizer, self.device, records, self.bos, self.names,
+                   self._pad)
         return new
 
     def str_tokens(self, i: int) -> list[str]:
         """The tokens of prompt `i` as text, without padding."""
-        return [self.tokenizer.decode([token]) for token in self.tokens[i, : self.lengths[i]].tolist()]
+        return [self.tokenizer.decode([token])
+                for token in self.tokens[i, : self.lengths[i]].tolist()]
 
-# %% ../nbs/library/prompts.ipynb #56d8fbef
+# %% ../nbs/library/prompts.ipynb #d1de7a25
 class _Listed(_Tokenized):
-    """The behaviour of a list, and how the dataset shows itself: a line that counts, then the first prompts."""
+    """The behaviour of a list, and how the dataset shows itself: a line that counts,
+    then the first prompts."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -157,30 +187,34 @@ class _Listed(_Tokenized):
         return iter(self.records)
 
     def __getitem__(self, index):
-        """An integer gives an IOIPrompt; a slice, a list of integers or a mask gives an IOIDataset."""
+        """An integer gives an IOIPrompt; a slice, a list of integers or a mask gives an
+        IOIDataset."""
         index = index.cpu().numpy() if isinstance(index, Tensor) else index
         chosen = np.arange(len(self))[index].tolist()
-        return self.records[chosen] if isinstance(chosen, int) else self._like([self.records[i] for i in chosen])
+        return (self.records[chosen] if isinstance(chosen, int)
+                else self._like([self.records[i] for i in chosen]))
 
     def batches(self, size: int) -> "Iterator[IOIDataset]":
         """The dataset in pieces of `size` prompts; the last may be smaller."""
         if not isinstance(size, Integral) or size < 1:
-            raise ValueError(f"size is {size!r}; give the number of prompts in a batch, at least 1.")
+            raise ValueError(f"size is {size!r}; give the number of prompts in a "
+                             "batch, at least 1.")
         return (self[start : start + size] for start in range(0, len(self), size))
 
     def __repr__(self) -> str:
-        rows = ("".join(f"{text}[{role}]" if role else text for text, role in row) for row in _labelled(self))
+        rows = ("".join(f"{text}[{role}]" if role else text for text, role in row)
+                for row in _labelled(self))
         return "\n  ".join([_summary(self), *rows])
 
     def _repr_html_(self) -> str:
-        mark = ' <span style="background:#7893c055;border-radius:3px">{}<sub>{}</sub></span>'
-        rows = [
-            "".join(mark.format(escape(text.strip()), role) if role else escape(text) for text, role in row)
-            for row in _labelled(self)
-        ]
-        return f"<p>{_summary(self)}</p><ol>{''.join(f'<li>{row}</li>' for row in rows)}</ol>"
+        span = ' <span style="background:#7893c055;border-radius:3px">'
+        mark = span + "{}<sub>{}</sub></span>"
+        rows = ("".join(mark.format(escape(t.strip()), role) if role else escape(t)
+                        for t, role in row) for row in _labelled(self))
+        listed = "".join(f"<li>{row}</li>" for row in rows)
+        return f"<p>{_summary(self)}</p><ol>{listed}</ol>"
 
-
+# %% ../nbs/library/prompts.ipynb #56d8fbef
 _SHOWN = 4  # prompts
 
 # %% ../nbs/library/prompts.ipynb #4e4a217d
@@ -189,7 +223,9 @@ def _labelled(data: "IOIDataset") -> list[list[tuple[str, str]]]:
     rows = []
     for i in range(min(_SHOWN, len(data))):
         role = {int(pos[i]): role for role, pos in data.pos.items()}
-        rows.append([(token, role.get(pos, "")) for pos, token in enumerate(data.str_tokens(i))])
+        rows.append(
+            [(token, role.get(pos, "")) for pos, token in enumerate(data.str_tokens(i))]
+        )
     return rows
 
 
@@ -200,29 +236,32 @@ def _summary(data: "IOIDataset") -> str:
     count = "1 prompt" if len(data) == 1 else f"{len(data)} prompts"
     tokens = f"{low} tokens" if low == high else f"{low} to {high} tokens"
     first = f"; the first {_SHOWN}:" if len(data) > _SHOWN else ":"
-    return f"{count} ({abba} ABBA, {len(data) - abba} BABA), {tokens} {'with' if data.bos else 'without'} BOS{first}"
+    return (f"{count} ({abba} ABBA, {len(data) - abba} BABA), {tokens} "
+            f"{'with' if data.bos else 'without'} BOS{first}")
 
 # %% ../nbs/library/prompts.ipynb #c031ff7a
 def _pool(source) -> tuple[str, ...]:
-    """The names of NAMES that are one token; a ValueError if they are too few to make prompts of."""
+    """The names of NAMES that are one token; a ValueError if they are too few to make
+    prompts of."""
     found = single_token_names(source)
     if len(found) < 3:
         ids = in_text(source, NAMES[:1])[0]
         cut = " + ".join(repr(_tokenizer(source).decode([i])) for i in ids)
         raise ValueError(
-            f"This tokenizer cuts names into pieces ({NAMES[0]} = {cut}): of the {len(NAMES)} names of NAMES "
-            f"{len(found)} are one token, and prompts need three. Give names=[...] that are one token each."
+            f"This tokenizer cuts names into pieces ({NAMES[0]} = {cut}): of the "
+            f"{len(NAMES)} names of NAMES {len(found)} are one token, and prompts need "
+            "three. Give names=[...] that are one token each."
         )
     return found
 
 # %% ../nbs/library/prompts.ipynb #aea17758
 class IOIDataset(_Listed):
-    """Prompts of the task as text, tokens, answers and role positions. The same seed gives the same prompts.
+    """Prompts as text, tokens, answers and role positions; the same seed, the same.
 
-    `records`: list of IOIPrompt. `prompts`: their texts. `tokens`: Int[Tensor, "batch pos"], padded on the right.
-    `lengths`: Int[Tensor, "batch"], tokens without padding. `answers`: Int[Tensor, "batch 2"], the tokens of IO and S.
-    `pos`: role -> Int[Tensor, "batch"]; IO and S1 where the two names are first mentioned, S1+1 the token after S1,
-    S2 the subject of the last clause, END the last token. `names`: the pool that counterfactuals draw from.
+    `records`: the IOIPrompts, `prompts`: their texts. `tokens`: Int[batch pos], padded
+    on the right. `lengths`: Int[batch], no padding. `answers`: Int[batch 2] of IO, S.
+    `pos`: role -> Int[batch]; IO and S1 where the two are first mentioned, S1+1 after
+    S1, S2 the last clause's subject, END the last token. `names`: to draw others from.
     """
 
     def __init__(
@@ -232,14 +271,16 @@ class IOIDataset(_Listed):
         seed: int = 0,
         order: str = "both",  # "ABBA" (IO first), "BABA" (S first) or "both" in turn
         bos: bool = True,  # begin each prompt with the BOS token
-        names: Sequence[str] | None = None,  # None: those of NAMES that are one token here
-        **words: Sequence[str],  # `places`, `objects` or `templates`, instead of this module's
+        names: Sequence[str] | None = None,  # None: `single_token_names(source)`
+        **words: Sequence[str],  # `places`, `objects`, `templates` of your own
     ):
         pool = _pool(source) if names is None else _words("names", names, 3)
-        self._build(source, _device(source), sample_prompts(n, seed, order, pool, **words), bos, pool)
+        records = sample_prompts(n, seed, order, pool, **words)
+        self._build(source, _device(source), records, bos, pool)
 
     @classmethod
-    def from_prompts(cls, source, prompts: Sequence[IOIPrompt], bos: bool = True, names=None) -> "IOIDataset":
+    def from_prompts(cls, source, prompts: Sequence[IOIPrompt], bos: bool = True,
+                     names=None) -> "IOIDataset":
         """A dataset of the given prompts; `names` as in the constructor."""
         new = cls.__new__(cls)
         new._build(source, _device(source), prompts, bos, names)
@@ -247,36 +288,44 @@ class IOIDataset(_Listed):
 
     @classmethod
     def demo(cls, source, bos: bool = True) -> "IOIDataset":
-        """The eight prompts of TransformerLens' exploratory analysis demo: four pairs."""
+        """The eight prompts (four pairs) of TransformerLens' demo."""
         return cls.from_prompts(source, DEMO_PROMPTS, bos)
 
     def counterfactual(self, kind: str, seed: int = 0) -> "IOIDataset":
-        """The same prompts changed in one way: `kind` is a key of COUNTERFACTUALS, `seed` draws new names."""
+        """The same prompts changed as `kind` of COUNTERFACTUALS says; `seed`: names."""
         return self._like(_counterfactuals(self.records, kind, self.names, seed))
 
 # %% ../nbs/library/prompts.ipynb #a7b624f5
 COUNTERFACTUALS = {
     "swap_subject": "the other name is the subject: other answer, one token changed",
-    "abc": "three different new names: none is repeated, so no answer is right (`answers`: those at IO and S1)",
-    "swap_names": "the first two names change places (ABBA to BABA and back): same words, same answer",
+    "abc": "three different new names: none is repeated, so no answer is right "
+    "(`answers`: those at IO and S1)",
+    "swap_names": "the first two names change places (ABBA to BABA and back): same "
+    "words, same answer",
     "random_names": "two new names: same structure, other answer",
-    "extra_io": "a distractor repeats IO: same answer, but both names occur twice; later positions move",
-    "extra_s": "a distractor repeats S: same answer, S occurs three times; later positions move",
+    "extra_io": "a distractor repeats IO: same answer, but both names occur twice; "
+    "later positions move",
+    "extra_s": "a distractor repeats S: same answer, S occurs three times; later "
+    "positions move",
 }
 
 # %% ../nbs/library/prompts.ipynb #e71aa6b8
-def _counterfactuals(records: Sequence[IOIPrompt], kind: str, names: Sequence[str], seed: int) -> list[IOIPrompt]:
+def _counterfactuals(records: Sequence[IOIPrompt], kind: str, names: Sequence[str],
+                     seed: int) -> list[IOIPrompt]:
     """The counterfactual of each prompt; new names are drawn by one generator."""
     if kind not in COUNTERFACTUALS:
         near = get_close_matches(str(kind), COUNTERFACTUALS, 1) or COUNTERFACTUALS
-        raise ValueError(f"There is no counterfactual {kind!r}; did you mean {' or '.join(near)}?")
+        raise ValueError(f"There is no counterfactual {kind!r}; did you mean "
+                         f"{' or '.join(near)}?")
     if any(record.third for record in records):
-        raise ValueError("These prompts have three different names; make counterfactuals of the IOI prompts instead.")
+        raise ValueError("These prompts have three different names; make "
+                         "counterfactuals of the IOI prompts instead.")
     rng = random.Random(int(seed))
     return [_counterfactual(record, kind, names, rng) for record in records]
 
 
-def _counterfactual(prompt: IOIPrompt, kind: str, names: Sequence[str], rng: random.Random) -> IOIPrompt:
+def _counterfactual(prompt: IOIPrompt, kind: str, names: Sequence[str],
+                    rng: random.Random) -> IOIPrompt:
     """The prompt's counterfactual of one kind."""
     other_order = "BABA" if prompt.order == "ABBA" else "ABBA"
     if kind == "swap_subject":
@@ -288,35 +337,43 @@ def _counterfactual(prompt: IOIPrompt, kind: str, names: Sequence[str], rng: ran
     fresh = [name for name in names if name not in prompt.names]
     roles = ("IO", "S", "third") if kind == "abc" else ("IO", "S")
     if len(fresh) < len(roles):
-        raise ValueError(f"{kind} needs {len(roles)} names that are not in the prompt; there are {len(fresh)}.")
-    return replace(prompt, **dict(zip(roles, rng.sample(fresh, len(roles)), strict=True)))
+        raise ValueError(f"{kind} needs {len(roles)} names that are not in the prompt; "
+                         f"there are {len(fresh)}.")
+    return replace(prompt,
+                   **dict(zip(roles, rng.sample(fresh, len(roles)), strict=True)))
 
 # %% ../nbs/library/prompts.ipynb #e14bb467
 def misalignment(clean: IOIDataset, other: IOIDataset) -> str:
     """Why a position does not mean the same in both datasets, or "" if it does.
 
-    Aligned are prompts of equal length with the first name, the second name, S2 and END at equal positions. Which of
-    the first two names is IO may differ: that is what `swap_subject` and `swap_names` change.
+    Aligned are prompts of equal length with the first name, the second name, S2 and END
+    at equal positions. Which of the first two names is IO may differ: that is what
+    `swap_subject` and `swap_names` change.
     """
     if len(clean) != len(other):
         return f"{len(clean)} prompts against {len(other)}"
-    for slot, a, b in zip(("first name", "second name", "S2", "END"), _slots(clean), _slots(other), strict=True):
+    for slot, a, b in zip(("first name", "second name", "S2", "END"), _slots(clean),
+                          _slots(other), strict=True):
         if not a.equal(b):
             i = int((a != b).nonzero()[0])
-            return f"in prompt {i} the {slot} is at position {int(a[i])} against {int(b[i])}"
+            return (f"in prompt {i} the {slot} is at position {int(a[i])} against "
+                    f"{int(b[i])}")
     return ""
 
 
 def _slots(data: IOIDataset) -> list[Int[Tensor, "batch"]]:
     io, s1 = data.pos["IO"], data.pos["S1"]
-    return [torch.minimum(io, s1), torch.maximum(io, s1), data.pos["S2"], data.pos["END"]]
+    return [torch.minimum(io, s1), torch.maximum(io, s1), data.pos["S2"],
+            data.pos["END"]]
 
 # %% ../nbs/library/prompts.ipynb #226fbc95
 def check_aligned(clean: IOIDataset, other: IOIDataset) -> None:
-    """Raise a ValueError that says where, if a position does not mean the same in both datasets."""
+    """Raise a ValueError that says where, if a position does not mean the same in both
+    datasets."""
     why = misalignment(clean, other)
     if why:
         raise ValueError(
-            f"The two datasets do not align: {why}. Activations cannot be moved between them position by position. Use "
-            "a counterfactual that keeps positions, or move them role by role with each dataset's own `pos`."
+            f"The two datasets do not align: {why}. Activations cannot be moved "
+            "between them position by position. Use a counterfactual that keeps "
+            "positions, or move them role by role with each dataset's own `pos`."
         )

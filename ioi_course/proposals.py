@@ -118,9 +118,9 @@ class Found(_Judged):
 
     `scores` has a row per head. Effects are shares of the logit difference, positive if
     they help, with "... error" (none if screened out): "to logits" (of IO and S, too),
-    the inputs of each class such as "name mover q", the largest of them as "to queries",
-    "from S2", "from S1+1" with "... via", and "direct after knock-out". From END, S2,
-    S1+1, END after knock-out: "... looks at", "... attention", "... lead" (`looks`).
+    inputs of each class ("name mover q"), the largest of them as "to queries", "from
+    S2", "from S1+1" with "... via", "direct after knock-out". From END, S2, S1+1, END
+    after knock-out: "... looks at", "... attention", "... lead" (`looks`).
     """
 
     scores: pd.DataFrame

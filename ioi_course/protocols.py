@@ -17,9 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .circuit import _alive, _check_circuit, _run_alive, nodes
+from .circuit import nodes, _check_circuit
+from .knockouts import _alive, _run_alive
 from .edges import head_edges, run_with_edges
-from .means import Means, _check_reference, _every_z, abc_reference, reference_means
+from ioi_course.means import (
+    Means, _check_reference, _every_z, abc_reference, reference_means,
+)
 from .metrics import logit_diff
 from .models import model_name
 from .plots import PALETTE, Plot
@@ -28,7 +31,7 @@ from .plots.core import _Frame, _number
 from .prompts import IOIDataset
 from .roles import Circuit
 from .shown import Shown
-from .trial import Faithfulness
+from .faithful import Faithfulness
 
 # %% ../nbs/library/protocols.ipynb #0e464710
 CHOICES = {
@@ -39,7 +42,8 @@ CHOICES = {
 
 
 class Protocol(NamedTuple):
-    """By which rules everything but a circuit is taken away; the defaults are those of Wang et al. 2022."""
+    """By which rules everything but a circuit is taken away; the defaults are those of
+    Wang et al. 2022."""
 
     put: str = "template mean"  # what takes a head's place
     parts: str = "nodes"  # what is cut
@@ -49,7 +53,8 @@ class Protocol(NamedTuple):
         """ValueError for a choice that there is not."""
         for name, value in self._asdict().items():
             if value not in CHOICES[name]:
-                raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, CHOICES[name]))}.")
+                raise ValueError(f"{name} is {value!r}; give one of "
+                                 f"{', '.join(map(repr, CHOICES[name]))}.")
 
 
 SIX = {
@@ -69,16 +74,22 @@ def in_its_place(
     seed: int = 0,  # draws the ABC prompts of "resample"
     memory: float = 0.5,  # GB that a batch may take
 ) -> Means:
-    """For each layer what takes the place of the heads' outputs [batch, pos, head, d_head]."""
+    """For each layer what takes the place of the heads' outputs [batch, pos, head,
+    d_head]."""
     Protocol(put=put).check()
     _check_reference(model, data, None)
     if put == "template mean":
         return reference_means(model, data, memory=memory)
     layers = range(model.cfg.n_layers)
     if put == "resample":
-        parts = [found for _, found in _every_z(model, data.counterfactual("abc", seed), layers, memory)]
+        parts = [
+            found
+            for _, found in _every_z(model, data.counterfactual("abc", seed), layers,
+                                     memory)
+        ]
         width = data.tokens.shape[1]
-        return Means(_joined([part[layer] for part in parts], width) for layer in layers)
+        return Means(_joined([part[layer] for part in parts], width)
+                     for layer in layers)
     if put == "zero":
         _, first = next(_every_z(model, data[:1], layers, memory))
         return Means(z.new_zeros(*data.tokens.shape, *z.shape[2:]) for z in first)
@@ -89,21 +100,27 @@ def _joined(
     parts: Sequence[Float[Tensor, "some pos head d_head"]], width: int
 ) -> Float[Tensor, "batch pos head d_head"]:
     """Batches one after the other, each filled up to the same number of positions."""
-    return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, 0, 0, width - part.shape[1])) for part in parts])
+    return torch.cat(
+        [torch.nn.functional.pad(part, (0, 0, 0, 0, 0, width - part.shape[1]))
+         for part in parts]
+    )
 
 
 def _over_all(model, data: IOIDataset, layers: Sequence[int], memory: float) -> Means:
-    """The mean over ABC prompts of all templates that are long enough to have the position."""
+    """The mean over ABC prompts of all templates that are long enough to have the
+    position."""
     width = data.tokens.shape[1]
     total, count = {}, torch.zeros(width)
     for batch, found in _every_z(model, abc_reference(data), layers, memory):
         inside = torch.arange(batch.tokens.shape[1]) < batch.lengths[:, None].cpu()
-        count += torch.nn.functional.pad(inside.sum(dim=0), (0, width - inside.shape[1]))
+        count += torch.nn.functional.pad(inside.sum(dim=0),
+                                         (0, width - inside.shape[1]))
         for layer, z in zip(layers, found, strict=True):
             summed = (z * inside.to(z)[..., None, None]).sum(dim=0, keepdim=True)
             total[layer] = total.get(layer, 0) + _joined([summed], width)
     each = count.clamp(min=1)[:, None, None]
-    return Means((z / each.to(z)).expand(len(data), -1, -1, -1).contiguous() for z in total.values())
+    return Means((z / each.to(z)).expand(len(data), -1, -1, -1).contiguous()
+                 for z in total.values())
 
 # %% ../nbs/library/protocols.ipynb #4871ba6b
 def run_protocol(
@@ -111,9 +128,11 @@ def run_protocol(
     data: IOIDataset,
     circuit: Circuit,
     protocol: Protocol = SIX["the paper's"],
-    means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,  # None: `in_its_place(model, data, put)`
+    # None: `in_its_place(model, data, put)`
+    means: Sequence[Float[Tensor, "batch pos head d_head"]] | None = None,
 ) -> Float[Tensor, "batch"]:
-    """Each prompt's logit difference if everything but a circuit is taken away by a protocol."""
+    """Each prompt's logit difference if everything but a circuit is taken away by a
+    protocol."""
     protocol.check()
     keep = _check_circuit(model, circuit)
     means = in_its_place(model, data, protocol.put) if means is None else means
@@ -142,14 +161,14 @@ class Protocols(Shown):
         return Faithfulness(self.model, self.runs[protocol], self.of, self.name)
 
     def by_template(self) -> pd.DataFrame:
-        """A row for each template: how many prompts, the model's mean difference, and the circuit's by protocol."""
+        """By template: number of prompts, the model's mean, and by protocol."""
         columns = {"model": self.model} | dict(self.runs)
-        table = pd.DataFrame({name: values.double().cpu().numpy() for name, values in columns.items()})
+        table = pd.DataFrame({k: v.double().cpu().numpy() for k, v in columns.items()})
         grouped = table.groupby(pd.Index(self.templates, name="template"), sort=True)
         return pd.concat([grouped.size().rename("prompts"), grouped.mean()], axis=1)
 
     def table(self) -> pd.DataFrame:
-        """A row for each protocol: the share kept, its error over prompts, and how templates differ."""
+        """By protocol: the share kept, its error over prompts, how templates differ."""
         return _kept(self)
 
     def _rounded(self) -> pd.DataFrame:
@@ -159,10 +178,11 @@ class Protocols(Shown):
         kinds = len(set(self.templates))
         whole = f"model {self.name}: {self.model.mean().item():.2f} logits"
         prompts = f"{len(self.model)} prompts, {kinds} templates"
-        return f"{len(self.of)} heads under {len(self.runs)} protocols ({prompts}; {whole})"
+        return (f"{len(self.of)} heads under {len(self.runs)} protocols ({prompts}; "
+                f"{whole})")
 
     def plot(self, title: str = "circuit against model, template by template") -> Plot:
-        """A point per template and protocol; on the diagonal circuit and model agree."""
+        """A point per template and protocol; circuit = model on the diagonal."""
         return _protocol_plot(self, title)
 
 # %% ../nbs/library/protocols.ipynb #0ab54182
@@ -171,34 +191,44 @@ def _kept(found: Protocols) -> pd.DataFrame:
     each, rows = found.by_template(), {}
     for name, values in found.runs.items():
         faith = found.faithfulness(name)
-        by = pd.Series(each[name] / each["model"]) if faith.share == faith.share else pd.Series([np.nan])
+        by = (pd.Series(each[name] / each["model"]) if faith.share == faith.share
+              else pd.Series([np.nan]))
         error = faith.table()["error"]["share"]
-        rows[name] = values.mean().item(), faith.share, error, by.min(), by.max(), by.std()
-    columns = ["circuit", "share", "error", "lowest template", "highest template", "spread"]
+        kept = values.mean().item(), faith.share, error
+        rows[name] = *kept, by.min(), by.max(), by.std()
+    columns = ["circuit", "share", "error", "lowest template", "highest template",
+               "spread"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 # %% ../nbs/library/protocols.ipynb #161c5632
 def _protocol_plot(result: Protocols, title: str) -> Plot:
     each = result.by_template().drop(columns="prompts").round(4) + 0.0
     series = [
-        _Series(name, each["model"].to_numpy(), each[name].to_numpy(), list(each.index), PALETTE[i % len(PALETTE)])
+        _Series(name, each["model"].to_numpy(), each[name].to_numpy(), list(each.index),
+                PALETTE[i % len(PALETTE)])
         for i, name in enumerate(result.runs)
     ]
-    chart = _Chart(series, "model (logits)", "circuit (logits)", named=[], diagonal=True)
+    chart = _Chart(series, "model (logits)", "circuit (logits)", named=[],
+                   diagonal=True)
     frame = _Frame.of("protocols", title, "", result.name)
     far = max((each[name] - each["model"]).abs().max() for name in result.runs)
-    said = f"{len(series)} protocols, {len(each)} templates", f"farthest from the diagonal: {_number(far)} logits"
-    return Plot(frame.summary(*said), each, _chart_svg(chart, frame), _chart_figure(chart, frame))
+    said = (f"{len(series)} protocols, {len(each)} templates",
+            f"farthest from the diagonal: {_number(far)} logits")
+    return Plot(frame.summary(*said), each, _chart_svg(chart, frame),
+                _chart_figure(chart, frame))
 
 
 def protocols(
     model,  # a TransformerBridge that the engine serves
     data: IOIDataset,
     circuit: Circuit,
-    chosen: Mapping[str, Protocol | tuple[Protocol, Circuit]] = SIX,  # a name each; with another circuit if wanted
-    means: Mapping[str, Means] = MappingProxyType({}),  # of `in_its_place`, by `put`, where they are known already
+    # a name each; with another circuit if wanted
+    chosen: Mapping[str, Protocol | tuple[Protocol, Circuit]] = SIX,
+    # of `in_its_place`, by `put`, where they are known already
+    means: Mapping[str, Means] = MappingProxyType({}),
 ) -> Protocols:
-    """Run a circuit under several protocols; what takes a head's place is computed once for each choice."""
+    """Run a circuit under several protocols; what takes a head's place is computed once
+    for each choice."""
     kept, runs = dict(means), {}
     for name, each in chosen.items():
         protocol, own = each if isinstance(each[0], Protocol) else (each, circuit)
@@ -208,4 +238,5 @@ def protocols(
         runs[name] = run_protocol(model, data, own, protocol, kept[protocol.put])
     with torch.no_grad():
         whole = logit_diff(model(data.tokens), data, per_prompt=True).cpu()
-    return Protocols(whole, runs, [prompt.template for prompt in data], circuit, model_name(model))
+    return Protocols(whole, runs, [prompt.template for prompt in data], circuit,
+                     model_name(model))

@@ -26,27 +26,32 @@ class _Split:
 
     @property
     def _shrink(self) -> Float[Tensor, "batch"]:
-        """Scale after over scale before: a direct effect after, times this, is what it would be on the old scale."""
+        """Scale after over scale before: a direct effect after, times this, is what it
+        would be on the old scale."""
         return self.scale_after / self.scale_before
 
     @property
     def change(self) -> Float[Tensor, "batch layer head"]:
-        """What the ablation changes in each head's direct effect: `by_output` + `by_scale`."""
+        """What the ablation changes in each head's direct effect: `by_output` +
+        `by_scale`."""
         return self.direct_after - self.direct_before
 
     @property
     def by_output(self) -> Float[Tensor, "batch layer head"]:
-        """The part of the change that is there with the final LayerNorm's scale held: the head writes otherwise."""
+        """The part of the change that is there with the final LayerNorm's scale held:
+        the head writes otherwise."""
         return self.direct_after * self._shrink[:, None, None] - self.direct_before
 
     @property
     def by_scale(self) -> Float[Tensor, "batch layer head"]:
-        """The rest of the change: what the head writes now is divided by another scale."""
+        """The rest of the change: what the head writes now is divided by another
+        scale."""
         return self.direct_after * (1 - self._shrink)[:, None, None]
 
     @property
     def scale_effect(self) -> Float[Tensor, "batch"]:
-        """What the new scale does to the logit difference as a whole: to all heads, MLPs, embeddings and biases b_O."""
+        """What the new scale does to the logit difference as a whole: to all heads,
+        MLPs, embeddings and biases b_O."""
         return (self.after - self.bias) * (1 - self._shrink)
 
     @property
@@ -60,40 +65,44 @@ class _Repair(_Split):
 
     @property
     def _imposed(self) -> tuple[Head, ...]:
-        """The heads whose output at END the ablation itself has set: what the naive prediction knows of."""
+        """The heads whose output at END was set: what the naive prediction knows of."""
         return self.heads if self.at in ("END", "everywhere") else ()
 
     @property
     def naive(self) -> Float[Tensor, "batch"]:
-        """Each logit difference if the ablated heads' own direct effects were all that changes."""
+        """Each logit difference if the heads' direct effects were all that changes."""
         return self.before + _over(self.by_output, self._imposed)
 
     @property
     def repaired(self) -> float:
-        """The share of the predicted loss that does not come about: 0 is none, 1 is all, NaN if none is predicted."""
+        """The share of the predicted loss that fails to come, or NaN."""
         loss = (self.before - self.naive).mean()
         size = torch.cat([self.before, self.naive]).abs().mean()
-        return ((self.after - self.naive).mean() / loss).item() if loss.abs() > 0.01 * size else float("nan")
+        return (((self.after - self.naive).mean() / loss).item()
+                if loss.abs() > 0.01 * size else float("nan"))
 
     @property
     def summary(self) -> pd.Series:
-        """Mean logit difference before, as naively predicted, as measured; and the repaired share."""
+        """Means before, as naively predicted, as measured; and the repaired share."""
         means = {"before": self.before, "naive": self.naive, "measured": self.after}
-        return pd.Series({name: value.mean().item() for name, value in means.items()} | {"repaired": self.repaired})
+        means = {name: value.mean().item() for name, value in means.items()}
+        return pd.Series(means | {"repaired": self.repaired})
 
     def repair(
         self,
-        circuit: Circuit | None = None,  # gather heads by their class in it; None: by layer
+        circuit: Circuit | None = None,  # gather heads by class in it; None: by layer
     ) -> pd.DataFrame:
-        """From the naive prediction to what was measured, in logits: mean and standard error of each step.
+        """From the naive prediction to the measured, in logits, with standard errors.
 
-        The steps between "naive" and "measured" add up to the gap: what other heads and MLPs write more or less, scale
-        held, and then the effect of the new scale. Classes and layers that do not change are left out.
+        The steps between "naive" and "measured" add up to the gap: what other heads and
+        MLPs write more or less, scale held, and then the effect of the new scale.
+        Classes and layers that do not change are left out.
         """
         return _repair_table(self, circuit)
 
-# %% ../nbs/library/repair.ipynb #a4a6f2ff
-def _over(values: Float[Tensor, "batch layer head"], heads: Sequence[Head]) -> Float[Tensor, "batch"]:
+# %% ../nbs/library/repair.ipynb #2c2caf84
+def _over(values: Float[Tensor, "batch layer head"],
+          heads: Sequence[Head]) -> Float[Tensor, "batch"]:
     """The sum over some heads."""
     layers, index = torch.tensor(list(heads), dtype=torch.long).reshape(-1, 2).T
     return values[:, layers, index].sum(dim=1)
@@ -103,8 +112,9 @@ def _check_circuit(result: "Ablation", circuit: Circuit | None) -> None:
     shape = tuple(result.direct_before.shape[1:])
     if circuit is not None and (circuit.n_layers, circuit.n_heads) != shape:
         raise ValueError(
-            f"The circuit is one of {circuit.n_layers} layers of {circuit.n_heads} heads; the model has {shape[0]} of "
-            f"{shape[1]}. Give a circuit of this model, or none."
+            f"The circuit is one of {circuit.n_layers} layers of {circuit.n_heads} "
+            f"heads; the model has {shape[0]} of {shape[1]}. Give a circuit of this "
+            "model, or none."
         )
 
 
@@ -113,31 +123,39 @@ def _reacting(result: "Ablation", circuit: Circuit | None) -> dict[str, list[Hea
     _check_circuit(result, circuit)
     groups = {role: [] for role in circuit.roles} if circuit else {}
     for head in product(*map(range, result.direct_before.shape[1:])):
-        name = (circuit.role_of(*head) or "no class") if circuit else f"heads of layer {head[0]}"
-        groups.setdefault(name, []).extend([head] if head not in result._imposed else [])
+        name = ((circuit.role_of(*head) or "no class") if circuit
+                else f"heads of layer {head[0]}")
+        groups.setdefault(name, []).extend(
+            [head] if head not in result._imposed else []
+        )
     return groups
 
-
+# %% ../nbs/library/repair.ipynb #a4a6f2ff
 def _repair_table(result: "Ablation", circuit: Circuit | None) -> pd.DataFrame:
     """Rows of `repair`."""
-    steps = {name: _over(result.by_output, heads) for name, heads in _reacting(result, circuit).items()}
+    steps = {name: _over(result.by_output, heads)
+             for name, heads in _reacting(result, circuit).items()}
     steps["MLPs"] = result.mlp_effect.sum(dim=1)
     size = result.before.abs().mean()
-    steps = {name: value for name, value in steps.items() if value.abs().max() > 1e-6 * size}
-    rows = {"naive": result.naive} | steps | {"final scale": result.scale_effect, "measured": result.after}
+    steps = {name: value
+             for name, value in steps.items() if value.abs().max() > 1e-6 * size}
+    rows = ({"naive": result.naive} | steps | {"final scale": result.scale_effect,
+                                               "measured": result.after})
     columns = {"mean": [value.mean().item() for value in rows.values()]}
     if len(result.before) > 1:
-        columns["error"] = [(value.std() / len(value) ** 0.5).item() for value in rows.values()]
+        columns["error"] = [(value.std() / len(value) ** 0.5).item()
+                            for value in rows.values()]
     return pd.DataFrame(columns, pd.Index(rows, name="step"))
 
-# %% ../nbs/library/repair.ipynb #a6aa1b00
+# %% ../nbs/library/repair.ipynb #41b7b714
 _WORDS = {"zero": "set to zero", "mean": "set to the mean", "resample": "resampled"}
 
 
 def _listed(heads: Sequence[Head]) -> str:
-    return ", ".join(head_name(*head) for head in heads) if len(heads) < 5 else f"{len(heads)} heads"
+    return (", ".join(head_name(*head) for head in heads) if len(heads) < 5
+            else f"{len(heads)} heads")
 
-
+# %% ../nbs/library/repair.ipynb #a6aa1b00
 class _Tabled(_Repair):
     """The heads whose direct effects change most."""
 
@@ -153,22 +171,33 @@ class _Tabled(_Repair):
         k: int = 8,  # how many
         circuit: Circuit | None = None,  # adds each head's class in it
     ) -> pd.DataFrame:
-        """The `k` heads whose mean direct effect changes most: before, after, and the change by its two causes."""
+        """The `k` heads whose mean direct effect changes most: before, after, and the
+        change by its two causes."""
         if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k is {k!r}; give the number of rows, at least 1.")
         _check_circuit(self, circuit)
-        parts = self.direct_before, self.direct_after, self.change, self.by_output, self.by_scale
+        parts = (self.direct_before, self.direct_after, self.change, self.by_output,
+                 self.by_scale)
         means = [part.mean(dim=0).flatten() for part in parts]
         order = means[2].abs().argsort(descending=True, stable=True)[:k].tolist()
         places = [divmod(i, self.change.shape[2]) for i in order]
         names = "before", "after", "change", "by output", "by scale"
-        columns = {name: mean[order].tolist() for name, mean in zip(names, means, strict=True)}
-        table = pd.DataFrame(columns, pd.Index([head_name(*place) for place in places], name="head"))
-        return table if circuit is None else table.assign(**{"class": [circuit.role_of(*at) or "" for at in places]})
+        columns = {name: mean[order].tolist()
+                   for name, mean in zip(names, means, strict=True)}
+        table = pd.DataFrame(
+            columns, pd.Index([head_name(*place) for place in places], name="head")
+        )
+        return (
+            table if circuit is None
+            else table.assign(
+                **{"class": [circuit.role_of(*at) or "" for at in places]}
+            )
+        )
 
 # %% ../nbs/library/repair.ipynb #3ce01762
 class _Largest(Shown, _Tabled):
-    """An ablation shows itself as the heads whose direct effects change most, and three logit differences."""
+    """An ablation shows itself as the heads whose direct effects change most, and three
+    logit differences."""
 
     def plot(self, title: str | None = None) -> Plot:
         """The change of each head's mean direct effect: layer down, head across."""
@@ -178,20 +207,29 @@ class _Largest(Shown, _Tabled):
     def scatter(self, circuit: Circuit | None = None) -> Plot:
         """Each head's mean direct effect after against before."""
         before, after = self.direct_before.mean(dim=0), self.direct_after.mean(dim=0)
-        titles = "direct effect before (logits)", f"direct effect with {self.what} (logits)"
-        return head_scatter(before, after, *titles, model=self.model, circuit=circuit, diagonal=True)
+        titles = (
+            "direct effect before (logits)", f"direct effect with {self.what} (logits)"
+        )
+        return head_scatter(before, after, *titles, model=self.model, circuit=circuit,
+                            diagonal=True)
 
     def _caption(self) -> str:
         n = len(self.before)
         prompts = "1 prompt" if n == 1 else f"mean of {n} prompts"
-        return f"direct effects in logits with {self.what} ({prompts}; model {self.model})"
+        return (
+            f"direct effects in logits with {self.what} ({prompts}; model {self.model})"
+        )
 
     def _rounded(self) -> pd.DataFrame:
         return self.table().map(lambda x: round(x, 2) + 0.0)
 
     def _below(self) -> list[str]:
-        before, naive, after = (_number(value.mean().item()) for value in (self.before, self.naive, self.after))
-        return [f"logit difference: before {before}, naive prediction {naive}, measured {after}"]
+        before, naive, after = (_number(value.mean().item())
+                                for value in (self.before, self.naive, self.after))
+        return [
+            f"logit difference: before {before}, naive prediction {naive}, measured "
+            f"{after}"
+        ]
 
 
 def _rounded(value: float) -> float:

@@ -31,20 +31,25 @@ from .shown import Shown
 
 # %% ../nbs/library/results.ipynb #971fe51c
 class _Scaled:
-    """What follows from the logit differences of patched runs and of the two unpatched ones."""
+    """What follows from the logit differences of patched and unpatched runs."""
 
     @property
     def values(self) -> Float[Tensor, "*axes"]:
-        """The mean on the scale from corrupted (0) to clean (1). ValueError if the two are the same."""
-        return normalise(self.per_prompt.mean(dim=-1), self.clean.mean(), self.corrupted.mean())
+        """The mean on the scale from corrupted (0) to clean (1). ValueError if the two
+        are the same."""
+        return normalise(self.per_prompt.mean(dim=-1), self.clean.mean(),
+                         self.corrupted.mean())
 
     @property
     def errors(self) -> Float[Tensor, "*axes"]:
-        """The standard error over prompts of what the patch changes, on the scale; NaN for one prompt or a metric."""
+        """The standard error over prompts of what the patch changes, on the scale; NaN
+        for one prompt or a metric."""
         changes = self.per_prompt - self.base
         if changes.shape[-1] == 1:
             return torch.full_like(changes[..., 0], torch.nan)
-        return changes.std(dim=-1) / changes.shape[-1] ** 0.5 / (self.clean.mean() - self.corrupted.mean()).abs()
+        return changes.std(dim=-1) / changes.shape[-1] ** 0.5 / (
+            self.clean.mean() - self.corrupted.mean()
+        ).abs()
 
     @property
     def base(self) -> Float[Tensor, "batch"]:
@@ -53,14 +58,17 @@ class _Scaled:
 
     @property
     def change(self) -> Float[Tensor, "*axes"]:
-        """What the patches change in the mean logit difference of the run, in logits."""
+        """What the patches change in the run's mean logit difference, in logits."""
         return (self.per_prompt - self.base).mean(dim=-1)
 
     @property
     def scaled(self) -> bool:
-        """Whether clean and corrupted means differ enough for a scale: by 5 % of a prompt's mean distance from 0."""
+        """Whether clean and corrupted means differ enough for a scale: by 5 % of a
+        prompt's mean distance from 0."""
         size = torch.cat([self.clean, self.corrupted]).abs().mean()
-        return bool((self.clean.mean() - self.corrupted.mean()).abs() > max(0.05 * size, 1e-4))
+        return bool(
+            (self.clean.mean() - self.corrupted.mean()).abs() > max(0.05 * size, 1e-4)
+        )
 
 # %% ../nbs/library/results.ipynb #4301edb2
 class _Largest(Shown, _Scaled):
@@ -68,18 +76,22 @@ class _Largest(Shown, _Scaled):
 
     def _table(self, k: int, circuit: Circuit | None) -> pd.DataFrame:
         change = self.change
-        order = change.flatten().abs().argsort(descending=True, stable=True)[:k].tolist()
+        order = change.flatten().abs().argsort(descending=True, stable=True)[:k]
         columns = {"value": self.values, "error": self.errors} if self.scaled else {}
-        columns = {name: values.flatten()[order].tolist() for name, values in (columns | {"change": change}).items()}
-        places = [np.unravel_index(i, change.shape) for i in order]
-        names = [self._name([labels[i] for labels, i in zip(self.labels, place, strict=True)]) for place in places]
-        table = pd.DataFrame(columns, pd.Index(names, name=" ".join(self.axes))).dropna(axis=1, how="all")
-        if circuit is None:
-            return table
-        return table.assign(**{"class": [circuit.role_of(int(at[0]), int(at[1])) or "" for at in places]})
+        columns = {name: values.flatten()[order].tolist()
+                   for name, values in (columns | {"change": change}).items()}
+        places = [np.unravel_index(i, change.shape) for i in order.tolist()]
+        index = pd.Index(map(self._name, places), name=" ".join(self.axes))
+        table = pd.DataFrame(columns, index).dropna(axis=1, how="all")
+        if circuit is not None:
+            heads = [(int(layer), int(head)) for layer, head, *_ in places]
+            table["class"] = [circuit.role_of(*head) or "" for head in heads]
+        return table
 
-    def _name(self, labels: list[str]) -> str:
-        return " ".join(["".join(labels[:2]), *labels[2:]]) if self.axes[1] == "head" else " ".join(labels)
+    def _name(self, place: tuple[int, ...]) -> str:
+        labels = [of[i] for of, i in zip(self.labels, place, strict=True)]
+        n = 2 if self.axes[1] == "head" else 1
+        return " ".join(["".join(labels[:n]), *labels[n:]])
 
     def _caption(self) -> str:
         n = len(self.data)
@@ -87,10 +99,14 @@ class _Largest(Shown, _Scaled):
         return f"{self.what}, by {', '.join(self.axes)} ({prompts}; model {self.model})"
 
     def _below(self) -> list[str]:
-        clean, corrupted = _number(self.clean.mean().item()), _number(self.corrupted.mean().item())
+        clean = _number(self.clean.mean().item())
+        corrupted = _number(self.corrupted.mean().item())
         if self.scaled:
-            return [f"logit difference: corrupted {corrupted} is 0 on the scale, clean {clean} is 1"]
-        return [f"logit difference: corrupted {corrupted}, clean {clean}: too close to each other for a scale"]
+            said = f"corrupted {corrupted} is 0 on the scale, clean {clean} is 1"
+        else:
+            near = "too close to each other for a scale"
+            said = f"corrupted {corrupted}, clean {clean}: {near}"
+        return [f"logit difference: {said}"]
 
     def _rounded(self) -> pd.DataFrame:
         return self._table(10, None).map(lambda x: round(x, 2) + 0.0)
@@ -98,16 +114,16 @@ class _Largest(Shown, _Scaled):
 # %% ../nbs/library/results.ipynb #eb262d6f
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep(_Largest):
-    """Many patches, one at a time: the logit difference of each patched run, per prompt and on the scale.
+    """Many patches, one at a time: logit differences per prompt and on the scale.
 
-    On the scale 0 is the corrupted run and 1 the clean one, in whichever of them was patched. With a metric of one's
-    own the last axis of `per_prompt`, `clean` and `corrupted` has one entry, the metric's number.
+    On the scale 0 is the corrupted run and 1 the clean one. With a metric of one's own
+    the last axis of `per_prompt`, `clean`, `corrupted` has one entry, its number.
     """
 
     per_prompt: Float[Tensor, "*axes batch"]  # logit differences of the patched runs
     clean: Float[Tensor, "batch"]  # of the unpatched runs
     corrupted: Float[Tensor, "batch"]
-    axes: tuple[str, ...]  # layer and pos; layer and head; layer, head and pos; after `by_role`, role instead of pos
+    axes: tuple[str, ...]  # layer, head, pos; role for pos after `by_role`
     labels: tuple[list[str], ...]  # along each axis
     site: str
     into: str  # the run that was patched, "corrupted" or "clean"
@@ -120,29 +136,34 @@ class Sweep(_Largest):
         k: int = 10,  # how many
         circuit: Circuit | None = None,  # adds each head's class in it
     ) -> pd.DataFrame:
-        """The `k` patches that change most: value and error on the scale (if there is one), change in logits."""
+        """The `k` patches that change most: value and error on the scale, change."""
         if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k is {k!r}; give the number of rows, at least 1.")
         if circuit is not None and self.axes[:2] != ("layer", "head"):
-            raise ValueError(f"A circuit has classes of heads; these are patches by {' and '.join(self.axes)}.")
+            raise ValueError("A circuit has classes of heads; these are patches by "
+                             f"{' and '.join(self.axes)}.")
         return self._table(k, circuit)
 
     def by_role(self) -> "Sweep":
-        """The same with the roles of each clean prompt (IO, S1, S1+1, S2, END) for its positions."""
+        """The same with the roles of each clean prompt (`ROLES`) for its positions."""
         return _by_role(self)
 
     def plot(self, title: str | None = None) -> Plot:
-        """The change of each patch as a picture; by layer, head and position, of the twelve heads that change most."""
+        """The change of each patch; by layer, head and position: of twelve heads."""
         return _plot(self, self.what if title is None else title)
 
 # %% ../nbs/library/results.ipynb #d9ea9a79
 def _by_role(result: Sweep) -> Sweep:
     if result.axes[-1] != "pos":
-        raise ValueError(f"Roles are positions; these patches are by {' and '.join(result.axes)}: give by_pos=True.")
+        raise ValueError("Roles are positions; these patches are by "
+                         f"{' and '.join(result.axes)}: give by_pos=True.")
     if result.per_prompt.shape[-1] != len(result.data):
-        raise ValueError("Roles differ between prompts, and a metric over all prompts cannot be taken apart again.")
+        raise ValueError("Roles differ between prompts, and a metric over all prompts "
+                         "cannot be taken apart again.")
     at = torch.stack([result.data.pos[role] for role in ROLES]).cpu()
-    chosen = result.per_prompt.gather(-2, at.expand(*result.per_prompt.shape[:-2], *at.shape))
+    chosen = result.per_prompt.gather(
+        -2, at.expand(*result.per_prompt.shape[:-2], *at.shape)
+    )
     axes, labels = (*result.axes[:-1], "role"), (*result.labels[:-1], list(ROLES))
     return replace(result, per_prompt=chosen, axes=axes, labels=labels)
 
@@ -151,23 +172,28 @@ def _plot(result: Sweep, title: str) -> Plot:
     """The picture of a sweep: what a patch adds to the value of the unpatched run."""
     change, unit = result.change, "change of the logit difference"
     if result.scaled:
-        change, unit = change / (result.clean.mean() - result.corrupted.mean()), "share of the effect"
+        change = change / (result.clean.mean() - result.corrupted.mean())
+        unit = "share of the effect"
     if result.axes == ("layer", "head"):
         return head_heatmap(change, title, unit, model=result.model)
     if result.axes == ("layer", "pos"):
         tokens = [label.rsplit("@", 1)[0] for label in result.labels[1]]
         return patch_heatmap(change, tokens, title, unit, model=result.model)
     if len(result.axes) == 2:
-        return labelled_heatmap(change, *result.labels, result.axes, title, unit, model=result.model)
-    strongest = change.abs().amax(dim=-1).flatten().argsort(descending=True, stable=True)[:12].sort().values
+        return labelled_heatmap(change, *result.labels, result.axes, title, unit,
+                                model=result.model)
+    strongest = change.abs().amax(dim=-1).flatten().argsort(
+        descending=True, stable=True
+    )[:12].sort().values
     names = ["".join(labels) for labels in product(*result.labels[:2])]
     down = [names[i] for i in strongest]
     shown, axes = change.flatten(0, 1)[strongest], ("head", result.axes[2])
-    return labelled_heatmap(shown, down, result.labels[2], axes, title, unit, model=result.model)
+    return labelled_heatmap(shown, down, result.labels[2], axes, title, unit,
+                            model=result.model)
 
 # %% ../nbs/library/results.ipynb #1822ae23
 class _Relative(Shown):
-    """What follows from the logit differences of the patched runs and of the unpatched one, and how it shows itself."""
+    """What follows from the logit differences of patched runs and the unpatched one."""
 
     @property
     def change(self) -> Float[Tensor, "layer head"]:
@@ -176,10 +202,11 @@ class _Relative(Shown):
 
     @property
     def values(self) -> Float[Tensor, "layer head"]:
-        """The change as a share of the unpatched mean: -0.1 is a tenth less. ValueError if that mean is about 0."""
+        """The change as a share of the unpatched mean; ValueError if it is about 0."""
         if not self.scaled:
             mean = _number(self.base.mean().item())
-            raise ValueError(f"The mean unpatched logit difference is {mean}, too near 0 to divide by: use `change`.")
+            raise ValueError(f"The mean unpatched logit difference is {mean}, too near "
+                             "0 to divide by: use `change`.")
         return self.change / self.base.mean()
 
     @property
@@ -187,17 +214,19 @@ class _Relative(Shown):
         """The standard error of the values over prompts; NaN for one prompt."""
         if len(self.base) == 1:
             return torch.full_like(self.change, torch.nan)
-        return (self.per_prompt - self.base).std(dim=-1) / len(self.base) ** 0.5 / self.base.mean().abs()
+        error = (self.per_prompt - self.base).std(dim=-1) / len(self.base) ** 0.5
+        return error / self.base.mean().abs()
 
     @property
     def scaled(self) -> bool:
-        """Whether the unpatched mean is far enough from 0: by 5 % of a prompt's mean distance from 0."""
+        """Whether the unpatched mean is over 5 % of a prompt's mean distance from 0."""
         return bool(self.base.mean().abs() > max(0.05 * self.base.abs().mean(), 1e-4))
 
     def _caption(self) -> str:
         n, mean = len(self.base), _number(self.base.mean().item())
         prompts = "1 prompt" if n == 1 else f"{n} prompts"
-        return f"{self.what}, by {self.role} ({prompts}, unpatched logit difference {mean}; model {self.model})"
+        return (f"{self.what}, by {self.role} ({prompts}, unpatched logit difference "
+                f"{mean}; model {self.model})")
 
     def _rounded(self) -> pd.DataFrame:
         return self.table().map(lambda x: round(x, 3) + 0.0)
@@ -205,12 +234,10 @@ class _Relative(Shown):
 # %% ../nbs/library/results.ipynb #243a5c9a
 @dataclass(frozen=True, eq=False, repr=False)
 class Paths(_Relative):
-    """Many paths, patched one at a time: the logit difference of each patched run, per prompt and as relative change.
+    """Many paths, patched one at a time: logit differences and relative changes. Heads
+    without a path, or not asked for, have the unpatched run's difference."""
 
-    Heads that no path leads from (or to), or that were not asked for, have the logit difference of the unpatched run.
-    """
-
-    per_prompt: Float[Tensor, "layer head batch"]  # logit differences of the patched runs
+    per_prompt: Float[Tensor, "layer head batch"]  # logit differences, patched
     base: Float[Tensor, "batch"]  # of the same prompts, unpatched
     heads: list[Head]  # those that were patched
     role: str  # what these heads are, "sender" or "receiver"
@@ -221,12 +248,12 @@ class Paths(_Relative):
     def strongest(
         self,
         k: int,  # how many
-        sign: int = -1,  # -1: those that lower the logit difference most; 1: those that raise it most
+        sign: int = -1,  # -1: those that lower most; 1: those that raise most
     ) -> list[Head]:
         """The heads whose paths change most in one direction, the strongest first."""
         _check_count(k, len(self.heads))
         if sign not in (-1, 1):
-            raise ValueError(f"sign is {sign!r}; give -1 (lowers the logit difference) or 1 (raises it).")
+            raise ValueError(f"sign is {sign!r}; give -1 (lowers) or 1 (raises).")
         return sorted(self.heads, key=lambda head: -sign * self.change[head].item())[:k]
 
     def table(
@@ -234,26 +261,39 @@ class Paths(_Relative):
         k: int = 10,  # how many
         circuit: Circuit | None = None,  # adds each head's class in it
     ) -> pd.DataFrame:
-        """The heads whose paths change most in either direction: relative value and its error, change in logits."""
-        _check_count(k, None)
+        """The heads whose paths change most: relative value, its error, in logits."""
         return _table(self, k, circuit)
 
     def plot(self, title: str | None = None) -> Plot:
-        """The relative change of each head, or the change in logits where the unpatched mean is about 0."""
-        values, unit = (self.values, "relative change") if self.scaled else (self.change, "change in logits")
-        return head_heatmap(values, self.what if title is None else title, unit, model=self.model)
+        """Each head's relative change, or in logits where the base is about 0."""
+        title = self.what if title is None else title
+        if self.scaled:
+            return head_heatmap(self.values, title, "relative change", model=self.model)
+        return head_heatmap(self.change, title, "change in logits", model=self.model)
 
 # %% ../nbs/library/results.ipynb #5c09d090
 def _check_count(k: int, most: int | None) -> None:
-    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1 or (most is not None and k > most):
-        raise ValueError(f"k is {k!r}; give a number of heads, at least 1" + (f" and at most {most}." if most else "."))
+    if (
+        isinstance(k, bool) or not isinstance(k, Integral) or k < 1
+        or (most is not None and k > most)
+    ):
+        raise ValueError(
+            f"k is {k!r}; give a number of heads, at least 1" + (
+                f" and at most {most}." if most else "."
+            )
+        )
 
 # %% ../nbs/library/results.ipynb #1d47c03d
 def _table(paths: Paths, k: int, circuit: Circuit | None) -> pd.DataFrame:
+    _check_count(k, None)
     change = paths.change
     heads = sorted(paths.heads, key=lambda head: -change[head].abs().item())[:k]
     columns = {"value": paths.values, "error": paths.errors} if paths.scaled else {}
-    columns = {name: [values[head].item() for head in heads] for name, values in (columns | {"change": change}).items()}
+    columns = {name: [values[head].item() for head in heads]
+               for name, values in (columns | {"change": change}).items()}
     index = pd.Index([head_name(*head) for head in heads], name=paths.role)
     table = pd.DataFrame(columns, index).dropna(axis=1, how="all")
-    return table if circuit is None else table.assign(**{"class": [circuit.role_of(*head) or "" for head in heads]})
+    return (
+        table if circuit is None
+        else table.assign(**{"class": [circuit.role_of(*head) or "" for head in heads]})
+    )

@@ -22,7 +22,9 @@ class Edge(NamedTuple):
 
     sender: str
     receiver: str  # another class, or "logits"
-    via: str  # what it changes there: "q", "k" or "v" of the receiver, or "residual" for the logits
+    # what it changes there: "q", "k" or "v" of the receiver, or "residual" for the
+    # logits
+    via: str
 
 
 VIAS = ("q", "k", "v", "residual")
@@ -31,18 +33,24 @@ VIAS = ("q", "k", "v", "residual")
 def _problems(circuit: "Circuit") -> Iterator[str]:
     """What is wrong with a circuit, in words."""
     for (layer, head), times in Counter(circuit.heads).items():
-        where = " and ".join(role for role, heads in circuit.roles.items() for h in heads if h == (layer, head))
+        where = " and ".join(role for role, heads in circuit.roles.items()
+                             for h in heads if h == (layer, head))
         if not (0 <= layer < circuit.n_layers and 0 <= head < circuit.n_heads):
-            yield f"there is no L{layer}H{head} in {circuit.n_layers} layers of {circuit.n_heads} heads ({where})"
+            yield (f"there is no L{layer}H{head} in {circuit.n_layers} layers of "
+                   f"{circuit.n_heads} heads ({where})")
         if times > 1:
-            yield f"L{layer}H{head} is listed {times} times ({where}); a head has one role"
+            yield (f"L{layer}H{head} is listed {times} times ({where}); a head has one "
+                   "role")
     if set(circuit.positions) != set(circuit.roles):
-        yield f"each role needs a position; roles are {[*circuit.roles]}, positions are for {[*circuit.positions]}"
+        yield (f"each role needs a position; roles are {[*circuit.roles]}, positions "
+               f"are for {[*circuit.positions]}")
     for sender, receiver, via in circuit.edges:
         if sender not in circuit.roles or receiver not in {*circuit.roles, "logits"}:
-            yield f"the edge from {sender!r} to {receiver!r} joins something that is not a role"
+            yield (f"the edge from {sender!r} to {receiver!r} joins something that is "
+                   "not a role")
         if via not in VIAS:
-            yield f"the edge from {sender!r} to {receiver!r} goes via {via!r}; give one of {', '.join(VIAS)}"
+            yield (f"the edge from {sender!r} to {receiver!r} goes via {via!r}; give "
+                   f"one of {', '.join(VIAS)}")
 
 # %% ../nbs/library/roles.ipynb #84d74452
 class _HeadTable:
@@ -50,19 +58,25 @@ class _HeadTable:
 
     def _rows(self) -> list[tuple[str, str, str]]:
         """Class, heads, position."""
-        names = {role: " ".join(f"L{layer}H{head}" for layer, head in heads) for role, heads in self.roles.items()}
+        names = {role: " ".join(f"L{layer}H{head}" for layer, head in heads)
+                 for role, heads in self.roles.items()}
         return [(role, heads, self.positions[role]) for role, heads in names.items()]
 
     def __repr__(self) -> str:
-        lines = [f"{role} at {position}: {heads}" for role, heads, position in self._rows()]
-        return "\n  ".join([f"Circuit of {len(self)} heads in {self.name} ({self.source})", *lines])
+        lines = [f"{role} at {position}: {heads}"
+                 for role, heads, position in self._rows()]
+        return "\n  ".join(
+            [f"Circuit of {len(self)} heads in {self.name} ({self.source})", *lines]
+        )
 
     def _repr_markdown_(self) -> str:
-        lines = [f"| {role} | {heads} | {position} |" for role, heads, position in self._rows()]
+        lines = [f"| {role} | {heads} | {position} |"
+                 for role, heads, position in self._rows()]
         return "\n".join(["| class | heads | acts at |", "|---|---|---|", *lines])
 
     def _repr_html_(self) -> str:
-        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self._rows())
+        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+                 for row in self._rows())
         rows = "".join(f"<tr>{row}</tr>" for row in cells)
         head = "<tr><th>class</th><th>heads</th><th>acts at</th></tr>"
         return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
@@ -70,10 +84,13 @@ class _HeadTable:
 # %% ../nbs/library/roles.ipynb #eb5b3d02
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit(_HeadTable):
-    """Heads sorted into classes. Raises ValueError for a head that cannot be, or has two roles, and for loose edges."""
+    """Heads sorted into classes. Raises ValueError for a head that cannot be, or has
+    two roles, and for loose edges."""
 
-    roles: Mapping[str, tuple[tuple[int, int], ...]]  # class: its heads as (layer, head)
-    positions: Mapping[str, str]  # class: the role of the position where it acts, such as "S2"
+    # class: its heads as (layer, head)
+    roles: Mapping[str, tuple[tuple[int, int], ...]]
+    # class: the role of the position where it acts, such as "S2"
+    positions: Mapping[str, str]
     edges: tuple[Edge, ...]
     name: str  # of the model
     source: str  # where the claim comes from
@@ -81,7 +98,8 @@ class Circuit(_HeadTable):
     n_heads: int = 12
 
     def __post_init__(self):
-        roles = {role: tuple((int(layer), int(head)) for layer, head in heads) for role, heads in self.roles.items()}
+        roles = {role: tuple((int(layer), int(head)) for layer, head in heads)
+                 for role, heads in self.roles.items()}
         object.__setattr__(self, "roles", MappingProxyType(roles))
         object.__setattr__(self, "positions", MappingProxyType(dict(self.positions)))
         object.__setattr__(self, "edges", tuple(Edge(*edge) for edge in self.edges))
@@ -98,7 +116,9 @@ class Circuit(_HeadTable):
 
     def role_of(self, layer: int, head: int) -> str | None:
         """The class of a head; None if it is not in the circuit."""
-        return next((role for role, heads in self.roles.items() if (layer, head) in heads), None)
+        return next(
+            (role for role, heads in self.roles.items() if (layer, head) in heads), None
+        )
 
 # %% ../nbs/library/roles.ipynb #9aa23c55
 PAPER = Circuit(
@@ -109,7 +129,8 @@ PAPER = Circuit(
         "S-inhibition": ((7, 3), (7, 9), (8, 6), (8, 10)),
         "name mover": ((9, 6), (9, 9), (10, 0)),
         "negative name mover": ((10, 7), (11, 10)),
-        "backup name mover": ((9, 0), (9, 7), (10, 1), (10, 2), (10, 6), (10, 10), (11, 2), (11, 9)),
+        "backup name mover": ((9, 0), (9, 7), (10, 1), (10, 2), (10, 6), (10, 10),
+                              (11, 2), (11, 9)),
     },
     positions={
         "previous token": "S1+1",

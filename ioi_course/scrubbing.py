@@ -23,7 +23,7 @@ from .prompts import IOIDataset
 from .roles import Head
 from .shown import Shown
 from .templates import IOIPrompt, sample_prompts
-from .trial import _error, _share
+from .faithful import _error, _share
 
 # %% ../nbs/library/scrubbing.ipynb #1063cf00
 FIELDS = ("template", "order", "IO", "S", "place", "object")  # what a prompt is made of
@@ -34,19 +34,23 @@ def partners(
     agree: Sequence[str] = (),  # some of `FIELDS`; none: strangers in everything
     seed: int = 0,
 ) -> IOIDataset:
-    """For each prompt another one that has the same in these fields, and is drawn at random in all others."""
+    """For each prompt another one that has the same in these fields, and is drawn at
+    random in all others."""
     agree = (agree,) if isinstance(agree, str) else tuple(agree)
     for name in agree:
         if name not in FIELDS:
-            raise ValueError(f"There is no field {name!r} to agree on; give some of {', '.join(FIELDS)}.")
+            raise ValueError(f"There is no field {name!r} to agree on; give some of "
+                             f"{', '.join(FIELDS)}.")
     rng = random.Random(int(seed))
     drawn = sample_prompts(40 * len(data), rng.randrange(10**9), names=data.names)
     rng.shuffle(drawn)
     return data._like([_partner(prompt, agree, drawn, rng) for prompt in data])
 
 
-def _partner(prompt: IOIPrompt, agree: Sequence[str], drawn: Sequence[IOIPrompt], rng: random.Random) -> IOIPrompt:
-    """A stranger with the fields of the prompt, the first that fits: one whose words and template go together."""
+def _partner(prompt: IOIPrompt, agree: Sequence[str], drawn: Sequence[IOIPrompt],
+             rng: random.Random) -> IOIPrompt:
+    """A stranger with the fields of the prompt, the first that fits: one whose words
+    and template go together."""
     same = {name: getattr(prompt, name) for name in agree}
     start = rng.randrange(len(drawn))
     for stranger in (drawn[(start + i) % len(drawn)] for i in range(len(drawn))):
@@ -56,32 +60,39 @@ def _partner(prompt: IOIPrompt, agree: Sequence[str], drawn: Sequence[IOIPrompt]
             continue
         if found != prompt:
             return found
-    raise ValueError(f"No other prompt agrees with {prompt.text!r} on {', '.join(agree)}.")
+    raise ValueError(f"No other prompt agrees with {prompt.text!r} on "
+                     f"{', '.join(agree)}.")
 
 # %% ../nbs/library/scrubbing.ipynb #2650a546
 def scrub(
     model,  # a TransformerBridge
     data: IOIDataset,
-    places: Mapping[Head, str],  # heads, each with the role of the one position at which its output is exchanged
+    # heads, each with the role of the one position at which its output is exchanged
+    places: Mapping[Head, str],
     others: IOIDataset,  # a partner for each prompt, see `partners`
 ) -> Float[Tensor, "batch"]:
-    """Each prompt's logit difference if these nodes put out what they put out in its partner."""
+    """Each prompt's logit difference if these nodes put out what they put out in its
+    partner."""
     places = _check_nodes(model, places, "places")
     for prompts in (data, others):
         _check_tokens(model, prompts)
     if len(data) != len(others):
-        raise ValueError(f"{len(others)} partners for {len(data)} prompts; each prompt needs one.")
-    rows, names = torch.arange(len(data)), sorted({f"blocks.{layer}.attn.hook_z" for layer, _ in places})
+        raise ValueError(f"{len(others)} partners for {len(data)} prompts; each prompt "
+                         "needs one.")
+    rows = torch.arange(len(data))
+    names = sorted({f"blocks.{layer}.attn.hook_z" for layer, _ in places})
 
     def put(z, hook):
         for (layer, head), role in places.items():
             if layer == hook.layer():
-                z[rows, data.pos[role], head] = theirs[hook.name][rows, others.pos[role], head]
+                new = theirs[hook.name][rows, others.pos[role], head]
+                z[rows, data.pos[role], head] = new
         return z
 
     with torch.no_grad():
         _, theirs = model.run_with_cache(others.tokens, names_filter=names)
-        logits = model.run_with_hooks(data.tokens, fwd_hooks=[(name, put) for name in names])
+        logits = model.run_with_hooks(data.tokens,
+                                      fwd_hooks=[(name, put) for name in names])
         return logit_diff(logits, data, per_prompt=True).cpu()
 
 # %% ../nbs/library/scrubbing.ipynb #beed94cb
@@ -96,12 +107,16 @@ class Scrubs(Shown):
     name: str  # of the model
 
     def table(self) -> pd.DataFrame:
-        """A row for each hypothesis: what is left, its error over prompts, the share, and how much is explained."""
+        """A row for each hypothesis: what is left, its error over prompts, the share,
+        and how much is explained."""
         rows, floor = {}, self.nothing.mean()
         for name, left in {"nothing": self.nothing, **self.runs}.items():
             explained = _share(left.mean() - floor, self.model - floor)
             share = _share(left.mean(), self.model)
-            rows[name] = [x.item() for x in (left.mean(), _error(left.mean(dim=0)), share, explained)]
+            rows[name] = [
+                x.item()
+                for x in (left.mean(), _error(left.mean(dim=0)), share, explained)
+            ]
         columns = ["left", "error", "share of the model", "explained"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
@@ -111,8 +126,9 @@ class Scrubs(Shown):
     def _caption(self) -> str:
         draws, prompts = self.nothing.shape
         return (
-            f"{self.n_heads} heads, their outputs from partners that agree on … ({prompts} prompts, {draws} draws; "
-            f"model {self.name}: {self.model.mean().item():.2f} logits)"
+            f"{self.n_heads} heads, their outputs from partners that agree on … "
+            f"({prompts} prompts, {draws} draws; model {self.name}: "
+            f"{self.model.mean().item():.2f} logits)"
         )
 
 # %% ../nbs/library/scrubbing.ipynb #9f127b72
@@ -120,13 +136,18 @@ def scrubs(
     model,  # a TransformerBridge
     data: IOIDataset,
     places: Mapping[Head, str],  # heads, each with the role of its position
-    hypotheses: Mapping[str, Sequence[str]],  # a name: the fields on which partners agree
+    # a name: the fields on which partners agree
+    hypotheses: Mapping[str, Sequence[str]],
     draws: int = 3,
 ) -> Scrubs:
-    """Scrub the same nodes under several hypotheses about what matters for them, and under none."""
+    """Scrub the same nodes under several hypotheses about what matters for them, and
+    under none."""
 
     def left(agree: Sequence[str]) -> Float[Tensor, "draw batch"]:
-        return torch.stack([scrub(model, data, places, partners(data, agree, seed)) for seed in range(draws)])
+        return torch.stack(
+            [scrub(model, data, places, partners(data, agree, seed))
+             for seed in range(draws)]
+        )
 
     runs = {name: left(agree) for name, agree in hypotheses.items()}
     with torch.no_grad():

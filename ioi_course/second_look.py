@@ -22,7 +22,7 @@ from .metrics import single_token
 from .plots import head_name
 from .prompts import IOIDataset
 from .roles import Head
-from .walkback import exchanged_at
+from .head_views import exchanged_at
 
 # %% ../nbs/library/second_look.ipynb #346447da
 def bystanders(
@@ -35,7 +35,8 @@ def bystanders(
     for one, two in zip(data, other, strict=True):
         free = [name for name in data.names if name not in {*one.names, *two.names}]
         if not free:
-            raise ValueError(f"Each of the {len(data.names)} names is in one of two prompts; give a dataset with more.")
+            raise ValueError(f"Each of the {len(data.names)} names is in one of two "
+                             "prompts; give a dataset with more.")
         tokens.append(single_token(data.tokenizer, f" {rng.choice(free)}"))
     return torch.tensor(tokens, device=data.tokens.device)
 
@@ -46,14 +47,18 @@ def stranger_says(
     heads: Sequence[Head],
     seed: int = 0,  # draws the strangers and the bystanders
 ) -> Float[Tensor, "name batch head"]:
-    """What a head's output at END from a stranger's prompt changes in the stranger's names, IO first and then S.
+    """What a head's output at END from a stranger's prompt changes in the stranger's
+    names, IO first and then S.
 
-    In logits, against the logit of a bystander. The stranger's prompt has the same sentence with two other names, so
-    neither of his names is in the prompt that is run: whatever they gain or lose comes from this head.
+    In logits, against the logit of a bystander. The stranger's prompt has the same
+    sentence with two other names, so neither of his names is in the prompt that is run:
+    whatever they gain or lose comes from this head.
     """
     stranger = data.counterfactual("random_names", seed)
     beside = bystanders(data, stranger, seed)
-    pairs = torch.stack([torch.stack([stranger.answers[:, i], beside], dim=1) for i in (0, 1)])
+    pairs = torch.stack(
+        [torch.stack([stranger.answers[:, i], beside], dim=1) for i in (0, 1)]
+    )
     with torch.no_grad():
         found = exchanged_at(model, data, stranger, "END", heads=heads, pairs=pairs)
     return torch.stack([found[:, :, layer, head] for layer, head in heads], dim=-1)
@@ -62,8 +67,9 @@ def stranger_says(
 _SAYS = {  # class: which of the stranger's names, and in which direction
     "name mover": (0, 1), "negative name mover": (0, -1), "backup name mover": (0, 1),
     "subject lowerer": (1, -1), "subject raiser": (1, 1),
-}  # fmt: skip
-_SCORES = {"previous token": "previous", "duplicate token": "duplicate", "induction": "induction"}
+}
+_SCORES = {"previous token": "previous", "duplicate token": "duplicate",
+           "induction": "induction"}
 _LEAST = 0.3  # of a score on random tokens
 
 
@@ -71,29 +77,36 @@ def _row(what: str, values: Tensor, sign: int) -> dict:
     """A mean with its error, and whether it is on the right side by two errors."""
     error = values.std().item() / len(values) ** 0.5
     mean = values.mean().item()
-    return {"second look": what, "value": mean, "its error": error, "confirmed": sign * mean >= 2 * error}
+    return {"second look": what, "value": mean, "its error": error,
+            "confirmed": sign * mean >= 2 * error}
 
 
 def _of_writers(model, data: IOIDataset, dossier: Dossier) -> dict[Head, dict]:
-    """The stranger's names; of an amplifier or damper how it changes the stranger's IO against his S."""
+    """The stranger's names; of an amplifier or damper how it changes the stranger's IO
+    against his S."""
     roles = dossier.circuit.roles
-    known = {head: role for role, heads in roles.items() for head in heads if role in (*_SAYS, "amplifier", "damper")}
+    known = {head: role for role, heads in roles.items()
+             for head in heads if role in (*_SAYS, "amplifier", "damper")}
     if not known:
         return {}
     said, rows = stranger_says(model, data, sorted(known)), {}
     for i, head in enumerate(sorted(known)):
         if known[head] in _SAYS:
             which, sign = _SAYS[known[head]]
-            rows[head] = _row(f"stranger's {'IO' if which == 0 else 'S'}", said[which, :, i], sign)
+            rows[head] = _row(f"stranger's {'IO' if which == 0 else 'S'}",
+                              said[which, :, i], sign)
         else:
             way = 1 if known[head] == "amplifier" else -1
-            rows[head] = _row("stranger's IO less S", said[0, :, i] - said[1, :, i], way)
+            rows[head] = _row("stranger's IO less S", said[0, :, i] - said[1, :, i],
+                              way)
     return rows
 
 # %% ../nbs/library/second_look.ipynb #0b850129
 def _of_messengers(model, data: IOIDataset, dossier: Dossier) -> dict[Head, dict]:
-    """How the movers' attention to IO changes with one messenger's output from the prompt with the other subject."""
-    heads, movers = (dossier.circuit.roles.get(role, ()) for role in ("S-inhibition", "name mover"))
+    """How the movers' attention to IO changes with one messenger's output from the
+    prompt with the other subject."""
+    heads, movers = (dossier.circuit.roles.get(role, ())
+                     for role in ("S-inhibition", "name mover"))
     rows, source = {}, {"swapped": data.counterfactual("swap_subject")}
     for head in heads:
         later = [mover for mover in movers if mover[0] > head[0]]
@@ -106,20 +119,26 @@ def _of_messengers(model, data: IOIDataset, dossier: Dossier) -> dict[Head, dict
 # %% ../nbs/library/second_look.ipynb #30cfc5f1
 def second_look(
     model,  # a TransformerBridge that the engine serves
-    data: IOIDataset,  # other prompts than those of the walk, or the second look is no second one
+    # other prompts than those of the walk, or the second look is no second one
+    data: IOIDataset,
     dossier: Dossier,
 ) -> Dossier:
-    """The dossier with a second measurement of each head, its error over prompts, and whether it fits the name.
+    """The dossier with a second measurement of each head, its error over prompts, and
+    whether it fits the name.
 
-    Empty for heads of classes that no second measurement is known for (those that are unplaced).
+    Empty for heads of classes that no second measurement is known for (those that are
+    unplaced).
     """
     rows = _of_writers(model, data, dossier) | _of_messengers(model, data, dossier)
     scores = head_scores(model)
     for role, kind in _SCORES.items():
         for head in dossier.circuit.roles.get(role, ()):
             value = scores[kind][head].item()
-            rows[head] = {"second look": f"{kind} score", "value": value, "confirmed": value >= _LEAST}
-    table = pd.DataFrame.from_dict({head_name(*head): row for head, row in rows.items()}, orient="index")
+            rows[head] = {"second look": f"{kind} score", "value": value,
+                          "confirmed": value >= _LEAST}
+    table = pd.DataFrame.from_dict(
+        {head_name(*head): row for head, row in rows.items()}, orient="index"
+    )
     columns = [column for column in table if column not in dossier.evidence]
     about = {**dossier.about, "second look": len(data)}
     return replace(dossier, evidence=dossier.evidence.join(table[columns]), about=about)

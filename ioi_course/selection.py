@@ -50,11 +50,13 @@ class _Chosen(Shown):
 # %% ../nbs/library/selection.ipynb #ecfb4666
 @dataclass(frozen=True, eq=False, repr=False)
 class Counted(_Chosen):
-    """Which effects count, by the rule of `that_count`; shows itself as a table of those."""
+    """Which effects count, by the rule of `that_count`; shows itself as a table of
+    those."""
 
     mean: Float[Tensor, "layer head"]  # the effect, averaged over draws and prompts
     over_prompts: Float[Tensor, "layer head"]  # its standard error over prompts
-    over_draws: Float[Tensor, "layer head"] | None  # and over draws of the counterfactual, where there are several
+    # and over draws of the counterfactual, where there are several
+    over_draws: Float[Tensor, "layer head"] | None
     total: float  # the whole effect, in the unit of the mean
     k: float
     share: float
@@ -66,41 +68,55 @@ class Counted(_Chosen):
             columns["error over draws"] = self.over_draws
         columns["share"] = self.mean / self.total
         index = pd.Index([head_name(*head) for head in self.heads], name="head")
-        return pd.DataFrame({name: [v[head].item() for head in self.heads] for name, v in columns.items()}, index)
+        return pd.DataFrame(
+            {name: [v[head].item() for head in self.heads]
+             for name, v in columns.items()},
+            index,
+        )
 
     def _rounded(self) -> pd.DataFrame:
         return self.table().map(lambda x: round(x, 3) + 0.0)
 
     def _caption(self) -> str:
         n, draws = len(self.heads), "" if self.over_draws is None else " and over draws"
-        rule = f"at least {self.k:g} errors over prompts{draws}, and {self.share:.0%} of the whole"
+        rule = (f"at least {self.k:g} errors over prompts{draws}, and {self.share:.0%} "
+                "of the whole")
         return f"{n} of {self.mean.numel()} heads count ({rule})"
 
 # %% ../nbs/library/selection.ipynb #3750118e
 def that_count(
-    effects: Float[Tensor, "*draw batch layer head"],  # per prompt, and per draw of the counterfactual
+    # per prompt, and per draw of the counterfactual
+    effects: Float[Tensor, "*draw batch layer head"],
     total: float,  # the whole effect, in the same unit: that of which 2 % is asked
     k: float = 4.0,  # how many standard errors from zero
     share: float = 0.02,  # how much of the whole effect
 ) -> Counted:
-    """The heads with an effect of at least `k` errors, over prompts and draws, and of a share of the whole.
+    """The heads with an effect of at least `k` errors, over prompts and draws, and of a
+    share of the whole.
 
-    ValueError for fewer than two prompts (there is no error then), a total that is zero or not finite, or other shapes.
-    It misleads where an effect changes its sign between prompts, or where heads stand in for one another.
+    ValueError for fewer than two prompts (there is no error then), a total that is zero
+    or not finite, or other shapes. It misleads where an effect changes its sign between
+    prompts, or where heads stand in for one another.
     """
     effects = torch.as_tensor(effects)
     if effects.ndim not in (3, 4) or effects.shape[-3] < 2:
         raise ValueError(
-            f"effects has the shape {list(effects.shape)}; give [batch, layer, head] or [draw, batch, layer, head] "
-            "with at least two prompts."
+            f"effects has the shape {list(effects.shape)}; give [batch, layer, head] "
+            "or [draw, batch, layer, head] with at least two prompts."
         )
-    if not (isinstance(total, (Real, Tensor)) and torch.isfinite(torch.as_tensor(float(total))) and float(total) != 0):
-        raise ValueError(f"total is {total!r}; give the whole effect, a number that is not 0.")
+    if not (
+        isinstance(total, (Real, Tensor))
+        and torch.isfinite(torch.as_tensor(float(total))) and float(total) != 0
+    ):
+        raise ValueError(f"total is {total!r}; give the whole effect, a number that is "
+                         "not 0.")
     if not (k > 0 and 0 <= share < 1):
-        raise ValueError(f"k is {k!r} and share {share!r}; give k above 0 and a share in [0, 1).")
+        raise ValueError(f"k is {k!r} and share {share!r}; give k above 0 and a share "
+                         "in [0, 1).")
     draws = effects.detach().double().reshape(-1, *effects.shape[-3:])
     by_prompt = draws.mean(dim=0)
     over_prompts = by_prompt.std(dim=0) / len(by_prompt) ** 0.5
     by_draw = draws.mean(dim=1)
     over_draws = by_draw.std(dim=0) / len(draws) ** 0.5 if len(draws) > 1 else None
-    return Counted(by_prompt.mean(dim=0), over_prompts, over_draws, float(total), float(k), float(share))
+    return Counted(by_prompt.mean(dim=0), over_prompts, over_draws, float(total),
+                   float(k), float(share))

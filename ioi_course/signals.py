@@ -26,7 +26,7 @@ from ioi_course.inhibition import (
     published_heads,
 )
 from .models import model_name
-from .paths import _check_heads
+from .path_jobs import _check_heads
 from .plots import Plot, head_name, labelled_heatmap
 from .progress import _bar
 from .prompts import IOIDataset
@@ -40,9 +40,11 @@ LEVELS = {"kept": 1, "random": 0, "inverted": -1}
 
 def _check_repeated(data: IOIDataset) -> None:
     if not isinstance(data, IOIDataset):
-        raise TypeError(f"data must be an IOIDataset, not {type(data).__name__}: IOIDataset(model, n), for example.")
+        raise TypeError(f"data must be an IOIDataset, not {type(data).__name__}: "
+                        "IOIDataset(model, n), for example.")
     if any(record.third for record in data):
-        raise ValueError("These prompts have three different names: none is repeated, so there is no signal to change.")
+        raise ValueError("These prompts have three different names: none is repeated, "
+                         "so there is no signal to change.")
 
 # %% ../nbs/library/signals.ipynb #7391f967
 def _level(value: Tensor, of_s: Tensor, of_io: Tensor) -> Float[Tensor, "batch"]:
@@ -57,15 +59,18 @@ def signals(
     data: IOIDataset,  # the prompts that are run
     source: IOIDataset,  # the prompts that outputs come from
 ) -> pd.DataFrame:
-    """What the repeated name of each source prompt says about its prompt of `data`: 1 of S, -1 of IO, 0 of neither.
+    """What the repeated name of each source prompt says about its prompt of `data`: 1
+    of S, -1 of IO, 0 of neither.
 
-    token: which name it is. position: at which position it stands first. distance: how far that is from the second
-    mention. order: whether it is the first or the second of the two names. All of it is read off the tokens; NaN if
-    the name at S2 stands nowhere before it.
+    token: which name it is. position: at which position it stands first. distance: how
+    far that is from the second mention. order: whether it is the first or the second of
+    the two names. All of it is read off the tokens; NaN if the name at S2 stands
+    nowhere before it.
     """
     _check_repeated(data)
     if len(data) != len(source):
-        raise ValueError(f"{len(data)} prompts, but {len(source)} in the source: give one source prompt for each.")
+        raise ValueError(f"{len(data)} prompts, but {len(source)} in the source: give "
+                         "one source prompt for each.")
     tokens, s2 = source.tokens.cpu(), source.pos["S2"].cpu()[:, None]
     name = tokens.gather(1, s2)
     earlier = (tokens == name) & (torch.arange(tokens.shape[1]) < s2)
@@ -74,28 +79,36 @@ def signals(
     found = {
         "position": _level(first, s1, io),
         "distance": _level(s2[:, 0] - first, base_s2 - s1, base_s2 - io),
-        "order": _level(first > _middle(source), s1 > _middle(data), io > _middle(data)),
+        "order": _level(first > _middle(source), s1 > _middle(data),
+                        io > _middle(data)),
         "token": _level(name[:, 0], *data.answers.cpu().flip(1).unbind(dim=1)),
     }
     none = ~earlier.any(dim=1)
-    return pd.DataFrame({what: level.masked_fill(none, torch.nan).numpy() for what, level in found.items()})
+    return pd.DataFrame(
+        {what: level.masked_fill(none, torch.nan).numpy()
+         for what, level in found.items()}
+    )
 
 # %% ../nbs/library/signals.ipynb #234733bb
 def signal_source(
     data: IOIDataset,
-    position: str = "kept",  # of S-inhibition's two signals: "kept", "random" or "inverted"
+    # of S-inhibition's two signals: "kept", "random" or "inverted"
+    position: str = "kept",
     token: str = "kept",  # the same
     seed: int = 0,  # of the random names, templates and orders
 ) -> IOIDataset:
-    """For each prompt another one, in which the two signals say the same, the opposite, or nothing about the first.
+    """For each prompt another one, in which the two signals say the same, the opposite,
+    or nothing about the first.
 
-    Token: the same names; new names; IO and S exchanged throughout. Position: the same sentence; another template in
-    another order, where S1 is at no name's position or distance; the first two names exchanged.
+    Token: the same names; new names; IO and S exchanged throughout. Position: the same
+    sentence; another template in another order, where S1 is at no name's position or
+    distance; the first two names exchanged.
     """
     _check_repeated(data)
     for what, level in (("position", position), ("token", token)):
         if level not in LEVELS:
-            raise ValueError(f"{what} is {level!r}; give {', '.join(map(repr, LEVELS))}.")
+            raise ValueError(f"{what} is {level!r}; give "
+                             f"{', '.join(map(repr, LEVELS))}.")
     source = data
     if token == "random":
         source = data.counterfactual("random_names", seed)
@@ -108,13 +121,17 @@ def signal_source(
 # %% ../nbs/library/signals.ipynb #eede26aa
 def _moved(record: IOIPrompt, rng: random.Random) -> IOIPrompt:
     template, order = rng.choice(TEMPLATES), rng.choice(("ABBA", "BABA"))
-    words = {"place": record.place or rng.choice(PLACES), "object": record.object or rng.choice(OBJECTS)}
+    words = {"place": record.place or rng.choice(PLACES),
+             "object": record.object or rng.choice(OBJECTS)}
     return replace(record, template=template, order=order, **words)
 
 # %% ../nbs/library/signals.ipynb #9a1686d3
 def _elsewhere(data: IOIDataset, source: IOIDataset, seed: int) -> IOIDataset:
-    """The source's words in templates where S1 is neither at a position nor at a distance of `data`'s two names."""
-    rng, records, left = random.Random(int(seed)), list(source.records), list(range(len(data)))
+    """The source's words in templates where S1 is neither at a position nor at a
+    distance of `data`'s two names."""
+    rng = random.Random(int(seed))
+    records = list(source.records)
+    left = list(range(len(data)))
     for _ in range(100):
         for i in left:
             records[i] = _moved(source[i], rng)
@@ -123,12 +140,14 @@ def _elsewhere(data: IOIDataset, source: IOIDataset, seed: int) -> IOIDataset:
         left = [i for i, again in zip(left, bad, strict=True) if again]
         if not left:
             return source._like(records)
-    raise ValueError(f"No template puts S1 elsewhere than in prompt {left[0]} ({data.prompts[left[0]]!r}).")
+    raise ValueError(f"No template puts S1 elsewhere than in prompt {left[0]} "
+                     f"({data.prompts[left[0]]!r}).")
 
 # %% ../nbs/library/signals.ipynb #b7ba1a9f
 @dataclass(frozen=True, eq=False, repr=False)
 class Fit:
-    """A weighted sum of the two signals that comes nearest to the cells; shows itself as its weights."""
+    """A weighted sum of the two signals that comes nearest to the cells; shows itself
+    as its weights."""
 
     weights: Float[Tensor, "term batch"]  # of each prompt
     residuals: Float[Tensor, "position token batch"]  # what the cells are above the fit
@@ -139,7 +158,8 @@ class Fit:
     def table(self) -> pd.DataFrame:
         """Each weight's mean over prompts and its standard error."""
         mean, error = _mean_error(self.weights)
-        return pd.DataFrame({"weight": mean.tolist(), "error": error.tolist()}, list(self.terms))
+        return pd.DataFrame({"weight": mean.tolist(), "error": error.tolist()},
+                            list(self.terms))
 
     def residual_table(self) -> pd.DataFrame:
         """The mean residual of each cell."""
@@ -153,11 +173,15 @@ class Fit:
     def __repr__(self) -> str:
         mean, error = _mean_error(self.weights)
         rows = zip(mean.tolist(), error.tolist(), self.terms, strict=True)
-        terms = [f"({_pm(weight, its_error)})·{term}" for weight, its_error, term in rows]
-        return f"{' + '.join(terms)}, off by {self.misfit:.2f} in the mean".replace("·constant", "")
+        terms = [f"({_pm(weight, its_error)})·{term}"
+                 for weight, its_error, term in rows]
+        return f"{' + '.join(terms)}, off by {self.misfit:.2f} in the mean".replace(
+            "·constant", ""
+        )
 
 # %% ../nbs/library/signals.ipynb #66877d6f
-def _grid(values: Float[Tensor, "position token"], positions: Sequence[str], tokens: Sequence[str]) -> pd.DataFrame:
+def _grid(values: Float[Tensor, "position token"], positions: Sequence[str],
+          tokens: Sequence[str]) -> pd.DataFrame:
     rows = pd.Index([f"position {level}" for level in positions])
     return pd.DataFrame(values.tolist(), rows, [f"token {level}" for level in tokens])
 
@@ -168,27 +192,33 @@ def fit_signals(
     tokens: Sequence[str],
     constant: bool = False,  # add a term that is the same in all cells
 ) -> Fit:
-    """Least squares of each prompt's cells on the two signals, 1 kept, 0 random, -1 inverted (as in Wang et al. 2022).
+    """Least squares of each prompt's cells on the two signals, 1 kept, 0 random, -1
+    inverted (as in Wang et al. 2022).
 
-    The weights are linear in the cells, so their mean over prompts is the fit of the mean cells, and their standard
-    error over prompts is exact, though the cells of one prompt are alike.
+    The weights are linear in the cells, so their mean over prompts is the fit of the
+    mean cells, and their standard error over prompts is exact, though the cells of one
+    prompt are alike.
     """
     if cells.ndim != 3 or tuple(cells.shape[:2]) != (len(positions), len(tokens)):
         wanted = f"[{len(positions)}, {len(tokens)}, batch]"
-        raise ValueError(f"cells must be [position, token, batch] = {wanted}; the shape is {list(cells.shape)}.")
+        raise ValueError(f"cells must be [position, token, batch] = {wanted}; the "
+                         f"shape is {list(cells.shape)}.")
     grid = [[LEVELS[p], LEVELS[t], *[1] * constant] for p in positions for t in tokens]
     design = torch.tensor(grid, dtype=cells.dtype)
     if torch.linalg.matrix_rank(design) < design.shape[1]:
-        raise ValueError(f"These cells do not tell {design.shape[1]} weights apart: give more levels of both signals.")
+        raise ValueError(f"These cells do not tell {design.shape[1]} weights apart: "
+                         "give more levels of both signals.")
     flat = cells.flatten(0, 1)
     weights = torch.linalg.pinv(design) @ flat
     terms = ("position", "token", *["constant"] * constant)
-    return Fit(weights, (flat - design @ weights).view_as(cells), terms, tuple(positions), tuple(tokens))
+    return Fit(weights, (flat - design @ weights).view_as(cells), terms,
+               tuple(positions), tuple(tokens))
 
 # %% ../nbs/library/signals.ipynb #17a16473
 @dataclass(frozen=True, eq=False, repr=False)
 class SignalTable(Patched):
-    """Patched runs for levels of the position signal and of the token signal: a table of cells and its fit."""
+    """Patched runs for levels of the position signal and of the token signal: a table
+    of cells and its fit."""
 
     positions: tuple[str, ...]  # levels, down
     tokens: tuple[str, ...]  # levels, across
@@ -214,31 +244,43 @@ class SignalTable(Patched):
         """The means as a heatmap: position down, token across."""
         axes = ("position", "token")
         return labelled_heatmap(
-            self.cells.mean(dim=-1), self.positions, self.tokens, axes, title, "logits", model=self.model
+            self.cells.mean(dim=-1), self.positions, self.tokens, axes, title, "logits",
+            model=self.model
         )
 
     def _rounded(self) -> pd.DataFrame:
         means, errors = self.means(), self.errors()
-        return pd.DataFrame({name: list(map(_pm, means[name], errors[name])) for name in means}, means.index)
+        return pd.DataFrame(
+            {name: list(map(_pm, means[name], errors[name])) for name in means},
+            means.index,
+        )
 
 # %% ../nbs/library/signals.ipynb #cbd12249
-POSITIONS, TOKENS = ("kept", "inverted"), ("kept", "random", "inverted")  # the paper's six cells
+# the paper's six cells
+POSITIONS, TOKENS = ("kept", "inverted"), ("kept", "random", "inverted")
 
 
-def _sources(data, positions: Sequence[str], tokens: Sequence[str], seed: int) -> dict[str, IOIDataset]:
+def _sources(data, positions: Sequence[str], tokens: Sequence[str],
+             seed: int) -> dict[str, IOIDataset]:
     """A source for each cell, by name; raises on a level that is not there or twice."""
     for what, levels in (("positions", positions), ("tokens", tokens)):
-        if isinstance(levels, str) or not levels or len(set(levels)) < len(levels) or set(levels) - set(LEVELS):
-            raise ValueError(f"{what} is {levels!r}; give a list of different levels among {', '.join(LEVELS)}.")
+        if (
+            isinstance(levels, str) or not levels or len(set(levels)) < len(levels)
+            or set(levels) - set(LEVELS)
+        ):
+            raise ValueError(f"{what} is {levels!r}; give a list of different levels "
+                             f"among {', '.join(LEVELS)}.")
     cells = [(position, token) for position in positions for token in tokens]
-    return {f"position {p}, token {t}": signal_source(data, p, t, seed) for p, t in cells}
+    return {f"position {p}, token {t}": signal_source(data, p, t, seed)
+            for p, t in cells}
 
 
 _ITSELF = "position kept, token kept"
 
 
 def _insert(runs: Tensor, base: Tensor, names: Sequence[str]) -> Tensor:
-    """The runs by cell, with the unpatched one in the place of the cell that is the prompt itself."""
+    """The runs by cell, with the unpatched one in the place of the cell that is the
+    prompt itself."""
     if _ITSELF not in names:
         return runs
     at = list(names).index(_ITSELF)
@@ -251,12 +293,14 @@ def signal_table(
     heads: Sequence[Head] | None = None,  # as in `patch_heads`
     movers: Sequence[Head] | None = None,
     *,
-    positions: Sequence[str] = POSITIONS,  # levels of the position signal, keys of LEVELS
+    # levels of the position signal, keys of LEVELS
+    positions: Sequence[str] = POSITIONS,
     tokens: Sequence[str] = TOKENS,  # of the token signal
     seed: int = 0,  # of random names and templates
     **options,  # `at`, `hold`, `memory`, `progress` of `patch_heads`
 ) -> SignalTable:
-    """The table of Wang et al. 2022 (figure 9): heads' outputs from prompts that keep, lose or invert each signal.
+    """The table of Wang et al. 2022 (figure 9): heads' outputs from prompts that keep,
+    lose or invert each signal.
 
     The cell that keeps both is the unpatched run.
     """
@@ -265,13 +309,16 @@ def signal_table(
     found = patch_heads(model, data, given, heads, movers, **options)
     runs = _insert(found.per_prompt, found.base, tuple(sources))
     looks = _insert(found.attention, found.base_attention, tuple(sources))
-    about = tuple(sources), found.heads, found.movers, found.held, found.at, data, found.model
-    return SignalTable(runs, found.base, looks, found.base_attention, *about, tuple(positions), tuple(tokens))
+    about = (tuple(sources), found.heads, found.movers, found.held, found.at, data,
+             found.model)
+    return SignalTable(runs, found.base, looks, found.base_attention, *about,
+                       tuple(positions), tuple(tokens))
 
 # %% ../nbs/library/signals.ipynb #514a59ef
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadSplit(Shown):
-    """How much of each signal each head carries: the fit's weights with one head patched at a time, and with all."""
+    """How much of each signal each head carries: the fit's weights with one head
+    patched at a time, and with all."""
 
     weights: Float[Tensor, "group term batch"]  # the heads in order, then all together
     heads: list[Head]
@@ -279,22 +326,31 @@ class HeadSplit(Shown):
     model: str  # its name
 
     def table(self) -> pd.DataFrame:
-        """A row per head, one for their sum and one for all patched together: weights and standard errors."""
-        every = torch.cat([self.weights[:-1], self.weights[:-1].sum(dim=0, keepdim=True), self.weights[-1:]])
+        """A row per head, one for their sum and one for all patched together: weights
+        and standard errors."""
+        every = torch.cat(
+            [self.weights[:-1], self.weights[:-1].sum(dim=0, keepdim=True),
+             self.weights[-1:]]
+        )
         mean, error = _mean_error(every)
-        index = [head_name(*head) for head in self.heads] + ["sum of these", "all together"]
+        index = [head_name(*head) for head in self.heads] + [
+            "sum of these", "all together"
+        ]
         columns = {}
         for i, term in enumerate(("position", "token")):
-            columns |= {term: mean[:, i].tolist(), f"{term} error": error[:, i].tolist()}
+            columns |= {term: mean[:, i].tolist(),
+                        f"{term} error": error[:, i].tolist()}
         return pd.DataFrame(columns, pd.Index(index, name="patched"))
 
     def _rounded(self) -> pd.DataFrame:
         table = self.table()
-        columns = {term: list(map(_pm, table[term], table[f"{term} error"])) for term in ("position", "token")}
+        columns = {term: list(map(_pm, table[term], table[f"{term} error"]))
+                   for term in ("position", "token")}
         return pd.DataFrame(columns, table.index)
 
     def _caption(self) -> str:
-        return f"weight of each signal in the logit difference ({len(self.data)} prompts; model {self.model})"
+        return (f"weight of each signal in the logit difference ({len(self.data)} "
+                f"prompts; model {self.model})")
 
 # %% ../nbs/library/signals.ipynb #3cd19e2f
 def split_signals(
@@ -305,15 +361,19 @@ def split_signals(
     memory: float = 0.5,  # GB (2**30 bytes) that a batch may take, beside the weights
     progress: bool = True,  # a progress bar, if it takes longer than 10 seconds
 ) -> HeadSplit:
-    """Both signals kept and inverted with each head patched alone, and with all together: the weights of each fit.
+    """Both signals kept and inverted with each head patched alone, and with all
+    together: the weights of each fit.
 
-    A weight is half of what turning its signal round changes, the mean over both states of the other signal.
+    A weight is half of what turning its signal round changes, the mean over both states
+    of the other signal.
     """
-    heads = published_heads(model, "S-inhibition") if heads is None else _check_heads(model, heads, "heads")
+    heads = (published_heads(model, "S-inhibition") if heads is None
+             else _check_heads(model, heads, "heads"))
     levels = ("kept", "inverted")
     sources = _sources(data, levels, levels, 0)
     given = {name: source for name, source in sources.items() if name != _ITSELF}
-    job = _Job(model, data, given, [*([head] for head in heads), heads], [], [], "END", memory)
+    job = _Job(model, data, given, [*([head] for head in heads), heads], [], [], "END",
+               memory)
     with torch.no_grad(), _bar("heads", progress) as bar:
         base, _, runs, _ = _measure(job, bar)
     cells = [_insert(run, base, tuple(sources)).unflatten(0, (2, 2)) for run in runs]

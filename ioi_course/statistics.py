@@ -21,48 +21,68 @@ def wilson(
     n: int,  # out of how many
     z: float = 1.96,  # 95 %
 ) -> tuple[float, float]:
-    """The interval for a rate that a count leaves open (Wilson 1927). Never empty: 0 of 100 is not "never"."""
-    if not (isinstance(count, Integral) and isinstance(n, Integral) and 0 <= count <= n and n > 0):
-        raise ValueError(f"{count!r} of {n!r}: give whole numbers, with 0 <= count <= n and n at least 1.")
+    """The interval for a rate that a count leaves open (Wilson 1927). Never empty: 0 of
+    100 is not "never"."""
+    if not (
+        isinstance(count, Integral) and isinstance(n, Integral) and 0 <= count <= n
+        and n > 0
+    ):
+        raise ValueError(f"{count!r} of {n!r}: give whole numbers, with 0 <= count <= "
+                         "n and n at least 1.")
     if not z > 0:
         raise ValueError(f"z is {z!r}; give a number above 0, such as 1.96 for 95 %.")
     rate, weight = count / n, z * z / n
     middle = (rate + weight / 2) / (1 + weight)
     half = z * math.sqrt(rate * (1 - rate) / n + weight / n / 4) / (1 + weight)
-    low, high = (0.0 if count == 0 else middle - half), (1.0 if count == n else middle + half)
+    low = 0.0 if count == 0 else middle - half
+    high = 1.0 if count == n else middle + half
     return low, high
 
 # %% ../nbs/library/statistics.ipynb #09b14eb2
 def bootstrap(
     statistic,  # a function of the values that returns a number
-    *values: Float[Tensor, "batch"],  # of the same prompts, in the same order: they are drawn together
+    # of the same prompts, in the same order: they are drawn together
+    *values: Float[Tensor, "batch"],
     draws: int = 500,
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """The interval of a statistic over prompts, by drawing the prompts again with replacement.
+    """The interval of a statistic over prompts, by drawing the prompts again with
+    replacement.
 
-    Draws in which the statistic is NaN are left out; if that is more than half, a ValueError says so.
+    Draws in which the statistic is NaN are left out; if that is more than half, a
+    ValueError says so.
     """
     values = [torch.as_tensor(value).detach().cpu() for value in values]
-    if not values or any(value.ndim != 1 or len(value) != len(values[0]) for value in values) or len(values[0]) < 2:
+    if (
+        not values
+        or any(value.ndim != 1 or len(value) != len(values[0]) for value in values)
+        or len(values[0]) < 2
+    ):
         shapes = [list(value.shape) for value in values]
-        raise ValueError(f"Give values of the same prompts, [batch] with two or more; the shapes are {shapes}.")
+        raise ValueError("Give values of the same prompts, [batch] with two or more; "
+                         f"the shapes are {shapes}.")
     if not (0 < level < 1 and isinstance(draws, Integral) and draws > 1):
-        raise ValueError(f"level is {level!r} and draws {draws!r}; give a level in (0, 1), and two draws or more.")
+        raise ValueError(f"level is {level!r} and draws {draws!r}; give a level in (0, "
+                         "1), and two draws or more.")
     generator = torch.Generator().manual_seed(int(seed))
     chosen = torch.randint(len(values[0]), (draws, len(values[0])), generator=generator)
-    found = np.array([float(statistic(*(value[rows] for value in values))) for rows in chosen])
+    found = np.array(
+        [float(statistic(*(value[rows] for value in values))) for rows in chosen]
+    )
     if np.isnan(found).mean() > 0.5:
-        raise ValueError(f"The statistic is not a number in {np.isnan(found).sum()} of {draws} draws.")
+        raise ValueError(f"The statistic is not a number in {np.isnan(found).sum()} of "
+                         f"{draws} draws.")
     low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 # %% ../nbs/library/statistics.ipynb #548eb024
 def _same_length(x, y, what: str) -> tuple[pd.Series, pd.Series]:
-    x, y = (pd.Series(np.asarray(torch.as_tensor(value).detach().cpu(), dtype=float)) for value in (x, y))
+    x, y = (pd.Series(np.asarray(torch.as_tensor(value).detach().cpu(), dtype=float))
+            for value in (x, y))
     if len(x) != len(y) or len(x) < 2 or x.isna().any() or y.isna().any():
-        raise ValueError(f"{what} must be of the same two or more prompts, and not NaN; got {len(x)} and {len(y)}.")
+        raise ValueError(f"{what} must be of the same two or more prompts, and not "
+                         f"NaN; got {len(x)} and {len(y)}.")
     return x, y
 
 
@@ -70,7 +90,8 @@ def rank_correlation(
     x: Float[Tensor, "batch"],
     y: Float[Tensor, "batch"],
 ) -> float:
-    """Spearman's: the correlation of ranks, from -1 to 1; equal values share a rank. NaN if one side is constant."""
+    """Spearman's: the correlation of ranks, from -1 to 1; equal values share a rank.
+    NaN if one side is constant."""
     x, y = (values.rank() for values in _same_length(x, y, "x and y"))
     return float(x.corr(y)) if x.nunique() > 1 and y.nunique() > 1 else math.nan
 
@@ -79,7 +100,8 @@ def auc(
     scores: Float[Tensor, "batch"],
     failed: Float[Tensor, "batch"],  # 1 or True where it happened
 ) -> float:
-    """How often a prompt that failed has the higher score of a pair of which one failed; equal scores count half.
+    """How often a prompt that failed has the higher score of a pair of which one
+    failed; equal scores count half.
 
     0.5 is guessing, 1 a perfect order. NaN if all failed, or none.
     """
@@ -90,4 +112,6 @@ def auc(
     good = len(failed) - bad
     if not bad or not good:
         return math.nan
-    return float((scores.rank()[failed == 1].sum() - bad * (bad + 1) / 2) / (bad * good))
+    return float(
+        (scores.rank()[failed == 1].sum() - bad * (bad + 1) / 2) / (bad * good)
+    )

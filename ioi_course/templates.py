@@ -15,17 +15,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 # %% ../nbs/library/templates.ipynb #2a1929ad
-NAMES = tuple("""Mary John Tom James Dan Sid Martin Amy Michael Jennifer David Sarah Robert Laura Paul Anna Peter Emma
-Mark Lisa Kevin Katie Brian Rachel Andrew Jessica Steven Michelle Scott Emily Eric Amanda Adam Melissa Jason Nicole Ryan
-Elizabeth Justin Kate Jack Alice Henry Lucy George Rose Simon Jane Alex Julia Daniel Maria Thomas Susan Richard Linda
-William Karen Charles Nancy Joseph Helen Anthony Ruth Donald Donna Matthew Carol Joshua Angela Kenneth Rebecca Edward
-Stephanie Timothy Kelly Jeffrey Christine Gary Heather Nicholas Victoria Jacob Lauren Jonathan Samantha Larry Joan Frank
-Olivia Raymond Ashley Patrick Crystal Gregory Tiffany Samuel Erin Benjamin Alicia Aaron Allison Nathan Diana Oliver
-Grace Arthur Sophie Victor Barbara Oscar Margaret Bruce Monica Philip Hannah""".split())
-PLACES = tuple("""store park shop school garden office station restaurant hospital library museum market beach house
-church hotel bank cinema farm lake bridge gym zoo theater shops""".split())
-OBJECTS = tuple("""ball book ring drink bag letter map key computer gift coin flower cup ticket basket camera knife
-bottle phone bone sandwich guitar jacket pen necklace picture hat box cake snack""".split())  # "a" fits every one
+NAMES = tuple("""Mary John Tom James Dan Sid Martin Amy Michael Jennifer David
+Sarah Robert Laura Paul Anna Peter Emma Mark Lisa Kevin Katie Brian Rachel
+Andrew Jessica Steven Michelle Scott Emily Eric Amanda Adam Melissa Jason
+Nicole Ryan Elizabeth Justin Kate Jack Alice Henry Lucy George Rose Simon Jane
+Alex Julia Daniel Maria Thomas Susan Richard Linda William Karen Charles Nancy
+Joseph Helen Anthony Ruth Donald Donna Matthew Carol Joshua Angela Kenneth
+Rebecca Edward Stephanie Timothy Kelly Jeffrey Christine Gary Heather Nicholas
+Victoria Jacob Lauren Jonathan Samantha Larry Joan Frank Olivia Raymond Ashley
+Patrick Crystal Gregory Tiffany Samuel Erin Benjamin Alicia Aaron Allison
+Nathan Diana Oliver Grace Arthur Sophie Victor Barbara Oscar Margaret Bruce
+Monica Philip Hannah""".split())
+PLACES = tuple("""store park shop school garden office station restaurant
+hospital library museum market beach house church hotel bank cinema farm lake
+bridge gym zoo theater shops""".split())
+# "a" fits every one
+OBJECTS = tuple("""ball book ring drink bag letter map key computer gift coin
+flower cup ticket basket camera knife bottle phone bone sandwich guitar jacket
+pen necklace picture hat box cake snack""".split())
 
 # %% ../nbs/library/templates.ipynb #31b27f10
 TEMPLATES = (  # [A] [B]: the two names in order; [S]: the one that is repeated
@@ -38,13 +45,16 @@ TEMPLATES = (  # [A] [B]: the two names in order; [S]: the one that is repeated
     "Last week [A] and [B] had lunch at the [PLACE]. Then [S] brought the [OBJECT] to",
     "Later that night [A] and [B] talked at the [PLACE], before [S] lent a [OBJECT] to",
     "It was late when [A] and [B] reached the [PLACE], so [S] threw the [OBJECT] to",
-    "In the morning [A] and [B] sat down at the [PLACE]. [S] decided to give a [OBJECT] to",
-    "On Sunday [A] and [B] walked past the [PLACE], and soon [S] returned the [OBJECT] to",
+    "In the morning [A] and [B] sat down at the [PLACE]. [S] decided to give a "
+    "[OBJECT] to",
+    "On Sunday [A] and [B] walked past the [PLACE], and soon [S] returned the [OBJECT] "
+    "to",
     "Because [A] and [B] worked together at the [PLACE], [S] sent a [OBJECT] to",
     "Then [A] and [B] had a long talk at the [PLACE], and [S] gave a small [OBJECT] to",
     "As [A] and [B] looked around the [PLACE], [S] slowly passed the [OBJECT] to",
     "By the time [A] and [B] got to the [PLACE], [S] had promised the [OBJECT] to",
-    "For a while [A] and [B] stood outside the [PLACE]. Finally [S] mailed the [OBJECT] to",
+    "For a while [A] and [B] stood outside the [PLACE]. Finally [S] mailed the "
+    "[OBJECT] to",
 )
 DISTRACTOR = ", where [X] had a good time"  # goes right after [PLACE]
 
@@ -54,33 +64,46 @@ FRESH_TEMPLATES = (  # used once, at the end of chapter 15
     "The first time [A] and [B] saw the [PLACE], [S] handed a small [OBJECT] to",
     "Now that [A] and [B] have seen the [PLACE], [S] will show the [OBJECT] to",
     "One day [A] and [B] came back from the [PLACE], and [S] brought a big [OBJECT] to",
-    "It was a long day for [A] and [B] at the [PLACE], because [S] had promised the [OBJECT] to",
+    "It was a long day for [A] and [B] at the [PLACE], because [S] had promised the "
+    "[OBJECT] to",
     "Soon after [A] and [B] had found the [PLACE], [S] sold the old [OBJECT] to",
     "If [A] and [B] are still at the [PLACE], [S] can give the [OBJECT] to",
-    "This morning [A] and [B] had to work near the [PLACE]. Later [S] lent the [OBJECT] to",
+    "This morning [A] and [B] had to work near the [PLACE]. Later [S] lent the "
+    "[OBJECT] to",
     "An old friend told [A] and [B] about the [PLACE], and then [S] sent a [OBJECT] to",
-    "For the first time [A] and [B] were happy at the [PLACE], where [S] offered the [OBJECT] to",
-    "There [A] and [B] looked at the [PLACE] from the street, while [S] passed the [OBJECT] to",
-    "Finally [A] and [B] went into the [PLACE]. At night [S] returned the good [OBJECT] to",
+    "For the first time [A] and [B] were happy at the [PLACE], where [S] offered the "
+    "[OBJECT] to",
+    "There [A] and [B] looked at the [PLACE] from the street, while [S] passed the "
+    "[OBJECT] to",
+    "Finally [A] and [B] went into the [PLACE]. At night [S] returned the good "
+    "[OBJECT] to",
 )
 
 # %% ../nbs/library/templates.ipynb #991333f7
 @lru_cache(maxsize=1024)
 def _pieces(template: str) -> tuple[str, ...]:
-    """The template cut at its slots: literal text at even places, slot names at odd ones. Raises on a bad template."""
+    """The template cut at its slots: literal text at even places, slot names at odd
+    ones. Raises on a bad template."""
     pieces = tuple(re.split(r"\[([^\[\]]*)\]", template))
     slots = pieces[1::2]
     problem = ""
     if [slot for slot in slots if slot in ("A", "B", "S")] != ["A", "B", "S"]:
         problem = "it needs the slots [A], [B] and [S] once each, in this order"
-    elif set(slots) - {"A", "B", "S", "PLACE", "OBJECT"} or len(set(slots)) < len(slots):
-        problem = "beside [A], [B] and [S] it may have [PLACE] and [OBJECT], once each, and no other slot"
-    elif any(slot in "ABS" and not before.endswith(" ") for before, slot in zip(pieces[::2], slots, strict=False)):
-        problem = "[A], [B] and [S] need a space before them, because ' Mary' and 'Mary' are different tokens"
+    elif (
+        set(slots) - {"A", "B", "S", "PLACE", "OBJECT"} or len(set(slots)) < len(slots)
+    ):
+        problem = ("beside [A], [B] and [S] it may have [PLACE] and [OBJECT], once "
+                   "each, and no other slot")
+    elif any(slot in "ABS" and not before.endswith(" ")
+             for before, slot in zip(pieces[::2], slots, strict=False)):
+        problem = ("[A], [B] and [S] need a space before them, because ' Mary' and "
+                   "'Mary' are different tokens")
     elif template != template.rstrip():
-        problem = "it ends in white space, which becomes a token of its own at END; end it with a word"
+        problem = ("it ends in white space, which becomes a token of its own at END; "
+                   "end it with a word")
     if problem:
-        raise ValueError(f"The template {template!r} cannot be used: {problem}. See prompts.TEMPLATES for examples.")
+        raise ValueError(f"The template {template!r} cannot be used: {problem}. See "
+                         "prompts.TEMPLATES for examples.")
     return pieces
 
 # %% ../nbs/library/templates.ipynb #539c91a8
@@ -88,26 +111,30 @@ def _pieces(template: str) -> tuple[str, ...]:
 class IOIPrompt:
     """One prompt as a record: a template, and the words in its slots."""
 
-    template: str  # text with the slots [A], [B], [S] and, where wanted, [PLACE] and [OBJECT]
+    template: str  # text with the slots [A], [B], [S], maybe [PLACE] and [OBJECT]
     IO: str  # the indirect object: mentioned once, and the right answer
     S: str  # the subject: mentioned twice
     order: str = "ABBA"  # "ABBA": IO is mentioned first; "BABA": S is
     place: str = ""  # the word in [PLACE]
     object: str = ""  # the word in [OBJECT]
-    third: str = ""  # in `abc` only: a third name, in the place where S would be repeated
-    extra: str = ""  # in `extra_io` and `extra_s` only: which of "IO" and "S" the distractor repeats
+    third: str = ""  # in `abc` only: a third name, where S would be repeated
+    extra: str = ""  # in `extra_io`, `extra_s` only: whom the distractor repeats
 
     def __post_init__(self):
         slots = _pieces(self.template)[1::2]
         if self.order not in ("ABBA", "BABA"):
-            raise ValueError(f"order is {self.order!r}; a prompt's order is 'ABBA' (IO first) or 'BABA' (S first).")
+            raise ValueError(f"order is {self.order!r}; a prompt's order is 'ABBA' (IO "
+                             "first) or 'BABA' (S first).")
         if not self.IO or not self.S or len(set(self.names)) < len(self.names):
-            raise ValueError(f"A prompt needs different names; got IO={self.IO!r}, S={self.S!r}, third={self.third!r}.")
+            raise ValueError(f"A prompt needs different names; got IO={self.IO!r}, "
+                             f"S={self.S!r}, third={self.third!r}.")
         for slot, word in (("PLACE", self.place), ("OBJECT", self.object)):
             if (slot in slots) != bool(word):
-                raise ValueError(f"The template {self.template!r} and the {slot.lower()} {word!r} do not go together.")
+                raise ValueError(f"The template {self.template!r} and the "
+                                 f"{slot.lower()} {word!r} do not go together.")
         if self.extra and (self.extra not in ("IO", "S") or "PLACE" not in slots):
-            raise ValueError(f"extra is {self.extra!r}: give 'IO' or 'S', and a template with [PLACE] to put it after.")
+            raise ValueError(f"extra is {self.extra!r}: give 'IO' or 'S', and a "
+                             "template with [PLACE] to put it after.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,9 +148,13 @@ class IOIPrompt:
 
 # %% ../nbs/library/templates.ipynb #2c207ffd
 def _fill(prompt: IOIPrompt) -> tuple[str, dict[str, int]]:
-    """The prompt's text, and for each slot the index of the first character of its word."""
-    first, second = (prompt.IO, prompt.S) if prompt.order == "ABBA" else (prompt.S, prompt.IO)
-    words = {"A": first, "B": second, "S": prompt.third or prompt.S, "PLACE": prompt.place, "OBJECT": prompt.object}
+    """The prompt's text, and for each slot the index of the first character of its
+    word."""
+    first, second = (
+        (prompt.IO, prompt.S) if prompt.order == "ABBA" else (prompt.S, prompt.IO)
+    )
+    words = {"A": first, "B": second, "S": prompt.third or prompt.S,
+             "PLACE": prompt.place, "OBJECT": prompt.object}
     if prompt.extra:
         words["PLACE"] += DISTRACTOR.replace("[X]", getattr(prompt, prompt.extra))
     text, starts = "", {}
@@ -135,28 +166,38 @@ def _fill(prompt: IOIPrompt) -> tuple[str, dict[str, int]]:
 
 # %% ../nbs/library/templates.ipynb #9fcee202
 DEMO_PROMPTS = tuple(
-    IOIPrompt(f"{when} [A] and [B] went to the [PLACE], [S] gave {article} [OBJECT] to", io, s, order, place, thing)
+    IOIPrompt(f"{when} [A] and [B] went to the [PLACE], [S] gave {article} [OBJECT] to",
+              io, s, order, place, thing)
     for when, article, place, thing, *pair in (
-        ("When", "the", "shops", "bag", ("Mary", "John", "BABA"), ("John", "Mary", "ABBA")),
-        ("When", "the", "park", "ball", ("Tom", "James", "ABBA"), ("James", "Tom", "BABA")),
-        ("When", "an", "shops", "apple", ("Dan", "Sid", "ABBA"), ("Sid", "Dan", "BABA")),
-        ("After", "a", "park", "drink", ("Martin", "Amy", "ABBA"), ("Amy", "Martin", "BABA")),
+        ("When", "the", "shops", "bag", ("Mary", "John", "BABA"),
+         ("John", "Mary", "ABBA")),
+        ("When", "the", "park", "ball", ("Tom", "James", "ABBA"),
+         ("James", "Tom", "BABA")),
+        ("When", "an", "shops", "apple", ("Dan", "Sid", "ABBA"),
+         ("Sid", "Dan", "BABA")),
+        ("After", "a", "park", "drink", ("Martin", "Amy", "ABBA"),
+         ("Amy", "Martin", "BABA")),
     )
     for io, s, order in pair
 )
 
 # %% ../nbs/library/templates.ipynb #c496111a
 def _sample(
-    rng: random.Random, n: int, order: str, names: tuple, places: tuple, objects: tuple, templates: tuple
+    rng: random.Random, n: int, order: str, names: tuple, places: tuple, objects: tuple,
+    templates: tuple
 ) -> list[IOIPrompt]:
-    """`n` different prompts in one order, each possible prompt as likely as any other."""
+    """`n` different prompts in one order, each possible prompt as likely as any
+    other."""
     slots = [_pieces(template)[1::2] for template in templates]
-    pools = [(places if "PLACE" in s else ("",), objects if "OBJECT" in s else ("",)) for s in slots]
-    sizes = [len(names) * (len(names) - 1) * len(where) * len(what) for where, what in pools]
+    pools = [(places if "PLACE" in s else ("",), objects if "OBJECT" in s else ("",))
+             for s in slots]
+    sizes = [len(names) * (len(names) - 1) * len(where) * len(what)
+             for where, what in pools]
     if n > sum(sizes):
         raise ValueError(
-            f"{n} {order} prompts asked for, but these names, places, objects and templates make only {sum(sizes)} "
-            "different ones. Ask for fewer, or give more words."
+            f"{n} {order} prompts asked for, but these names, places, objects and "
+            f"templates make only {sum(sizes)} different ones. Ask for fewer, or give "
+            "more words."
         )
     prompts = []
     for i in rng.sample(range(sum(sizes)), n):
@@ -168,12 +209,16 @@ def _sample(
         i, place = divmod(i, len(where))
         io, s = divmod(i, len(names) - 1)
         s += s >= io  # skip IO: the two names differ
-        prompts.append(IOIPrompt(templates[t], names[io], names[s], order, where[place], what[thing]))
+        prompts.append(
+            IOIPrompt(templates[t], names[io], names[s], order, where[place],
+                      what[thing])
+        )
     return prompts
 
 # %% ../nbs/library/templates.ipynb #eb63ceb7
 def _words(kind: str, words: Sequence[str], least: int = 1) -> tuple[str, ...]:
-    """The words as a tuple, after checks: at least `least` strings, all different, not empty, no space around them."""
+    """The words as a tuple, after checks: at least `least` strings, all different, not
+    empty, no space around them."""
     if isinstance(words, str) or not all(isinstance(word, str) for word in words):
         raise TypeError(f"{kind} must be a list of strings, not {words!r}.")
     words = tuple(words)
@@ -181,7 +226,8 @@ def _words(kind: str, words: Sequence[str], least: int = 1) -> tuple[str, ...]:
         raise ValueError(f"{len(words)} {kind} given, at least {least} needed.")
     for word in words:
         if not word or word != word.strip() or words.count(word) > 1:
-            raise ValueError(f"{kind} must be different words, without spaces around them; look at {word!r}.")
+            raise ValueError(f"{kind} must be different words, without spaces around "
+                             f"them; look at {word!r}.")
     return words
 
 # %% ../nbs/library/templates.ipynb #e1760e08
@@ -194,14 +240,17 @@ def sample_prompts(
     objects: Sequence[str] = OBJECTS,
     templates: Sequence[str] = TEMPLATES,
 ) -> list[IOIPrompt]:
-    """`n` different IOI prompts from one generator, which leaves Python's and torch's own generators alone."""
+    """`n` different IOI prompts from one generator, which leaves Python's and torch's
+    own generators alone."""
     if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"n is {n!r}; give the number of prompts, at least 1.")
     if not isinstance(seed, Integral):
-        raise TypeError(f"seed is {seed!r}; give an integer, so that the prompts can be made again.")
+        raise TypeError(f"seed is {seed!r}; give an integer, so that the prompts can "
+                        "be made again.")
     if order not in ("ABBA", "BABA", "both"):
         raise ValueError(f"order is {order!r}; give 'ABBA', 'BABA' or 'both'.")
-    words = [_words("names", names, 3), _words("places", places), _words("objects", objects)]
+    words = [_words("names", names, 3), _words("places", places),
+             _words("objects", objects)]
     words.append(_words("templates", templates))
     rng = random.Random(int(seed))
     if order != "both":

@@ -31,24 +31,31 @@ def stranger_prompts(
     data: IOIDataset,
     seed: int = 0,  # draws the names
 ) -> IOIDataset:
-    """The same prompts with another IO: in each a name that is in no prompt of the data. ValueError if none is left."""
+    """The same prompts with another IO: in each a name that is in no prompt of the
+    data. ValueError if none is left."""
     used = {name for prompt in data for name in prompt.names}
     fresh = [name for name in data.names if name not in used]
     if not fresh:
         raise ValueError(
-            f"Each of the {len(data.names)} names is in some of the {len(data)} prompts: none is left that is in no "
-            "prompt. Give fewer prompts, or make the dataset with more names."
+            f"Each of the {len(data.names)} names is in some of the {len(data)} "
+            "prompts: none is left that is in no prompt. Give fewer prompts, or make "
+            "the dataset with more names."
         )
     draw = np.random.default_rng(seed).integers(len(fresh), size=len(data))
-    return data._like([replace(prompt, IO=fresh[i]) for prompt, i in zip(data, draw, strict=True)])
+    return data._like(
+        [replace(prompt, IO=fresh[i]) for prompt, i in zip(data, draw, strict=True)]
+    )
 
 # %% ../nbs/library/transplant.ipynb #71498e99
 @dataclass(frozen=True, eq=False, repr=False)
 class Transplant(Shown):
-    """Heads with another prompt's values at one role: what they write, and what the model says."""
+    """Heads with another prompt's values at one role: what they write, and what the
+    model says."""
 
-    written: Float[Tensor, "when batch head name"]  # projection on each name, in logits; patterns as they were
-    probs: Float[Tensor, "when batch name"]  # of the model's answer at END, when everything after has reacted
+    # projection on each name, in logits; patterns as they were
+    written: Float[Tensor, "when batch head name"]
+    # of the model's answer at END, when everything after has reacted
+    probs: Float[Tensor, "when batch name"]
     heads: list[str]
     names: tuple[str, ...]  # IO, S, new: the donor's IO
     model: str  # its name
@@ -56,7 +63,8 @@ class Transplant(Shown):
 
     @property
     def table(self) -> pd.DataFrame:
-        """Means over prompts: a row per head for what it writes, and one for the model's probabilities."""
+        """Means over prompts: a row per head for what it writes, and one for the
+        model's probabilities."""
         written, probs = self.written.mean(dim=1), self.probs.mean(dim=1)
         rows = torch.cat([written, probs[:, None]], dim=1).permute(1, 0, 2).flatten(1)
         columns = pd.MultiIndex.from_product([self.when, self.names])
@@ -64,13 +72,15 @@ class Transplant(Shown):
 
     def _caption(self) -> str:
         n = self.written.shape[1]
-        return f"projection on names in logits, and probability at END, mean of {n} prompts (model {self.model})"
+        return (f"projection on names in logits, and probability at END, mean of {n} "
+                f"prompts (model {self.model})")
 
     def _rounded(self) -> pd.DataFrame:
         return self.table.round(2) + 0.0
 
 # %% ../nbs/library/transplant.ipynb #ce6a41e3
-def _check_transplant(data: IOIDataset, donor: IOIDataset, heads: Sequence[tuple[int, int]], role: str) -> None:
+def _check_transplant(data: IOIDataset, donor: IOIDataset,
+                      heads: Sequence[tuple[int, int]], role: str) -> None:
     if role not in ROLES:
         raise ValueError(f"role is {role!r}; choose from {', '.join(ROLES)}.")
     check_aligned(data, donor)
@@ -80,8 +90,9 @@ def _check_transplant(data: IOIDataset, donor: IOIDataset, heads: Sequence[tuple
     if known.any():
         i = int(known.nonzero()[0])
         raise ValueError(
-            f"The donor's IO is a name of the prompt in {int(known.sum())} of {len(data)} prompts, first in prompt {i} "
-            f"({data.prompts[i]!r}): give a donor with other names, such as stranger_prompts(data)."
+            f"The donor's IO is a name of the prompt in {int(known.sum())} of "
+            f"{len(data)} prompts, first in prompt {i} ({data.prompts[i]!r}): give a "
+            "donor with other names, such as stranger_prompts(data)."
         )
 
 # %% ../nbs/library/transplant.ipynb #d19f3385
@@ -90,9 +101,11 @@ def _site(layer: int, what: str) -> str:
 
 
 def _written(
-    model, batch: IOIDataset, cache: ActivationCache, values: dict[str, Tensor], heads: Sequence[tuple[int, int]]
+    model, batch: IOIDataset, cache: ActivationCache, values: dict[str, Tensor],
+    heads: Sequence[tuple[int, int]]
 ) -> Float[Tensor, "batch head d_model"]:
-    """What heads write at END with the cached patterns and these values, one for each head."""
+    """What heads write at END with the cached patterns and these values, one for each
+    head."""
     rows, W_O, outputs = torch.arange(len(batch)), model.W_O, []
     for layer, head in heads:
         pattern = cache[_site(layer, "pattern")]
@@ -103,9 +116,11 @@ def _written(
 
 # %% ../nbs/library/transplant.ipynb #2a19d8bf
 def _exchange(
-    batch: IOIDataset, own: dict[str, Tensor], other: dict[str, Tensor], heads: Sequence[tuple[int, int]], role: str
+    batch: IOIDataset, own: dict[str, Tensor], other: dict[str, Tensor],
+    heads: Sequence[tuple[int, int]], role: str
 ) -> dict[str, Tensor]:
-    """The values of the heads' layers, with those of the heads themselves taken from another run at one role."""
+    """The values of the heads' layers, with those of the heads themselves taken from
+    another run at one role."""
     values = {name: value.clone() for name, value in own.items()}
     for layer, head in heads:
         name = _site(layer, "v")
@@ -114,19 +129,24 @@ def _exchange(
     return values
 
 
-def _own_values(model, cache: ActivationCache, heads: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-    """The values of the heads' layers, with a copy for each head of a group that shares them."""
+def _own_values(model, cache: ActivationCache,
+                heads: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    """The values of the heads' layers, with a copy for each head of a group that shares
+    them."""
     names = {_site(layer, "v") for layer, _ in heads}
     return {name: spread(cache[name], model.cfg.n_heads) for name in names}
 
 # %% ../nbs/library/transplant.ipynb #369723fa
 def _probs_with(
-    model, batch: IOIDataset, other: dict[str, Tensor], heads: Sequence[tuple[int, int]], role: str
+    model, batch: IOIDataset, other: dict[str, Tensor],
+    heads: Sequence[tuple[int, int]], role: str
 ) -> Float[Tensor, "batch vocab"]:
-    """Probabilities at END of a run in which these heads have another run's values at one role.
+    """Probabilities at END of a run in which these heads have another run's values at
+    one role.
 
-    The exchange is made in z, which is linear in the values: attention to the role, times how its value changes. So it
-    is this head's alone, also where a group of heads shares a value.
+    The exchange is made in z, which is linear in the values: attention to the role,
+    times how its value changes. So it is this head's alone, also where a group of heads
+    shares a value.
     """
     rows, seen = torch.arange(len(batch)), {}
 
@@ -135,15 +155,19 @@ def _probs_with(
 
     def exchange(z: Tensor, hook) -> Tensor:
         layer, pos = hook.layer(), batch.pos[role].to(z.device)
-        value, pattern = spread(seen[_site(layer, "v")], model.cfg.n_heads), seen[_site(layer, "pattern")]
+        value = spread(seen[_site(layer, "v")], model.cfg.n_heads)
+        pattern = seen[_site(layer, "pattern")]
         for head in [head for at, head in heads if at == layer]:
             change = other[_site(layer, "v")][rows, pos, head] - value[rows, pos, head]
             z[:, :, head] += pattern[rows, head, :, pos][:, :, None] * change[:, None]
         return z
 
     layers = sorted({layer for layer, _ in heads})
-    looking = [(_site(layer, what), see) for layer in layers for what in ("v", "pattern")]
-    with model.hooks(fwd_hooks=[*looking, *((_site(layer, "z"), exchange) for layer in layers)]):
+    looking = [(_site(layer, what), see) for layer in layers
+               for what in ("v", "pattern")]
+    with model.hooks(
+        fwd_hooks=[*looking, *((_site(layer, "z"), exchange) for layer in layers)]
+    ):
         return _forward(model, batch, [])[0].softmax(dim=-1)
 
 # %% ../nbs/library/transplant.ipynb #97555c86
@@ -155,25 +179,34 @@ def transplant(
     role: str = "IO",  # the position at which the values are exchanged
     memory: float = 0.5,  # GB that a batch may take, see `cached_batches`
 ) -> Transplant:
-    """Give heads the donor's values at one role and leave all else: what do they write, and whom does the model say?
+    """Give heads the donor's values at one role: what do they and the model say?
 
-    What is written is computed with the patterns of the unchanged run and its final scale. The probabilities are those
-    of a run in which everything after reacts.
+    What is written is computed with the patterns of the unchanged run and its final
+    scale. The probabilities are those of a run in which everything after reacts.
     """
     _check_heads(model, heads)
     _check_transplant(data, donor, heads, role)
-    names = [_site(layer, what) for layer in sorted({layer for layer, _ in heads}) for what in ("pattern", "v")]
-    pairs = [cached_batches(model, each, [*names, "ln_final.hook_scale"], memory) for each in (data, donor)]
+    names = [_site(layer, what) for layer in sorted({layer for layer, _ in heads})
+             for what in ("pattern", "v")]
+    pairs = [cached_batches(model, each, [*names, "ln_final.hook_scale"], memory)
+             for each in (data, donor)]
     written, probs = [], []
     with torch.no_grad():
         for (batch, logits, cache), (given, _, other) in zip(*pairs, strict=True):
             tokens = torch.cat([batch.answers, given.answers[:, :1]], dim=1)
-            directions = name_directions(model, tokens, at_end(batch, cache["ln_final.hook_scale"]))
+            scale = at_end(batch, cache["ln_final.hook_scale"])
+            directions = name_directions(model, tokens, scale)
             own, other = (_own_values(model, found, heads) for found in (cache, other))
             swapped = _exchange(batch, own, other, heads, role)
-            outputs = torch.stack([_written(model, batch, cache, values, heads) for values in (own, swapped)])
+            outputs = torch.stack(
+                [_written(model, batch, cache, values, heads)
+                 for values in (own, swapped)]
+            )
             written.append(torch.einsum("wbhm,bnm->wbhn", outputs, directions).cpu())
-            both = torch.stack([logits.softmax(dim=-1), _probs_with(model, batch, other, heads, role)])
+            both = torch.stack(
+                [logits.softmax(dim=-1), _probs_with(model, batch, other, heads, role)]
+            )
             probs.append(both.gather(2, tokens.to(both.device).expand(2, -1, -1)).cpu())
     labels = [head_name(*head) for head in heads], ("IO", "S", "new")
-    return Transplant(torch.cat(written, dim=1), torch.cat(probs, dim=1), *labels, model_name(model))
+    return Transplant(torch.cat(written, dim=1), torch.cat(probs, dim=1), *labels,
+                      model_name(model))

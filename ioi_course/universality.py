@@ -42,8 +42,11 @@ from .wiki_workers import _dask, _processes, _Records, _serial
 class Wiki:
     """The heads of many models. Shows itself as a table of the models."""
 
-    heads: pd.DataFrame  # one row per model and head, as in `head_wiki`: `save_wiki` keeps it
-    models: pd.DataFrame  # one row per model asked for: layers, heads, accuracy and logit_diff on IOI, came from, note
+    # one row per model and head, as in `head_wiki`: `save_wiki` keeps it
+    heads: pd.DataFrame
+    # one row per model asked for: layers, heads, accuracy and logit_diff on IOI, came
+    # from, note
+    models: pd.DataFrame
 
     def count(
         self,
@@ -51,18 +54,22 @@ class Wiki:
     ) -> pd.DataFrame:
         """How many heads of each model have at least this score, by kind."""
         if not 0 < threshold <= 1:
-            raise ValueError(f"threshold is {threshold!r}; scores are mean attention, so give a number from 0 to 1.")
-        above = self.heads[list(KINDS)].ge(threshold).groupby(self.heads["model"], sort=False).sum()
+            raise ValueError(f"threshold is {threshold!r}; scores are mean attention, "
+                             "so give a number from 0 to 1.")
+        above = self.heads[list(KINDS)].ge(threshold).groupby(
+            self.heads["model"], sort=False
+        ).sum()
         return above.rename_axis(None)
 
     def beside(self, other: "Wiki") -> "Wiki":
         """The models of this wiki, then those of another one."""
         if twice := self.models.index.intersection(other.models.index).tolist():
             raise ValueError(f"{twice[0]} is in both; give a wiki of other models.")
-        return Wiki(pd.concat([self.heads, other.heads]), pd.concat([self.models, other.models]))
+        return Wiki(pd.concat([self.heads, other.heads]),
+                    pd.concat([self.models, other.models]))
 
     def plot(self, kind: str = "induction") -> Plot:
-        """A tile per model: layer down, head across, each head's score of one kind as the colour."""
+        """A tile per model, layer down, head across, coloured by one kind of score."""
         return _mosaic(self.heads, kind)
 
     def __repr__(self) -> str:
@@ -72,7 +79,8 @@ class Wiki:
         return self.models.round(2).to_html(na_rep="")
 
 # %% ../nbs/library/universality.ipynb #d0551958
-def _models(names: dict[str, str], failed: dict[str, str], records: dict[str, dict], known: set[str]) -> pd.DataFrame:
+def _models(names: dict[str, str], failed: dict[str, str], records: dict[str, dict],
+            known: set[str]) -> pd.DataFrame:
     """A row per model asked for, in the order in which they were."""
     rows = {}
     for asked, name in names.items():
@@ -80,17 +88,21 @@ def _models(names: dict[str, str], failed: dict[str, str], records: dict[str, di
         if "error" in record:
             rows[asked] = {"came from": "failed", "note": record["error"]}
         else:
-            rows[record["model"]] = {**record["facts"], "came from": "cache" if name in known else "measured"}
+            rows[record["model"]] = {
+                **record["facts"], "came from": "cache" if name in known else "measured"
+            }
     columns = ["layers", "heads", "accuracy", "logit_diff", "came from", "note"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    kinds = {"layers": "Int64", "heads": "Int64", "accuracy": float, "logit_diff": float}
+    kinds = {"layers": "Int64", "heads": "Int64", "accuracy": float,
+             "logit_diff": float}
     return table.astype(kinds)
 
 # %% ../nbs/library/universality.ipynb #c1937109
 def _resolve(models: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """What each model asked for stands for, and why some of them stand for nothing."""
     if isinstance(models, str | os.PathLike) or not models:
-        raise ValueError(f"models is {models!r}; give a list of names, such as ['synthetic', 'tiny'].")
+        raise ValueError(f"models is {models!r}; give a list of names, such as "
+                         "['synthetic', 'tiny'].")
     names, failed = {}, {}
     for asked in map(str, models):
         try:
@@ -99,40 +111,52 @@ def _resolve(models: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
                 names[asked] = name
         except ValueError as error:
             names[asked], failed[asked] = "", str(error)
-    folders = [Path(name).name for name in names.values() if name and Path(name).is_dir()]
+    folders = [Path(name).name
+               for name in names.values() if name and Path(name).is_dir()]
     twice = sorted({folder for folder in folders if folders.count(folder) > 1})
     if twice:
-        raise ValueError(f"Two of the folders are called {twice[0]!r}, and the rows would be, too. Rename one of them.")
+        raise ValueError(f"Two of the folders are called {twice[0]!r}, and the rows "
+                         "would be, too. Rename one of them.")
     return names, failed
+
+# %% ../nbs/library/universality.ipynb #93d9ffe6
+def _check_place(where: str, jobs: int | None) -> None:
+    """A ValueError unless models can be measured there, by so many processes."""
+    if where not in ("serial", "processes") and "://" not in str(where):
+        raise ValueError(f"where is {where!r}; give 'serial', 'processes', or an "
+                         "address like 'tcp://127.0.0.1:8786'.")
+    fits = isinstance(jobs, Integral) and jobs >= 1 and where == "processes"
+    if jobs is not None and not fits:
+        raise ValueError(f"jobs is {jobs!r} with where={where!r}; it is a number of "
+                         "processes, at least 1.")
 
 # %% ../nbs/library/universality.ipynb #7c3735f0
 def wiki(
     models: Sequence[str],  # names or folders, as for `load_model`
-    where: str = "serial",  # "serial"; "processes" on this machine; or a Dask scheduler's address, "tcp://host:8786"
-    cache: str | os.PathLike | None = None,  # a folder that keeps each model's record; None keeps nothing
+    where: str = "serial",  # or "processes", or a Dask scheduler "tcp://host:8786"
+    cache: str | os.PathLike | None = None,  # a folder for records; None keeps nothing
     *,
-    n: int = 50,  # random tokens in one copy, see `repeated_tokens`; fewer in a short context
+    n: int = 50,  # tokens in a copy, see `repeated_tokens`; fewer in a short context
     batch: int = 10,  # sequences of them
     seed: int = 0,
     prompts: int = 32,  # IOI prompts to measure the task with
-    jobs: int | None = None,  # processes at a time; None: as many as cores and memory allow
+    jobs: int | None = None,  # processes; None: as many as cores and memory allow
     progress: bool = True,  # a progress bar, if it takes longer than 10 seconds
 ) -> Wiki:
-    """The head wiki of many models, measured one by one and kept, so that a run that was stopped goes on.
+    """The head wiki of many models; what was kept is not measured again.
 
-    A model that cannot be loaded or measured has no rows, and its reason in `models`; the next run tries it again.
-    Raises ValueError for arguments that make no sense, ConnectionError if the cluster is not there or goes away.
+    A model that cannot be loaded or measured has no rows, and its reason in `models`;
+    the next run tries it again. Raises ValueError for arguments that make no sense,
+    ConnectionError if the cluster is not there or goes away.
     """
-    if where not in ("serial", "processes") and "://" not in str(where):
-        raise ValueError(f"where is {where!r}; give 'serial', 'processes', or an address like 'tcp://127.0.0.1:8786'.")
-    if jobs is not None and (not isinstance(jobs, Integral) or jobs < 1 or where != "processes"):
-        raise ValueError(f"jobs is {jobs!r} with where={where!r}; it is a number of processes, at least 1.")
+    _check_place(where, jobs)
     settings = _Settings(n, batch, seed, prompts)
     names, failed = _resolve(models)
     keys = {name: _key(name, settings) for name in names.values() if name}
     records = {}
     if cache is not None:
-        found = {name: _read(_file(Path(cache), key), key) for name, key in keys.items()}
+        found = {name: _read(_file(Path(cache), key), key)
+                 for name, key in keys.items()}
         records = {name: record for name, record in found.items() if record is not None}
     known, missing = set(records), [name for name in keys if name not in records]
     run = _run(missing, where, asdict(settings), jobs)
@@ -141,13 +165,15 @@ def wiki(
         for name, record in run:
             records[name] = record
             if cache is not None and "error" not in record:
-                _write(_file(Path(cache), keys[name]), {"key": keys[name], "record": record})
+                _write(_file(Path(cache), keys[name]),
+                       {"key": keys[name], "record": record})
             bar.update()
     heads = [_heads(records[name]) for name in keys if "error" not in records[name]]
     return Wiki(pd.concat(heads or [_NO_HEADS]), _models(names, failed, records, known))
 
 # %% ../nbs/library/universality.ipynb #58e175a8
-_COLUMNS = ["layer", "head", *KINDS, "first", "class", "class from", "model", "measured on"]
+_COLUMNS = ["layer", "head", *KINDS, "first", "class", "class from", "model",
+            "measured on"]
 _NO_HEADS = pd.DataFrame(columns=_COLUMNS, index=pd.Index([], name="name"))
 
 
@@ -160,28 +186,35 @@ def _run(missing: list[str], where: str, settings: dict, jobs: int | None) -> _R
     return _dask(missing, settings, where)
 
 # %% ../nbs/library/universality.ipynb #3b16536c
-_TILE, _GAP, _ACROSS = 150, 46, 4  # pixels of a tile's side and between tiles, tiles in a row
+# pixels of a tile's side and between tiles, tiles in a row
+_TILE, _GAP, _ACROSS = 150, 46, 4
 
 
 def _tiles(heads: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
     """Each model's scores of one kind, [layer, head]."""
     if kind not in (*KINDS, "first"):
-        raise ValueError(f"There is no score {kind!r}; choose from {', '.join(KINDS)} and first.")
+        raise ValueError(f"There is no score {kind!r}; choose from {', '.join(KINDS)} "
+                         "and first.")
     if not len(heads):
         raise ValueError("There are no heads to show: no model could be measured.")
     groups = heads.groupby("model", sort=False)
-    return {name: rows.pivot(index="layer", columns="head", values=kind).to_numpy(float) for name, rows in groups}
+    return {name: rows.pivot(index="layer", columns="head", values=kind).to_numpy(float)
+            for name, rows in groups}
 
 # %% ../nbs/library/universality.ipynb #ba35537c
 _UNIT = {**KINDS, "first": "attention to the first position"}
 
 
 def _mosaic(heads: pd.DataFrame, kind: str) -> Plot:
-    """One heatmap per model, all of one size, so that the same height is the same share of the depth."""
+    """One heatmap per model, all of one size, so that the same height is the same share
+    of the depth."""
     tiles = _tiles(heads, kind)
-    frame = _Frame.of("mosaic", f"{kind.capitalize()} scores", _UNIT[kind], "one per tile")
-    best = {name: np.unravel_index(tile.argmax(), tile.shape) for name, tile in tiles.items()}
-    facts = [f"{name} max {head_name(*at)} {_number(tiles[name][at])}" for name, at in best.items()]
+    frame = _Frame.of("mosaic", f"{kind.capitalize()} scores", _UNIT[kind],
+                      "one per tile")
+    best = {name: np.unravel_index(tile.argmax(), tile.shape)
+            for name, tile in tiles.items()}
+    facts = [f"{name} max {head_name(*at)} {_number(tiles[name][at])}"
+             for name, at in best.items()]
     rows = {
         f"{name} L{layer}": {f"H{head}": value for head, value in enumerate(row)}
         for name, tile in tiles.items()
@@ -189,7 +222,8 @@ def _mosaic(heads: pd.DataFrame, kind: str) -> Plot:
     }
     table = pd.DataFrame.from_dict(rows, orient="index").round(2)
     table = table.astype(object).fillna("")
-    return Plot(frame.summary(*facts), table, _mosaic_svg(tiles, frame), _mosaic_figure(tiles, frame))
+    return Plot(frame.summary(*facts), table, _mosaic_svg(tiles, frame),
+                _mosaic_figure(tiles, frame))
 
 # %% ../nbs/library/universality.ipynb #f6913c48
 def _short(name: str, most: int = 22) -> str:
@@ -197,7 +231,8 @@ def _short(name: str, most: int = 22) -> str:
 
 
 def _mosaic_svg(tiles: dict[str, np.ndarray], frame: _Frame) -> str:
-    """The static picture: depth down, heads across, the colour from 0 to 1 in all of them."""
+    """The static picture: depth down, heads across, the colour from 0 to 1 in all of
+    them."""
     parts = [_text(44, 22, frame.heading, "start", style=" font-size='15'")]
     columns, rows = min(len(tiles), _ACROSS), -(-len(tiles) // _ACROSS)
     for i, (name, tile) in enumerate(tiles.items()):
@@ -206,14 +241,22 @@ def _mosaic_svg(tiles: dict[str, np.ndarray], frame: _Frame) -> str:
         parts.append(_text(x + _TILE / 2, y - 8, _short(name)))
         parts.append(_cells(tile, 1, x, y, _TILE / heads, _TILE / layers))
         for layer in sorted({0, layers - 1}):
-            parts.append(_text(x - 5, y + (layer + 0.5) * _TILE / layers + 4, f"L{layer}", "end"))
+            parts.append(
+                _text(x - 5, y + (layer + 0.5) * _TILE / layers + 4, f"L{layer}", "end")
+            )
         for head in sorted({0, heads - 1}):
-            parts.append(_text(x + (head + 0.5) * _TILE / heads, y + _TILE + 15, f"H{head}"))
+            parts.append(
+                _text(x + (head + 0.5) * _TILE / heads, y + _TILE + 15, f"H{head}")
+            )
     right, below = 44 + columns * (_TILE + _GAP), 66 + rows * (_TILE + 64)
     parts.append(_cells(np.linspace(1, 0, 33)[:, None], 1, right, 66, 12, _TILE / 33))
-    parts += [_text(right + 17, 66 + 8 + (1 - level) * (_TILE - 8), str(level), "start") for level in (0, 0.5, 1)]
+    parts += [_text(right + 17, 66 + 8 + (1 - level) * (_TILE - 8), str(level), "start")
+              for level in (0, 0.5, 1)]
     width = max(right + 60, 60 + 8 * len(frame.heading))
-    return _svg(width, below, [*parts, _text(width - 8, below - 6, frame.footer, "end")], frame.heading)
+    return _svg(
+        width, below, [*parts, _text(width - 8, below - 6, frame.footer, "end")],
+        frame.heading,
+    )
 
 # %% ../nbs/library/universality.ipynb #ee719813
 def _mosaic_figure(tiles: dict[str, np.ndarray], frame: _Frame) -> go.Figure:
@@ -222,22 +265,28 @@ def _mosaic_figure(tiles: dict[str, np.ndarray], frame: _Frame) -> go.Figure:
     width, height = columns * (_TILE + _GAP) - _GAP, rows * (_TILE + 64) - 64
     figure = make_subplots(
         rows, columns, subplot_titles=[_plain(_short(name)) for name in tiles],
-        horizontal_spacing=_GAP / width if columns > 1 else 0, vertical_spacing=64 / height if rows > 1 else 0,
-    )  # fmt: skip
+        horizontal_spacing=_GAP / width if columns > 1 else 0,
+        vertical_spacing=64 / height if rows > 1 else 0,
+    )
     for i, (name, tile) in enumerate(tiles.items()):
         row, column = divmod(i, _ACROSS)
-        labels = [f"L{layer}" for layer in range(tile.shape[0])], [f"H{head}" for head in range(tile.shape[1])]
+        labels = ([f"L{layer}" for layer in range(tile.shape[0])],
+                  [f"H{head}" for head in range(tile.shape[1])])
         hover = f"{_plain(name)} %{{y}}%{{x}}<br>%{{z}}<extra></extra>"
-        cells = dict(z=tile.round(2).tolist(), y=labels[0], x=labels[1], coloraxis="coloraxis", hovertemplate=hover)
+        cells = dict(z=tile.round(2).tolist(), y=labels[0], x=labels[1],
+                     coloraxis="coloraxis", hovertemplate=hover)
         figure.add_heatmap(**cells, row=row + 1, col=column + 1)
-        figure.update_xaxes(tickvals=[labels[1][0], labels[1][-1]], row=row + 1, col=column + 1)
-        figure.update_yaxes(tickvals=[labels[0][0], labels[0][-1]], row=row + 1, col=column + 1)
+        figure.update_xaxes(tickvals=[labels[1][0], labels[1][-1]], row=row + 1,
+                            col=column + 1)
+        figure.update_yaxes(tickvals=[labels[0][0], labels[0][-1]], row=row + 1,
+                            col=column + 1)
     figure.update_annotations(font_size=12)
     total = max(width + 140, 60 + 8 * len(frame.heading))
     layout = _layout(frame, total, height + 120, 44, total - width - 44, 66, 54)
     layout["annotations"] = [*figure.layout.annotations, *layout["annotations"]]
     figure.update_layout(layout)
-    figure.update_coloraxes(colorscale=list(SCALE[3:]), cmin=0, cmax=1, colorbar_thickness=12)
+    figure.update_coloraxes(colorscale=list(SCALE[3:]), cmin=0, cmax=1,
+                            colorbar_thickness=12)
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return figure

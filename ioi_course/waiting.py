@@ -14,17 +14,21 @@ class Waiting(Exception):
     """A cell uses an exercise that is not written yet."""
 
     def __init__(self, exercise: str):
-        super().__init__(f"This cell waits for exercise {exercise}. Write it, then run the cell again.")
+        super().__init__(f"This cell waits for exercise {exercise}. Write it, then run "
+                         "the cell again.")
         self.exercise = exercise
 
 # %% ../nbs/library/waiting.ipynb #7892b343
-_USES = '''call getattr getitem setitem iter next len bool int float complex index format str contains enter exit round
-    add sub mul matmul truediv floordiv mod pow and or xor neg pos abs invert lt le gt ge eq ne array hash
-    radd rsub rmul rmatmul rtruediv rfloordiv rmod rpow rand ror rxor iadd isub imul itruediv'''.split()
+_USES = '''call getattr getitem setitem iter next len bool int float complex
+index format str contains enter exit round     add sub mul matmul truediv
+floordiv mod pow and or xor neg pos abs invert lt le gt ge eq ne array hash
+radd rsub rmul rmatmul rtruediv rfloordiv rmod rpow rand ror rxor iadd isub
+imul itruediv'''.split()
 
 
 class Unwritten:
-    """What stands under the name of an answer that is not written, or of what would be made from one."""
+    """What stands under the name of an answer that is not written, or of what would be
+    made from one."""
 
     def __init__(self, exercise: str):
         object.__setattr__(self, "_exercise", exercise)
@@ -88,7 +92,8 @@ def _show(shell, kind, error, traceback, tb_offset=None):
 
 
 def _forgive(result) -> None:
-    """After a cell: one that waits counts as finished, and what it would have made waits as well."""
+    """After a cell: one that waits counts as finished, and what it would have made
+    waits as well."""
     error = result.error_in_exec
     if not isinstance(error, Waiting):
         return
@@ -110,7 +115,8 @@ def wait_for(
     answer,  # the function that turned out to be unwritten
     exercise: str,  # its number
 ) -> None:
-    """In a notebook, let cells that use this function wait for the exercise instead of failing."""
+    """In a notebook, let cells that use this function wait for the exercise instead of
+    failing."""
     shell, name = _shell(), getattr(answer, "__name__", None)
     if shell is None or name is None or shell.user_ns.get(name) is not answer:
         return

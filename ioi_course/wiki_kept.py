@@ -31,17 +31,21 @@ _DECIMALS = 4
 
 def keep_wiki(
     found: Wiki,
-    folder: str | Path,  # made if it is not there; what it has of these models is replaced
+    # made if it is not there; what it has of these models is replaced
+    folder: str | Path,
 ) -> list[Path]:
-    """Write each model's scores as a CSV file, and beside it what the model does, the date and the versions."""
+    """Write each model's scores as a CSV file, and beside it what the model does, the
+    date and the versions."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, rows in found.heads.groupby("model", sort=False):
         path = folder / f"{name}.csv"
         save_wiki(rows.round(dict.fromkeys([*KINDS, "first"], _DECIMALS)), path)
-        facts = {key: round(found.models.at[name, key].item(), _DECIMALS) for key in _FACTS}
-        about = {"model": name, "date": date.today().isoformat(), "versions": {p: version(p) for p in _PACKAGES}}
+        facts = {key: round(found.models.at[name, key].item(), _DECIMALS)
+                 for key in _FACTS}
+        about = {"model": name, "date": date.today().isoformat(),
+                 "versions": {p: version(p) for p in _PACKAGES}}
         text = json.dumps(about | {"facts": facts}, indent=1) + "\n"
         path.with_suffix(".json").write_text(text, encoding="utf-8")
         written.append(path)
@@ -55,17 +59,22 @@ def kept_wiki(
     *names: str,  # of models; none: all that are kept
     folder: str | Path = _KEPT,  # of `keep_wiki`
 ) -> Wiki:
-    """Scores that were measured before, with the day on which they were. Raises ValueError for a model without any."""
+    """Scores that were measured before, with the day on which they were. Raises
+    ValueError for a model without any."""
     folder = Path(folder)
     there = sorted(path.stem for path in folder.glob("*.csv"))
     if missing := [name for name in names if name not in there]:
-        raise ValueError(f"No scores are kept of {missing[0]!r}; there are some of: {', '.join(there) or 'no model'}.")
+        raise ValueError(f"No scores are kept of {missing[0]!r}; there are some of: "
+                         f"{', '.join(there) or 'no model'}.")
     heads, rows = [], {}
     for name in names or there:
         about = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         heads.append(load_wiki(folder / f"{name}.csv"))
-        rows[name] = {**about["facts"], "came from": "kept", "note": f"measured {about['date']}"}
-    models = pd.DataFrame.from_dict(rows, orient="index").astype({"layers": "Int64", "heads": "Int64"})
+        rows[name] = {**about["facts"], "came from": "kept",
+                      "note": f"measured {about['date']}"}
+    models = pd.DataFrame.from_dict(rows, orient="index").astype(
+        {"layers": "Int64", "heads": "Int64"}
+    )
     return Wiki(pd.concat(heads), models)
 
 # %% ../nbs/library/wiki_kept.ipynb #34df78c9
@@ -73,16 +82,19 @@ _SHELVES: list[TemporaryDirectory] = []  # they are removed when Python ends
 
 
 def untrained(
-    shapes: Mapping[str, Sequence[int]],  # the model's name: its layers and its heads per layer
+    # the model's name: its layers and its heads per layer
+    shapes: Mapping[str, Sequence[int]],
     seed: int = 0,
 ) -> list[str]:
-    """Folders of small GPT-2s with random weights, in Hugging Face format and with the bundled tokenizer."""
+    """Folders of small GPT-2s with random weights, in Hugging Face format and with the
+    bundled tokenizer."""
     _SHELVES.append(TemporaryDirectory(prefix="ioi-untrained-"))
     tokenizer, made = build_tokenizer(), []
     special = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.bos_token_id)
     for name, (layers, heads) in shapes.items():
         folder = Path(_SHELVES[-1].name, name)
-        shape = dict(vocab_size=len(tokenizer), n_positions=128, n_embd=4 * 16, n_layer=layers, n_head=heads)
+        shape = dict(vocab_size=len(tokenizer), n_positions=128, n_embd=4 * 16,
+                     n_layer=layers, n_head=heads)
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             GPT2LMHeadModel(GPT2Config(**shape, **special)).save_pretrained(folder)

@@ -42,42 +42,59 @@ class _Settings:
     def __post_init__(self):
         for name, least in {"n": 2, "batch": 1, "seed": 0, "prompts": 1}.items():
             value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is {value!r}; give an integer, at least {least}.")
+            if (
+                not isinstance(value, Integral) or isinstance(value, bool)
+                or value < least
+            ):
+                raise ValueError(f"{name} is {value!r}; give an integer, at least "
+                                 f"{least}.")
 
 # %% ../nbs/library/wiki_records.ipynb #d7b35b56
 def _task(model, settings: _Settings) -> dict:
-    """Accuracy and mean logit difference on the task, or a note that says why they cannot be measured."""
+    """Accuracy and mean logit difference on the task, or a note that says why they
+    cannot be measured."""
     nothing = {"accuracy": None, "logit_diff": None}
     try:
         data = IOIDataset(model, settings.prompts, settings.seed)
-    except ValueError as error:  # too few of the course's names are single tokens for this tokenizer
+    # too few of the course's names are single tokens for this tokenizer
+    except ValueError as error:
         return {**nothing, "note": f"no IOI prompts: {error}"}
     if (data.answers[:, 0] == data.answers[:, 1]).any():
-        return {**nothing, "note": "no IOI prompts: different names are the same token."}
-    runs = [(logits.double().cpu(), batch) for batch, logits, _ in cached_batches(model, data, [])]
-    diffs = torch.cat([logit_diff(logits, batch, per_prompt=True) for logits, batch in runs])
-    right = sum(accuracy(logits, batch) * len(batch) for logits, batch in runs) / len(data)
+        return {**nothing,
+                "note": "no IOI prompts: different names are the same token."}
+    runs = [(logits.double().cpu(), batch)
+            for batch, logits, _ in cached_batches(model, data, [])]
+    diffs = torch.cat(
+        [logit_diff(logits, batch, per_prompt=True) for logits, batch in runs]
+    )
+    right = sum(accuracy(logits, batch) * len(batch)
+                for logits, batch in runs) / len(data)
     return {"accuracy": right, "logit_diff": diffs.mean().item(), "note": ""}
 
 # %% ../nbs/library/wiki_records.ipynb #9e02d3fb
 def _measure(name: str, settings: _Settings) -> dict:
-    """Load a model and measure it: its facts, and its head wiki as plain numbers and text."""
-    model = load_model(name, processing=())  # patterns and logits are the same with processed weights
-    repeated = repeated_tokens(model, min(settings.n, (model.cfg.n_ctx - 1) // 2), settings.batch, settings.seed)
+    """Load a model and measure it: its facts, and its head wiki as plain numbers and
+    text."""
+    # patterns and logits are the same with processed weights
+    model = load_model(name, processing=())
+    repeated = repeated_tokens(model, min(settings.n, (model.cfg.n_ctx - 1) // 2),
+                               settings.batch, settings.seed)
     heads = head_wiki(model, head_scores(model, repeated))
-    facts = {"layers": model.cfg.n_layers, "heads": model.cfg.n_heads, **_task(model, settings)}
+    facts = {"layers": model.cfg.n_layers, "heads": model.cfg.n_heads,
+             **_task(model, settings)}
     return {"model": model_name(model), "facts": facts, "rows": heads.to_dict("split")}
 
 # %% ../nbs/library/wiki_records.ipynb #c9293119
-_ONE_MODEL = threading.Lock()  # in one process, whoever asks: a Dask worker may have several threads
+# in one process, whoever asks: a Dask worker may have several threads
+_ONE_MODEL = threading.Lock()
 
 
 def attempt(
     name: str,  # as `resolve_model` gives it
     settings: dict,  # n, batch, seed, prompts, version
 ) -> dict:
-    """Measure one model in this process: its record, or {"error": why there is none}. For workers of `wiki`."""
+    """Measure one model in this process: its record, or {"error": why there is none}.
+    For workers of `wiki`."""
     with _ONE_MODEL:
         try:
             return _measure(name, _Settings(**settings))
@@ -88,11 +105,13 @@ def attempt(
 
 # %% ../nbs/library/wiki_records.ipynb #1c318d32
 def _key(name: str, settings: _Settings) -> dict:
-    """What a record depends on: the model, the settings, and what may change under the same name."""
+    """What a record depends on: the model, the settings, and what may change under the
+    same name."""
     if Path(name).is_dir():
         kinds = (".json", ".safetensors", ".model", ".txt")
         files = sorted(path for path in Path(name).iterdir() if path.suffix in kinds)
-        state = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+        state = [[path.name, path.stat().st_size, path.stat().st_mtime_ns]
+                 for path in files]
     else:
         bundled = name in MODELS and MODELS[name].bundled
         state = f"ioi_course {__version__}" if bundled else "model hub"
@@ -100,16 +119,22 @@ def _key(name: str, settings: _Settings) -> dict:
 
 
 def _file(cache: Path, key: dict) -> Path:
-    """Where a record lies: a name that people can read, and a hash of all that it depends on."""
+    """Where a record lies: a name that people can read, and a hash of all that it
+    depends on."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    readable = re.sub(r"[^\w.-]+", "_", Path(key["name"]).name if Path(key["name"]).is_dir() else key["name"])
+    readable = re.sub(
+        r"[^\w.-]+", "_",
+        Path(key["name"]).name if Path(key["name"]).is_dir() else key["name"],
+    )
     return cache / f"{readable}-{digest}.json"
 
 # %% ../nbs/library/wiki_records.ipynb #6d3a61c2
 def _write(path: Path, content: dict) -> None:
-    """Write a JSON file whole or not at all, whatever happens meanwhile, and whoever else writes it."""
+    """Write a JSON file whole or not at all, whatever happens meanwhile, and whoever
+    else writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=path.parent, suffix=".part", encoding="utf-8", delete=False) as part:
+    with NamedTemporaryFile("w", dir=path.parent, suffix=".part", encoding="utf-8",
+                            delete=False) as part:
         try:
             json.dump(content, part)
             part.close()
@@ -121,7 +146,8 @@ def _write(path: Path, content: dict) -> None:
 
 # %% ../nbs/library/wiki_records.ipynb #82722153
 def _read(path: Path, key: dict) -> dict | None:
-    """The record in a file, if there is one and it is of this key; anything else is measured again."""
+    """The record in a file, if there is one and it is of this key; anything else is
+    measured again."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["key"] == key:
@@ -133,4 +159,5 @@ def _read(path: Path, key: dict) -> dict | None:
 def _heads(record: dict) -> pd.DataFrame:
     """The head wiki in a record, as `head_wiki` gave it."""
     rows = record["rows"]
-    return pd.DataFrame(rows["data"], pd.Index(rows["index"], name="name"), rows["columns"])
+    return pd.DataFrame(rows["data"], pd.Index(rows["index"], name="name"),
+                        rows["columns"])

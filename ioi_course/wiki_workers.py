@@ -30,19 +30,21 @@ def _serial(names: list[str], settings: dict) -> _Records:
 
 # %% ../nbs/library/wiki_workers.ipynb #5f000fa4
 def _child() -> None:
-    """What a process of `_processes` does: measure a model for each line that it is sent, until there are no more."""
+    """What a process of `_processes` does: measure a model for each line that it is
+    sent, until there are no more."""
     for line in sys.stdin:
         name, settings, out = json.loads(line)
         _write(Path(out), attempt(name, settings))
 
 # %% ../nbs/library/wiki_workers.ipynb #977826da
 class _Worker:
-    """A process that measures models, one at a time. Loading PyTorch takes longer than a small model does."""
+    """A process that measures models one by one: loading PyTorch takes its time."""
 
     def __init__(self, folder: Path, number: int, threads: int | None):
         self.folder, self.number, self.tasks, self.name = folder, number, 0, None
         env = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-        command = [sys.executable, "-c", "from ioi_course.wiki_workers import _child; _child()"]
+        command = [sys.executable, "-c",
+                   "from ioi_course.wiki_workers import _child; _child()"]
         with open(folder / f"{number}.err", "w") as said:
             pipes = {"stdin": subprocess.PIPE, "stdout": said, "stderr": said}
             self.process = subprocess.Popen(command, env=env, text=True, **pipes)
@@ -56,16 +58,18 @@ class _Worker:
             self.process.stdin.flush()
 
     def look(self) -> dict | None:
-        """The record of the model that it was given, if there is one by now, or why there will be none."""
+        """The model's record if there is one by now, or why there will be none."""
         status = self.process.poll()
         if self.out.exists():
             return json.loads(self.out.read_text(encoding="utf-8"))
         if status is None:
             return None
         if status < 0:
-            return {"error": f"its process was killed by signal {-status}: too little memory, perhaps."}
-        said = (self.folder / f"{self.number}.err").read_text(errors="replace").strip().splitlines()
-        return {"error": f"its process ended with status {status}: {''.join(said[-1:])}"}
+            return {"error": f"its process was killed by signal {-status}: too little "
+                             "memory, perhaps."}
+        said = (self.folder / f"{self.number}.err").read_text(errors="replace")
+        last = "".join(said.strip().splitlines()[-1:])
+        return {"error": f"its process ended with status {status}: {last}"}
 
     def end(self) -> None:
         self.process.kill()
@@ -74,7 +78,8 @@ class _Worker:
 
 # %% ../nbs/library/wiki_workers.ipynb #094132ab
 def _processes(names: list[str], settings: dict, jobs: int) -> _Records:
-    """`jobs` processes at a time. One that dies takes the model that it had with it, and no other."""
+    """`jobs` processes at a time. One that dies takes the model that it had with it,
+    and no other."""
     waiting, workers, started = list(names), [], 0
     with TemporaryDirectory() as folder:
         try:
@@ -99,7 +104,8 @@ def _processes(names: list[str], settings: dict, jobs: int) -> _Records:
                 worker.end()
 
 # %% ../nbs/library/wiki_workers.ipynb #34d6e49f
-_ANSWER, _PATIENCE = 10.0, 60.0  # seconds to wait for a scheduler to answer, and for workers to come
+# seconds to wait for a scheduler to answer, and for workers to come
+_ANSWER, _PATIENCE = 10.0, 60.0
 
 
 def _remote(name: str, settings: dict) -> dict:
@@ -114,13 +120,15 @@ def _connect(address: str):
     try:
         from distributed import Client
     except ImportError as error:
-        raise ModuleNotFoundError("Dask is not installed: pip install 'ioi_course[dask]'.") from error
+        raise ModuleNotFoundError("Dask is not installed: pip install "
+                                  "'ioi_course[dask]'.") from error
     try:
         return Client(address, timeout=_ANSWER, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConnectionError(
-            f"No Dask scheduler answers at {address}. Start one with `dask scheduler`, workers with "
-            f"`dask worker {address} --nthreads 1`, and give the address that the scheduler prints."
+            f"No Dask scheduler answers at {address}. Start one with `dask scheduler`, "
+            f"workers with `dask worker {address} --nthreads 1`, and give the address "
+            "that the scheduler prints."
         ) from error
 
 # %% ../nbs/library/wiki_workers.ipynb #dd48d7e2
@@ -128,7 +136,8 @@ def _wait(client, futures: list) -> None:
     """Until one of the futures has come to an end, but no longer than a second."""
     from distributed import wait
 
-    slow = contextlib.suppress(TimeoutError, asyncio.TimeoutError)  # one and the same from Python 3.11 on
+    # one and the same from Python 3.11 on
+    slow = contextlib.suppress(TimeoutError, asyncio.TimeoutError)
     with slow, client.as_current():
         wait(futures, timeout=1, return_when="FIRST_COMPLETED")
 
@@ -146,22 +155,27 @@ def _answer(future) -> dict:
 
 # %% ../nbs/library/wiki_workers.ipynb #a40c6a99
 def _dask(names: list[str], settings: dict, address: str) -> _Records:
-    """Every model is a task. Those of a worker that dies go to another one; Dask gives a task up after four deaths."""
+    """Every model is a task. Those of a worker that dies go to another one; Dask gives
+    a task up after four deaths."""
     with _connect(address) as client:
-        futures = {client.submit(_remote, name, settings, pure=False): name for name in names}
+        futures = {client.submit(_remote, name, settings, pure=False): name
+                   for name in names}
         seen = time.monotonic()  # when somebody was last there to work
         try:
             while futures:
                 _wait(client, list(futures))
-                for future in [future for future in futures if future.status != "pending"]:
+                for future in [future
+                               for future in futures if future.status != "pending"]:
                     yield futures[future], _answer(future)
                     del futures[future]
                 seen = time.monotonic() if client.nthreads() else seen
                 if futures and time.monotonic() - seen > _PATIENCE:
-                    raise ConnectionError(f"The scheduler at {address} has no workers. Start some, and run this again.")
+                    raise ConnectionError(f"The scheduler at {address} has no workers. "
+                                          "Start some, and run this again.")
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
-            raise ConnectionError(f"The scheduler at {address} was lost. Start it, and run this again.") from error
+            raise ConnectionError(f"The scheduler at {address} was lost. Start it, and "
+                                  "run this again.") from error
         finally:
             client.cancel(list(futures))

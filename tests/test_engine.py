@@ -18,7 +18,8 @@ from ioi_course.engine import (
     windows_from,
 )
 from ioi_course.metrics import logit_diff
-from ioi_course.patching import STREAM_SITES, sweep
+from ioi_course.patch_jobs import STREAM_SITES
+from ioi_course.patching import sweep
 from ioi_course.prompts import IOIDataset
 
 KINDS = ("swap_subject", "swap_names", "abc")

@@ -19,7 +19,8 @@ from ioi_course.engine import HEAD_SITES, Unsupported, engine_of, run, unsupport
 from ioi_course.means import reference_means
 from ioi_course.metrics import logit_diff
 from ioi_course.models import PROCESSING, wrap_model
-from ioi_course.patching import STREAM_SITES, sweep
+from ioi_course.patch_jobs import STREAM_SITES
+from ioi_course.patching import sweep
 from ioi_course.paths import path_patch
 
 SERVED = ("gpt2", "llama", "mistral", "qwen2", "neox")

@@ -13,7 +13,7 @@ import pytest
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from ioi_course.patching import STREAM_SITES
+from ioi_course.patch_jobs import STREAM_SITES
 from ioi_course.project import find_root
 from ioi_course.prompts import IOIDataset
 from ioi_course.publish.pages import text_pages, write_assets, write_text_page

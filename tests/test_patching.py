@@ -16,7 +16,8 @@ from ioi_course.checks.core import random_data, random_model, random_of
 from ioi_course.engine import HEAD_SITES, Engine, Unsupported
 from ioi_course.metrics import logit_diff, prob_io
 from ioi_course.models import load_model
-from ioi_course.patching import STREAM_SITES, _Job, _need, _plan, sweep
+from ioi_course.patch_jobs import STREAM_SITES, _Job, _need, _plan
+from ioi_course.patching import sweep
 from ioi_course.prompts import IOIDataset
 from ioi_course.results import Sweep
 

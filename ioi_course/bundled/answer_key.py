@@ -23,13 +23,16 @@ _MOVERS = tuple(role for role in CLASSES if role.endswith("name mover"))
 
 CIRCUIT = Circuit(
     roles={role: tuple(table) for role, (_, table) in CLASSES.items()},
-    positions=dict(zip(CLASSES, ("S1+1", "S2", "S2", "END", "END", "END", "END"), strict=True)),
+    positions=dict(
+        zip(CLASSES, ("S1+1", "S2", "S2", "END", "END", "END", "END"), strict=True)
+    ),
     edges=(
         Edge("previous token", "induction", "k"),
         *(Edge(early, "S-inhibition", via) for early in _EARLY for via in "kv"),
         *(Edge("S-inhibition", mover, "q") for mover in _MOVERS),
         *(Edge(early, mover, "k") for early in _EARLY for mover in _MOVERS),
-        *(Edge(mover, hearer, "q") for mover in _MOVERS for hearer in _MOVERS[1:]),  # what has been said
+        # what has been said
+        *(Edge(mover, hearer, "q") for mover in _MOVERS for hearer in _MOVERS[1:]),
         *(Edge(mover, "logits", "residual") for mover in _MOVERS),
     ),
     name="synthetic",
@@ -44,8 +47,10 @@ def _spaces_of(matrices: list[Float[np.ndarray, "d_model dims"]]) -> set[str]:
 
 
 def written_edges() -> dict[tuple[Head, Head | str, str], tuple[str, ...]]:
-    """Every edge between two heads of the circuit, or a head and the logits: the subspaces that carry it."""
-    places = {head: CIRCUIT.positions[role] for role, heads in CIRCUIT.roles.items() for head in heads}
+    """Every edge between two heads of the circuit, or a head and the logits: the
+    subspaces that carry it."""
+    places = {head: CIRCUIT.positions[role] for role, heads in CIRCUIT.roles.items()
+              for head in heads}
     writes, reads = {}, {("logits", "residual"): _spaces_of([unembedding().T])}
     for at in sorted(places):
         head = design_head(*at)
@@ -63,6 +68,8 @@ def written_edges() -> dict[tuple[Head, Head | str, str], tuple[str, ...]]:
     return found
 
 # %% ../../nbs/library/bundled/answer_key.ipynb #a9a80584
+# edge: share of the mean logit difference lost without it, on
+# IOIDataset(model, 24, seed=1)
 SHARES = MappingProxyType({
     Edge("previous token", "induction", "k"): 0.693,
     Edge("duplicate token", "S-inhibition", "k"): 0.716,
@@ -87,13 +94,14 @@ SHARES = MappingProxyType({
     Edge("name mover", "logits", "residual"): 1.234,
     Edge("negative name mover", "logits", "residual"): -0.568,
     Edge("backup name mover", "logits", "residual"): 0.285,
-})  # edge: share of the mean logit difference lost without it, on IOIDataset(model, 24, seed=1)
+})
 
 # %% ../../nbs/library/bundled/answer_key.ipynb #989d7db7
 def known_circuit(
     model,  # a TransformerBridge
 ) -> Circuit | None:
-    """The circuit that a model is known to have: the answer key, or for GPT-2 small the paper's; else None."""
+    """The circuit that a model is known to have: the answer key, or for GPT-2 small the
+    paper's; else None."""
     if is_gpt2_small(model):
         return PAPER
     return CIRCUIT if is_synthetic(model) else None

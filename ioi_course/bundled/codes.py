@@ -52,13 +52,19 @@ SPACES = {  # name: (dimensions, what it holds)
 }
 
 # %% ../../nbs/library/bundled/codes.ipynb #da478c57
-def orthonormal(rows: int, columns: int, *seed: int) -> Float[np.ndarray, "rows columns"]:
+def orthonormal(rows: int, columns: int,
+                *seed: int) -> Float[np.ndarray, "rows columns"]:
     """Random orthonormal columns, the same for the same seed."""
-    return _orthonormalise(np.random.default_rng([SEED, *seed]).standard_normal((rows, columns)))
+    return _orthonormalise(
+        np.random.default_rng([SEED, *seed]).standard_normal((rows, columns))
+    )
 
 
-def _orthonormalise(matrix: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """Gram-Schmidt by QR, with signs that do not depend on the machine's linear algebra."""
+def _orthonormalise(
+    matrix: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "rows columns"]:
+    """Gram-Schmidt by QR, with signs that do not depend on the machine's linear
+    algebra."""
     q, r = np.linalg.qr(matrix)
     return q * np.sign(np.diag(r))
 
@@ -69,7 +75,10 @@ def _spaces() -> dict[str, Float[np.ndarray, "d_model dims"]]:
     turned = orthonormal(D_MODEL, D_MODEL, 1)
     turned[:, 0] = 1
     ends = np.cumsum([1] + [dims for dims, _ in SPACES.values()])
-    return dict(zip(SPACES, np.split(_orthonormalise(turned), ends[:-1], axis=1)[1:], strict=True))
+    return dict(
+        zip(SPACES, np.split(_orthonormalise(turned), ends[:-1], axis=1)[1:],
+            strict=True)
+    )
 
 
 def space(*names: str) -> Float[np.ndarray, "d_model dims"]:
@@ -78,19 +87,21 @@ def space(*names: str) -> Float[np.ndarray, "d_model dims"]:
 
 # %% ../../nbs/library/bundled/codes.ipynb #92731a23
 WINDOWS = {  # name: (first coordinate, one past the last)
-    "match_a": (0, 22), "match_b": (17, 39), "match_c": (34, 56),  # compared by the three duplicate token heads
+    # compared by the three duplicate token heads
+    "match_a": (0, 22), "match_b": (17, 39), "match_c": (34, 56),
     "previous": (0, 30),  # copied by previous token heads
     "word": (10, 24),  # identity of words that are not names
     "s_token": (0, 10),  # copied by S-inhibition heads
     "say": (24, 56),  # copied by name movers
     "said": (42, 56),  # the part of it by which late heads recognise what has been said
-}  # fmt: skip
+}
 NAME_WINDOWS = ("s_token", "say", "said")  # names are what they are used on
 TOKEN_DIMS = SPACES["token"][0]
 
 
 def _windows(codes, name: str):
-    """The window's coordinates, scaled so that a code with its fair share of length there has length one."""
+    """The window's coordinates, scaled so that a code with its fair share of length
+    there has length one."""
     start, stop = WINDOWS[name]
     return codes[:, start:stop] * (TOKEN_DIMS / (stop - start)) ** 0.5
 
@@ -101,39 +112,54 @@ SHARPNESS = 14.0  # β: how much worse the worst overlaps count
 def crowding(
     codes: Float[torch.Tensor, "vocab dims"], weights: Float[torch.Tensor, "vocab"]
 ) -> Float[torch.Tensor, ""]:
-    """Nearly the largest cosine between two codes, averaged softly over pairs with these weights."""
+    """Nearly the largest cosine between two codes, averaged softly over pairs with
+    these weights."""
     unit = codes / codes.norm(dim=1, keepdim=True)
     pairs = torch.outer(weights, weights).fill_diagonal_(0)
-    return torch.log((pairs * torch.exp(SHARPNESS * (unit @ unit.T))).sum() / pairs.sum()) / SHARPNESS
+    return torch.log(
+        (pairs * torch.exp(SHARPNESS * (unit @ unit.T))).sum() / pairs.sum()
+    ) / SHARPNESS
 
 
 def code_loss(codes, weights: Mapping[str, torch.Tensor]) -> Float[torch.Tensor, ""]:
-    """Crowding over all windows, and how unequally a code's length is spread over them."""
+    """Crowding over all windows, and how unequally a code's length is spread over
+    them."""
     codes = codes / codes.norm(dim=1, keepdim=True)
     loss = crowding(codes, weights["words"])
     for name in WINDOWS:
         part = _windows(codes, name)
-        who, share = "names" if name in NAME_WINDOWS else "words", 0.25 if name == "word" else 1
+        who = "names" if name in NAME_WINDOWS else "words"
+        share = 0.25 if name == "word" else 1
         loss = loss + share * crowding(part, weights[who])
         loss = loss + 5 * (part.square().sum(dim=1) - 1).square().mean()
     return loss
 
 # %% ../../nbs/library/bundled/codes.ipynb #2630054a
 def code_weights() -> dict[str, Float[torch.Tensor, "vocab"]]:
-    """How much the crowding of each token counts, in windows used on all words and in those used on names."""
+    """How much the crowding of each token counts, in windows used on all words and in
+    those used on names."""
     tokens = np.arange(len(_vocabulary()))
-    whole = np.isin(tokens, [row[0] for row in _vocabulary()(list(word_counts()))["input_ids"]])
+    whole = np.isin(tokens,
+                    [row[0] for row in _vocabulary()(list(word_counts()))["input_ids"]])
     weights = {"words": np.where(whole, 1, 0.15), "names": _is_name()}
-    return {name: torch.tensor(value, dtype=torch.float32) for name, value in weights.items()}
+    return {name: torch.tensor(value, dtype=torch.float32)
+            for name, value in weights.items()}
 
 
 def fit_codes(steps: int = 400) -> Float[np.ndarray, "vocab token_dims"]:
-    """Token codes of unit length that keep apart in every window. Takes half a minute; the model uses a stored fit."""
+    """Token codes of unit length that keep apart in every window. Takes half a minute;
+    the model uses a stored fit."""
     weights = code_weights()
-    start = np.random.default_rng([SEED, 2]).standard_normal((len(_vocabulary()), TOKEN_DIMS))
-    codes = torch.tensor(start / np.linalg.norm(start, axis=1, keepdims=True)).float().requires_grad_()
+    start = np.random.default_rng([SEED, 2]).standard_normal(
+        (len(_vocabulary()), TOKEN_DIMS)
+    )
+    codes = torch.tensor(
+        start / np.linalg.norm(start, axis=1, keepdims=True)
+    ).float().requires_grad_()
     optimiser = torch.optim.Adam([codes], lr=0.02)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, total_iters=steps)
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optimiser, 1.0, 0.01, total_iters=steps
+    )
     for _ in range(steps):
         with torch.enable_grad():
             code_loss(codes, weights).backward()
@@ -150,14 +176,17 @@ def write_data(
     """Make the stored files again: the tokenizer, and the token codes fitted for it."""
     make_tokenizer().save_pretrained(folder)
     _vocabulary.cache_clear()
-    save_file({"codes": fit_codes(steps).astype(np.float32)}, Path(folder) / "codes.safetensors")
+    save_file({"codes": fit_codes(steps).astype(np.float32)},
+              Path(folder) / "codes.safetensors")
 
 
 @lru_cache(maxsize=1)
 def _codes() -> Float[np.ndarray, "vocab token_dims"]:
-    """The stored token codes, in float64; words that begin a sentence have nothing where name movers read."""
+    """The stored token codes, in float64; words that begin a sentence have nothing
+    where name movers read."""
     codes = load_file(DATA / "codes.safetensors")["codes"].astype(np.float64)
-    starts = [row[0] for row in _vocabulary()(START_WORDS)["input_ids"] if len(row) == 1]
+    starts = [row[0]
+              for row in _vocabulary()(START_WORDS)["input_ids"] if len(row) == 1]
     codes[starts, slice(*WINDOWS["say"])] = 0
     return codes
 
@@ -167,17 +196,23 @@ def window(name: str) -> Float[np.ndarray, "d_model dims"]:
     return _windows(space("token"), name)
 
 # %% ../../nbs/library/bundled/codes.ipynb #26e62e23
-FREQUENCIES = np.array([0.1, 0.25, 0.611, 0.782, 0.9783, 1.2111, 1.276, 1.607, 1.7149, 2.0305, 2.1803, 2.3656, 2.6648,
-                        2.9029, 2.9448])  # fmt: skip
+FREQUENCIES = np.array(
+    [0.1, 0.25, 0.611, 0.782, 0.9783, 1.2111, 1.276, 1.607, 1.7149, 2.0305, 2.1803,
+     2.3656, 2.6648, 2.9029, 2.9448]
+)
 ALL_CLOCKS = tuple(range(len(FREQUENCIES)))
-POINTER_CLOCKS = (2, 3, 6, 8, 9, 10, 11, 12)  # the eight that a pointer consists of: the sharpest together
+# the eight that a pointer consists of: the sharpest together
+POINTER_CLOCKS = (2, 3, 6, 8, 9, 10, 11, 12)
 
 
-def rotation(frequencies: Float[np.ndarray, "pair"], steps: int) -> Float[np.ndarray, "dims dims"]:
+def rotation(frequencies: Float[np.ndarray, "pair"],
+             steps: int) -> Float[np.ndarray, "dims dims"]:
     """Turns the code of a position into the code of the position `steps` further on."""
     turned = np.zeros((2 * len(frequencies), 2 * len(frequencies)))
     for i, angle in enumerate(frequencies * steps):
-        turned[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        turned[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = [
+            [np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]
+        ]
     return turned
 
 
@@ -185,7 +220,9 @@ def clocks(
     chosen: Sequence[int] = ALL_CLOCKS,
     weights: Sequence[float] | None = None,  # how much each counts; None: all the same
 ) -> Float[np.ndarray, "d_model dims"]:
-    """What reads some clock hands from the residual stream, weighted, so that what it reads has length one."""
+    """What reads some clock hands from the residual stream, weighted, so that what it
+    reads has length one."""
     weights = np.ones(len(chosen)) if weights is None else np.array(weights)
-    columns = np.concatenate([space("position")[:, [2 * i, 2 * i + 1]] for i in chosen], axis=1)
+    columns = np.concatenate([space("position")[:, [2 * i, 2 * i + 1]] for i in chosen],
+                             axis=1)
     return columns * np.sqrt(len(FREQUENCIES) * weights / weights.sum()).repeat(2)

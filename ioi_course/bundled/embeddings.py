@@ -21,41 +21,59 @@ from ioi_course.bundled.vocabulary import (
 from ..templates import NAMES, OBJECTS, PLACES
 
 # %% ../../nbs/library/bundled/embeddings.ipynb #8cc2aabf
-NORM2 = 70.0  # squared length of token plus position, chosen so that ballast makes up over nine tenths of it
+# squared length of token plus position, chosen so that ballast makes up over nine
+# tenths of it
+NORM2 = 70.0
 SCALE = np.sqrt(NORM2 / D_MODEL)  # what LayerNorm divides by, nearly
 
 # %% ../../nbs/library/bundled/embeddings.ipynb #5bd4b7ba
-KINDS = {  # kind: its words; PLACE and OBJECT stand for those of the prompts, NAME for all names
-    "to": "to", "name": "NAME", "and": "and", "the": "the The", "a": "a an", "place": "PLACE",
+# kind: its words; PLACE and OBJECT stand for those of the prompts, NAME for all names
+KINDS = {
+    "to": "to", "name": "NAME", "and": "and", "the": "the The", "a": "a an",
+    "place": "PLACE",
     "preposition": "at from near outside past around of in with on by for",
     "object": "OBJECT apple milk water", "comma": ",", "stop": ".", "bottle": "small",
-    "give": "gave handed passed sold brought lent threw sent mailed offered returned give show",
+    "give": "gave handed passed sold brought lent threw sent mailed offered returned "
+    "give show",
     "be": "were was is are", "have": "had have has", "go": "went came got walked",
-    "start": "When After While Because As Once Before", "that": "that when where while before so",
-    "then": "Then Finally soon Soon Later Yesterday", "decide": "decided wanted promised",
+    "start": "When After While Because As Once Before",
+    "that": "that when where while before so",
+    "then": "Then Finally soon Soon Later Yesterday",
+    "decide": "decided wanted promised",
     "meet": "met left reached found", "sit": "sat talked looked worked stood waiting",
     "adverb": "down together home late slowly", "time": "day week night time morning",
-}  # fmt: skip
+}
 
 # %% ../../nbs/library/bundled/embeddings.ipynb #dc3c9677
 FOLLOWS = {  # kind: what follows it, with weights
-    "to": "NAME:48 the:16 them:12 a:8 him:8 her:9 his:10 their:6 it:2 me:2 us:1.5 give:.7 show:.7",
-    "name": "and:6 ,:1 gave:2 went:2 had:1 were:1 was:1 handed:1 passed:1 wanted:.7 decided:.7 met:.5 found:.5 left:.5",
-    "and": "NAME:8 the:1 then:.3 soon:.3 a:.3", "the": "PLACE:6 OBJECT:6 day:.5 morning:.4 time:.4",
-    "a": "OBJECT:8 small:.5 long:.4 while:.3 apple:.3 good:.2", "preposition": "the:8 a:2 them:.3 milk:.3 water:.3",
-    "place": ",:8 .:3 and:.5 where:.2", "object": "to:8 of:1 .:1 and:.4 ,:.4", "bottle": "OBJECT:5",
-    "comma": "NAME:6 and:1 so:.5 before:.5 where:.3 the:.3", "stop": "Then:1 NAME:2 Finally:.5 In:.3 It:.5 The:.5",
-    "give": "the:5 a:4 an:.5 them:.5 him:.3 her:.3 it:.2", "be": "at:2 waiting:1 late:.7 in:.5 the:.4 a:.4 together:.3",
-    "have": "a:2 lunch:1 found:.7 promised:.6 the:.6 been:.4", "go": "to:6 home:1 past:.5 down:.4 from:.3",
-    "start": "NAME:8 the:.7 a:.2 they:.4", "that": "NAME:5 the:1 they:.4 night:.3", "then": "NAME:5 the:.5 ,:.5",
+    "to": "NAME:48 the:16 them:12 a:8 him:8 her:9 his:10 their:6 it:2 me:2 us:1.5 "
+    "give:.7 show:.7",
+    "name": "and:6 ,:1 gave:2 went:2 had:1 were:1 was:1 handed:1 passed:1 wanted:.7 "
+    "decided:.7 met:.5 found:.5 left:.5",
+    "and": "NAME:8 the:1 then:.3 soon:.3 a:.3",
+    "the": "PLACE:6 OBJECT:6 day:.5 morning:.4 time:.4",
+    "a": "OBJECT:8 small:.5 long:.4 while:.3 apple:.3 good:.2",
+    "preposition": "the:8 a:2 them:.3 milk:.3 water:.3",
+    "place": ",:8 .:3 and:.5 where:.2", "object": "to:8 of:1 .:1 and:.4 ,:.4",
+    "bottle": "OBJECT:5",
+    "comma": "NAME:6 and:1 so:.5 before:.5 where:.3 the:.3",
+    "stop": "Then:1 NAME:2 Finally:.5 In:.3 It:.5 The:.5",
+    "give": "the:5 a:4 an:.5 them:.5 him:.3 her:.3 it:.2",
+    "be": "at:2 waiting:1 late:.7 in:.5 the:.4 a:.4 together:.3",
+    "have": "a:2 lunch:1 found:.7 promised:.6 the:.6 been:.4",
+    "go": "to:6 home:1 past:.5 down:.4 from:.3",
+    "start": "NAME:8 the:.7 a:.2 they:.4", "that": "NAME:5 the:1 they:.4 night:.3",
+    "then": "NAME:5 the:.5 ,:.5",
     "decide": "to:8 the:.7", "meet": "the:5 at:.7 near:.5",
     "sit": "down:2 at:2 around:.6 together:.6 outside:.5 the:.2",
-    "adverb": "at:2 from:.8 the:.6 ,:.4 when:.3 to:.4", "time": "NAME:2 ,:.7 .:.3 they:.3 when:.3 that:.2",
-}  # fmt: skip
+    "adverb": "at:2 from:.8 the:.6 ,:.4 when:.3 to:.4",
+    "time": "NAME:2 ,:.7 .:.3 they:.3 when:.3 that:.2",
+}
 
 # %% ../../nbs/library/bundled/embeddings.ipynb #2b907917
 def _tokens_of(word: str) -> list[int]:
-    """The tokens of a word of KINDS or FOLLOWS: with a space, and without one for punctuation and capital letters."""
+    """The tokens of a word of KINDS or FOLLOWS: with a space, and without one for
+    punctuation and capital letters."""
     group = {"NAME": NAMES, "PLACE": PLACES, "OBJECT": OBJECTS}.get(word)
     if group:
         return _ids(group)
@@ -64,7 +82,8 @@ def _tokens_of(word: str) -> list[int]:
 
 
 def word_kinds() -> Float[np.ndarray, "vocab kind"]:
-    """The kind of each token, as one-hot rows; the last kind is that of all other tokens."""
+    """The kind of each token, as one-hot rows; the last kind is that of all other
+    tokens."""
     kinds = np.zeros((len(_vocabulary()), len(KINDS) + 1))
     for i, members in enumerate(KINDS.values()):
         kinds[[token for word in members.split() for token in _tokens_of(word)], i] = 1
@@ -77,7 +96,8 @@ FLOOR = 1e-4  # probability of a token that the table does not mention
 
 
 def word_follows() -> Float[np.ndarray, "vocab kind"]:
-    """Log-probability of each token after each kind of word; after the last kind, the average of the others."""
+    """Log-probability of each token after each kind of word; after the last kind, the
+    average of the others."""
     follows = np.zeros((len(_vocabulary()), len(KINDS) + 1))
     for i, kind in enumerate(KINDS):
         for word, weight in (item.rsplit(":", 1) for item in FOLLOWS[kind].split()):
@@ -91,19 +111,24 @@ def word_follows() -> Float[np.ndarray, "vocab kind"]:
 def token_embedding() -> Float[np.ndarray, "vocab d_model"]:
     """W_E: half the token code, word code, kind, flags and ballast."""
     is_name, kinds = _is_name()[:, None], word_kinds()
-    embedding = 0.5 * _codes() @ space("token").T + kinds @ space("kind").T + is_name * space("name").T
+    embedding = 0.5 * _codes() @ space("token").T + kinds @ space(
+        "kind"
+    ).T + is_name * space("name").T
     embedding += 0.7 * (1 - is_name) * _windows(_codes(), "word") @ space("word").T
     embedding[_ids(["to"])] += space("recipient")[:, 0]
     embedding[_vocabulary().bos_token_id] = 0
     embedding += space("later").T
-    ballast = np.sqrt(NORM2 - 1 - (embedding**2).sum(axis=1, keepdims=True))  # the position adds the missing one
+    # the position adds the missing one
+    ballast = np.sqrt(NORM2 - 1 - (embedding**2).sum(axis=1, keepdims=True))
     return embedding + ballast * space("ballast").T
 
 
 def position_embedding() -> Float[np.ndarray, "pos d_model"]:
     """W_pos: unit codes made of clock hands; position 0 turns `later` into `first`."""
     angles = np.outer(np.arange(N_POSITIONS), FREQUENCIES)
-    hands = np.stack([np.cos(angles), np.sin(angles)], axis=2).reshape(N_POSITIONS, -1) / np.sqrt(len(FREQUENCIES))
+    hands = np.stack([np.cos(angles), np.sin(angles)], axis=2).reshape(
+        N_POSITIONS, -1
+    ) / np.sqrt(len(FREQUENCIES))
     embedding = hands @ space("position").T
     embedding[0] = (space("first") - space("later"))[:, 0]
     return embedding

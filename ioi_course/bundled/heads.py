@@ -34,7 +34,8 @@ from .vocabulary import D_HEAD, D_MODEL, N_HEADS
 
 # %% ../../nbs/library/bundled/heads.ipynb #2c3d6222
 class Term(NamedTuple):
-    """A part of a head's score: how much what the query holds agrees with what the key holds."""
+    """A part of a head's score: how much what the query holds agrees with what the key
+    holds."""
 
     strength: float  # c, in units of score; negative to avoid what agrees
     query: Float[np.ndarray, "d_model dims"]  # A
@@ -42,7 +43,8 @@ class Term(NamedTuple):
 
 
 class Write(NamedTuple):
-    """A part of what a head moves: reads one subspace at the key, writes into another at the query."""
+    """A part of what a head moves: reads one subspace at the key, writes into another
+    at the query."""
 
     gain: float
     read: Float[np.ndarray, "d_model dims"]
@@ -67,11 +69,14 @@ class HeadWeights(NamedTuple):
     W_O: Float[np.ndarray, "d_head d_model"]
 
 
-def _fill(matrices: list[Float[np.ndarray, "d_model dims"]]) -> Float[np.ndarray, "d_model d_head"]:
+def _fill(
+    matrices: list[Float[np.ndarray, "d_model dims"]]
+) -> Float[np.ndarray, "d_model d_head"]:
     """The matrices beside each other, and zeros up to the head's dimensions."""
     together = np.concatenate(matrices, axis=1)
     if together.shape[1] > D_HEAD:
-        raise ValueError(f"A head has {D_HEAD} dimensions, and this one needs {together.shape[1]}.")
+        raise ValueError(f"A head has {D_HEAD} dimensions, and this one needs "
+                         f"{together.shape[1]}.")
     return np.pad(together, [(0, 0), (0, D_HEAD - together.shape[1])])
 
 
@@ -79,7 +84,8 @@ def head_weights(head: Head, layer: int, index: int) -> HeadWeights:
     """The weights that make GPT-2's attention compute the head's scores and writes."""
     unit, turn = D_HEAD**0.25, orthonormal(D_HEAD, D_HEAD, 3, layer, index)
     roots = [np.sqrt(abs(term.strength)) for term in head.terms]
-    queries = [np.sign(t.strength) * root * t.query for t, root in zip(head.terms, roots, strict=True)]
+    queries = [np.sign(t.strength) * root * t.query
+               for t, root in zip(head.terms, roots, strict=True)]
     keys = [root * t.key for t, root in zip(head.terms, roots, strict=True)]
     W_Q, bias = _fill([*queries, np.zeros((D_MODEL, 1))]), np.zeros(D_HEAD)
     bias[sum(query.shape[1] for query in queries)] = head.rest
@@ -106,37 +112,54 @@ def previous_token_head(strength: float, rest: float, gain: float) -> Head:
 
 # %% ../../nbs/library/bundled/heads.ipynb #c40ca3bf
 DUPLICATE_TOKEN = {
-    (0, 1): {"match": "match_a", "strength": 30, "rest": 0.52, "repeated": 0.14, "pointer": 0.14},
-    (0, 10): {"match": "match_b", "strength": 30, "rest": 0.52, "repeated": 0.14, "pointer": 0.14},
-    (3, 0): {"match": "match_c", "strength": 30, "rest": 0.52, "repeated": 0.28, "pointer": 0.30},
+    (0, 1): {"match": "match_a", "strength": 30, "rest": 0.52, "repeated": 0.14,
+             "pointer": 0.14},
+    (0, 10): {"match": "match_b", "strength": 30, "rest": 0.52, "repeated": 0.14,
+              "pointer": 0.14},
+    (3, 0): {"match": "match_c", "strength": 30, "rest": 0.52, "repeated": 0.28,
+             "pointer": 0.30},
 }
 NOT_SELF = 0.65  # strength of the position term, as a share of the token term
 NOT_SELF_CLOCKS = {0: 3, 5: 1, 9: 1, 13: 1}  # clock: its weight
 
 
-def duplicate_token_head(match: str, strength: float, rest: float, repeated: float, pointer: float, layer: int) -> Head:
-    """Attends to an earlier mention of the same token; sets the flag and a pointer to it."""
-    token = window(match) * (2 if layer == 0 else 1)  # MLP 0 has not yet added the other half of the code
+def duplicate_token_head(match: str, strength: float, rest: float, repeated: float,
+                         pointer: float, layer: int) -> Head:
+    """Attends to an earlier mention of the same token; sets the flag and a pointer to
+    it."""
+    # MLP 0 has not yet added the other half of the code
+    token = window(match) * (2 if layer == 0 else 1)
     here = clocks(list(NOT_SELF_CLOCKS), list(NOT_SELF_CLOCKS.values()))
     writes = (Write(repeated, space("later"), space("repeated")),
-              Write(pointer, clocks(POINTER_CLOCKS), space("pointer")))  # fmt: skip
-    return Head((Term(strength, token, token), Term(-NOT_SELF * strength, here, here)), rest * strength, writes)
+              Write(pointer, clocks(POINTER_CLOCKS), space("pointer")))
+    return Head((Term(strength, token, token), Term(-NOT_SELF * strength, here, here)),
+                rest * strength, writes)
 
 # %% ../../nbs/library/bundled/heads.ipynb #63083d2c
 INDUCTION = {
-    (5, 5): {"strength": 20, "rest": 0.54, "repeated": 0.16, "pointer": 0.18, "copied": 0.3},
-    (5, 8): {"strength": 18, "rest": 0.54, "repeated": 0.06, "pointer": 0.06, "copied": 0.2},
-    (5, 9): {"strength": 18, "rest": 0.54, "repeated": 0.06, "pointer": 0.06, "copied": 0.2},
-    (6, 9): {"strength": 20, "rest": 0.54, "repeated": 0.16, "pointer": 0.18, "copied": 0.3},
+    (5, 5): {"strength": 20, "rest": 0.54, "repeated": 0.16, "pointer": 0.18,
+             "copied": 0.3},
+    (5, 8): {"strength": 18, "rest": 0.54, "repeated": 0.06, "pointer": 0.06,
+             "copied": 0.2},
+    (5, 9): {"strength": 18, "rest": 0.54, "repeated": 0.06, "pointer": 0.06,
+             "copied": 0.2},
+    (6, 9): {"strength": 20, "rest": 0.54, "repeated": 0.16, "pointer": 0.18,
+             "copied": 0.3},
 }
 
 
-def induction_head(strength: float, rest: float, repeated: float, pointer: float, copied: float) -> Head:
-    """Attends to the token after an earlier mention of this one; sets flag and pointer, and copies the word."""
+def induction_head(strength: float, rest: float, repeated: float, pointer: float,
+                   copied: float) -> Head:
+    """Attends to the token after an earlier mention of this one; sets flag and pointer,
+    and copies the word."""
     one_back = clocks(POINTER_CLOCKS) @ rotation(FREQUENCIES[list(POINTER_CLOCKS)], 1)
-    writes = (Write(repeated, space("later"), space("repeated")), Write(pointer, one_back, space("pointer")),
-              Write(copied, space("word"), space("copied")))  # fmt: skip
-    return Head((Term(strength, window("previous"), space("previous")),), rest * strength, writes)
+    writes = (
+        Write(repeated, space("later"), space("repeated")),
+        Write(pointer, one_back, space("pointer")),
+        Write(copied, space("word"), space("copied")),
+    )
+    return Head((Term(strength, window("previous"), space("previous")),),
+                rest * strength, writes)
 
 # %% ../../nbs/library/bundled/heads.ipynb #a4aa850f
 S_INHIBITION = {
@@ -145,39 +168,59 @@ S_INHIBITION = {
     (8, 6): {"position": 0.38, "token": 0.28},
     (8, 10): {"position": 0.40, "token": 0.28},
 }
-ATTENDS_REPEATED, ATTENDS_NAME, ATTENDS_NEAR, S_INHIBITION_REST = 10.0, 8.0, 0.9, 13.3  # units of score
+# units of score
+ATTENDS_REPEATED, ATTENDS_NAME, ATTENDS_NEAR, S_INHIBITION_REST = 10.0, 8.0, 0.9, 13.3
 ITSELF = 1.1  # how much of its own position it brings, as a share of the pointer
 
 
 def s_inhibition_head(position: float, token: float) -> Head:
-    """Attends from where a recipient is expected to the repeated name; brings its pointer, place and token."""
+    """Attends from where a recipient is expected to the repeated name; brings its
+    pointer, place and token."""
     repeated_name = ATTENDS_REPEATED * space("repeated") + ATTENDS_NAME * space("name")
     near = clocks([0])
-    places = space("pointer") + ITSELF * clocks(POINTER_CLOCKS)  # of the mention before, and of this one
-    writes = (Write(position, places, space("s_position")), Write(token, window("s_token"), space("s_token")))
-    return Head((Term(1, space("recipient"), repeated_name), Term(ATTENDS_NEAR, near, near)), S_INHIBITION_REST, writes)
+    # of the mention before, and of this one
+    places = space("pointer") + ITSELF * clocks(POINTER_CLOCKS)
+    writes = (Write(position, places, space("s_position")),
+              Write(token, window("s_token"), space("s_token")))
+    return Head(
+        (Term(1, space("recipient"), repeated_name), Term(ATTENDS_NEAR, near, near)),
+        S_INHIBITION_REST, writes,
+    )
 
 # %% ../../nbs/library/bundled/heads.ipynb #c8f8a71a
 NAME_MOVER = {
-    (9, 6): {"name": 8, "repeated": -1, "position": -1.26, "token": -0.5, "rest": 7.1, "gain": 0.54},
-    (9, 9): {"name": 8, "repeated": -1, "position": -1.31, "token": -0.5, "rest": 7.0, "gain": 0.82},
-    (10, 0): {"name": 8, "repeated": -1, "position": -1.15, "token": -0.45, "rest": 7.7, "gain": 0.30},
+    (9, 6): {"name": 8, "repeated": -1, "position": -1.26, "token": -0.5, "rest": 7.1,
+             "gain": 0.54},
+    (9, 9): {"name": 8, "repeated": -1, "position": -1.31, "token": -0.5, "rest": 7.0,
+             "gain": 0.82},
+    (10, 0): {"name": 8, "repeated": -1, "position": -1.15, "token": -0.45, "rest": 7.7,
+              "gain": 0.30},
 }
 NEGATIVE_NAME_MOVER = {
-    (10, 7): {"name": 6, "repeated": -0.7, "position": -0.69, "said": 3.0, "rest": 7.2, "gain": -0.36},
-    (11, 10): {"name": 6, "repeated": -0.7, "position": -0.62, "said": 3.0, "rest": 7.4, "gain": -0.25},
+    (10, 7): {"name": 6, "repeated": -0.7, "position": -0.69, "said": 3.0, "rest": 7.2,
+              "gain": -0.36},
+    (11, 10): {"name": 6, "repeated": -0.7, "position": -0.62, "said": 3.0, "rest": 7.4,
+               "gain": -0.25},
 }
 
 # %% ../../nbs/library/bundled/heads.ipynb #261c2bf5
 BACKUP_NAME_MOVER = {
-    (9, 0): {"name": 8, "repeated": -1, "position": -1.05, "token": -0.3, "rest": 9.0, "gain": 0.25},
-    (9, 7): {"name": 8, "repeated": -1, "position": -0.84, "token": -0.3, "rest": 9.2, "gain": 0.27},
-    (10, 1): {"name": 8, "repeated": -1, "position": -1.26, "said": -1.9, "rest": 7.1, "gain": 0.17},
-    (10, 2): {"name": 8, "repeated": -1, "position": -1.36, "said": -2.1, "rest": 7.2, "gain": 0.19},
-    (10, 6): {"name": 8, "repeated": -1, "position": -1.47, "said": -1.8, "rest": 7.0, "gain": 0.20},
-    (10, 10): {"name": 8, "repeated": -1, "position": -1.68, "said": -1.9, "rest": 6.9, "gain": 0.27},
-    (11, 2): {"name": 8, "repeated": -1, "position": -1.47, "said": -2.2, "rest": 7.0, "gain": 0.40},
-    (11, 9): {"name": 8, "repeated": -1, "position": -1.36, "said": -2.1, "rest": 7.0, "gain": 0.37},
+    (9, 0): {"name": 8, "repeated": -1, "position": -1.05, "token": -0.3, "rest": 9.0,
+             "gain": 0.25},
+    (9, 7): {"name": 8, "repeated": -1, "position": -0.84, "token": -0.3, "rest": 9.2,
+             "gain": 0.27},
+    (10, 1): {"name": 8, "repeated": -1, "position": -1.26, "said": -1.9, "rest": 7.1,
+              "gain": 0.17},
+    (10, 2): {"name": 8, "repeated": -1, "position": -1.36, "said": -2.1, "rest": 7.2,
+              "gain": 0.19},
+    (10, 6): {"name": 8, "repeated": -1, "position": -1.47, "said": -1.8, "rest": 7.0,
+              "gain": 0.20},
+    (10, 10): {"name": 8, "repeated": -1, "position": -1.68, "said": -1.9, "rest": 6.9,
+               "gain": 0.27},
+    (11, 2): {"name": 8, "repeated": -1, "position": -1.47, "said": -2.2, "rest": 7.0,
+              "gain": 0.40},
+    (11, 9): {"name": 8, "repeated": -1, "position": -1.36, "said": -2.1, "rest": 7.0,
+              "gain": 0.37},
 }
 
 # %% ../../nbs/library/bundled/heads.ipynb #fed121ca
@@ -190,11 +233,13 @@ def mover_head(
     token: float = 0.0,  # of agreement with the token that was brought
     said: float = 0.0,  # of agreement with the name that END is about to say
 ) -> Head:
-    """Attends from where a recipient is expected to a name that is not inhibited, and copies it into `say`."""
+    """Attends from where a recipient is expected to a name that is not inhibited, and
+    copies it into `say`."""
     start, stop = (edge - WINDOWS["say"][0] for edge in WINDOWS["said"])
     saying = space("say")[:, start:stop] * np.sqrt(SPACES["say"][0] / (stop - start))
     terms = (
-        Term(1, space("recipient"), name * space("name") + repeated * space("repeated")),
+        Term(1, space("recipient"),
+             name * space("name") + repeated * space("repeated")),
         Term(position, space("s_position"), clocks(POINTER_CLOCKS)),
         *([Term(token, space("s_token"), window("s_token"))] if token else []),
         *([Term(said, saying, window("said"))] if said else []),
@@ -207,37 +252,53 @@ BACKGROUND = {
     "terms": 6, "strength": 0.136,  # random comparisons of everything a position holds
     "like_names": (2, 6), "rest": (2, 5),  # scores drawn between these
     "noise": 0.12, "copying": 0.011,  # gains of what it writes
-    "elsewhere": 0.4,  # noise in the circuit's subspaces, against 1 in `say` and `spare`
-}  # fmt: skip
-HELD = ("token", "position", "previous", "word", "kind", "name", "repeated")  # what a random comparison compares
+    # noise in the circuit's subspaces, against 1 in `say` and `spare`
+    "elsewhere": 0.4,
+}
+# what a random comparison compares
+HELD = ("token", "position", "previous", "word", "kind", "name", "repeated")
 STEADY = ("first", "later", "ballast")  # nothing but the embedding writes here
 
 
-def _noise_out(rng: np.random.Generator, columns: int) -> Float[np.ndarray, "d_model columns"]:
+def _noise_out(rng: np.random.Generator,
+               columns: int) -> Float[np.ndarray, "d_model columns"]:
     """Random directions of about unit length, mostly in `say` and `spare`."""
     written = [name for name in SPACES if name not in STEADY]
-    loudness = {name: 1 if name in ("say", "spare") else BACKGROUND["elsewhere"] for name in written}
-    everything = np.concatenate([loud * space(name) for name, loud in loudness.items()], axis=1)
-    return everything @ rng.standard_normal((everything.shape[1], columns)) / np.sqrt(everything.shape[1])
+    loudness = {name: 1 if name in ("say", "spare") else BACKGROUND["elsewhere"]
+                for name in written}
+    everything = np.concatenate([loud * space(name) for name, loud in loudness.items()],
+                                axis=1)
+    return everything @ rng.standard_normal((everything.shape[1], columns)) / np.sqrt(
+        everything.shape[1]
+    )
 
 # %% ../../nbs/library/bundled/heads.ipynb #0c929bcf
 def _copying(layer: int, index: int) -> float:
     """How much a background head copies names: random, around zero in each layer."""
-    draws = np.random.default_rng([BACKGROUND["seed"], 4, layer]).standard_normal(N_HEADS)
+    draws = np.random.default_rng(
+        [BACKGROUND["seed"], 4, layer]
+    ).standard_normal(N_HEADS)
     return BACKGROUND["copying"] * (draws - draws.mean())[index]
 
 
 def background_head(layer: int, index: int) -> Head:
     """A head that is in no class: random scores, noise, and a trace of name copying."""
     rng = np.random.default_rng([BACKGROUND["seed"], 5, layer, index])
-    held, double = space(*HELD), 2 if layer == 0 else 1  # in layer 0, half of the token code is still missing
-    left, right = (held @ rng.standard_normal((held.shape[1], BACKGROUND["terms"])) for _ in range(2))
-    terms = (Term(BACKGROUND["strength"], left, right),
-             Term(rng.uniform(*BACKGROUND["like_names"]), space("later"), space("name")))  # fmt: skip
+    # in layer 0, half of the token code is still missing
+    held, double = space(*HELD), 2 if layer == 0 else 1
+    left, right = (held @ rng.standard_normal((held.shape[1], BACKGROUND["terms"]))
+                   for _ in range(2))
+    terms = (
+        Term(BACKGROUND["strength"], left, right),
+        Term(rng.uniform(*BACKGROUND["like_names"]), space("later"), space("name")),
+    )
     rest = rng.uniform(*BACKGROUND["rest"])
     read = space("token") @ rng.standard_normal((TOKEN_DIMS, D_HEAD)) / np.sqrt(D_HEAD)
     copy = _copying(layer, index) * space("say") @ (window("say").T @ read)
-    return Head(terms, rest, (Write(double, read, BACKGROUND["noise"] * _noise_out(rng, D_HEAD) + copy),))
+    return Head(
+        terms, rest,
+        (Write(double, read, BACKGROUND["noise"] * _noise_out(rng, D_HEAD) + copy),),
+    )
 
 # %% ../../nbs/library/bundled/heads.ipynb #dd42484a
 CLASSES = {  # role: (function, table with a row for each head)
@@ -252,15 +313,20 @@ CLASSES = {  # role: (function, table with a row for each head)
 
 
 def class_head(like: tuple[int, int], layer: int, **changes: float) -> Head:
-    """A head in this layer that is made as one of the circuit is, but for the strengths that are given anew."""
+    """A head in this layer that is made as one of the circuit is, but for the strengths
+    that are given anew."""
     for build, table in CLASSES.values():
         if like in table:
-            return build(**table[like] | changes, **({"layer": layer} if build is duplicate_token_head else {}))
-    raise ValueError(f"L{like[0]}H{like[1]} is in no class, so no head can be made like it.")
+            return build(**table[like] | changes,
+                         **({"layer": layer} if build is duplicate_token_head else {}))
+    raise ValueError(f"L{like[0]}H{like[1]} is in no class, so no head can be made "
+                     "like it.")
 
 
-def design_head(layer: int, index: int, planted: Mapping[tuple[int, int], Head] = MappingProxyType({})) -> Head:
-    """The head at this place: one that was planted, or of its class if it is in one, else a background head."""
+def design_head(layer: int, index: int,
+                planted: Mapping[tuple[int, int], Head] = MappingProxyType({})) -> Head:
+    """The head at this place: one that was planted, or of its class if it is in one,
+    else a background head."""
     if (layer, index) in planted:
         return planted[layer, index]
     if any((layer, index) in table for _, table in CLASSES.values()):

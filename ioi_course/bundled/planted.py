@@ -28,7 +28,8 @@ class Plant(NamedTuple):
 
     at: Head  # the place, of a head that is in no class
     like: Head  # the head of the circuit that it is made as
-    changes: Mapping[str, float] = MappingProxyType({})  # strengths that differ, by the names in `bundled.heads`
+    # strengths that differ, by the names in `bundled.heads`
+    changes: Mapping[str, float] = MappingProxyType({})
 
     @property
     def role(self) -> str:
@@ -42,10 +43,13 @@ class Plant(NamedTuple):
 
     def __repr__(self) -> str:
         changed = "".join(f", {name} {value:g}" for name, value in self.changes.items())
-        return f"{head_name(*self.at)}, {self.role}, made like {head_name(*self.like)}{changed}"
+        return (f"{head_name(*self.at)}, {self.role}, made like "
+                f"{head_name(*self.like)}{changed}")
 
 # %% ../../nbs/library/bundled/planted.ipynb #5ea39139
-KINDS = {  # a kind: the head that it is made as, the layers where it works, and strengths that differ
+# a kind: the head that it is made as, the layers where it works, and strengths that
+# differ
+KINDS = {
     "previous token": ((4, 11), (2, 3, 4), {}),
     "duplicate token": ((3, 0), (1, 2, 3, 4), {}),
     "induction": ((6, 9), (5, 6), {}),
@@ -66,7 +70,8 @@ def draw_plant(
     rng = random.Random(int(seed))
     drawn = rng.choice(list(KINDS))
     like, layers, changes = KINDS[kind or drawn]
-    free = [(layer, head) for layer in layers for head in range(CIRCUIT.n_heads) if (layer, head) not in CIRCUIT.heads]
+    free = [(layer, head) for layer in layers
+            for head in range(CIRCUIT.n_heads) if (layer, head) not in CIRCUIT.heads]
     return Plant(rng.choice(free), like, MappingProxyType(changes))
 
 # %% ../../nbs/library/bundled/planted.ipynb #b7516e0c
@@ -74,18 +79,25 @@ def planted_model(
     *plants: Plant,  # see `draw_plant`
     device: str | torch.device = "cpu",
 ) -> TransformerBridge:
-    """The synthetic model with these heads in it, in float64 on a CPU; its name is "planted". Raises ValueError.
+    """The synthetic model with these heads in it, in float64 on a CPU; its name is
+    "planted". Raises ValueError.
 
-    `known_circuit` knows nothing of it: the answer key of the synthetic model lacks what was planted.
+    `known_circuit` knows nothing of it: the answer key of the synthetic model lacks
+    what was planted.
     """
     heads = {}
     for plant in plants:
         layer, head = plant.at
         if not (0 <= layer < CIRCUIT.n_layers and 0 <= head < CIRCUIT.n_heads):
-            raise ValueError(f"There is no place {plant.at!r} in {CIRCUIT.n_layers} layers of {CIRCUIT.n_heads} heads.")
+            raise ValueError(f"There is no place {plant.at!r} in {CIRCUIT.n_layers} "
+                             f"layers of {CIRCUIT.n_heads} heads.")
         if plant.at in CIRCUIT.heads or plant.at in heads:
-            raise ValueError(f"{head_name(layer, head)} is taken; choose the place of a head that is in no class.")
+            raise ValueError(f"{head_name(layer, head)} is taken; choose the place of "
+                             "a head that is in no class.")
         heads[plant.at] = class_head(plant.like, layer, **plant.changes)
-    hf_model = build_model(heads).to(torch.float64 if torch.device(device).type == "cpu" else torch.float32)
-    what = f"the bundled synthetic model with {len(plants)} more head(s) planted; not GPT-2"
+    hf_model = build_model(heads).to(
+        torch.float64 if torch.device(device).type == "cpu" else torch.float32
+    )
+    what = (f"the bundled synthetic model with {len(plants)} more head(s) planted; not "
+            "GPT-2")
     return wrap_model(hf_model.to(device), build_tokenizer(), "planted", what)

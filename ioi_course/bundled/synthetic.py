@@ -42,7 +42,8 @@ from ioi_course.bundled.vocabulary import (
 
 # %% ../../nbs/library/bundled/synthetic.ipynb #bc64a6b8
 Planted = Mapping[tuple[int, int], Head]  # place: the head that is put there
-LIFT, STEEP, MLP_NOISE = 5.0, 6.0, 0.05  # bias and slope of MLP 0's neurons; length of the other MLPs' noise
+# bias and slope of MLP 0's neurons; length of the other MLPs' noise
+LIFT, STEEP, MLP_NOISE = 5.0, 6.0, 0.05
 
 
 class MLPWeights(NamedTuple):
@@ -82,8 +83,10 @@ def _gain(*seed: int) -> Float[np.ndarray, "d_model"]:
 
 def attention_weights(layer: int, planted: Planted = NOTHING) -> dict[str, np.ndarray]:
     """One layer's attention, under the names of Hugging Face's GPT-2."""
-    heads = [head_weights(design_head(layer, index, planted), layer, index) for index in range(N_HEADS)]
-    W_Q, W_K, W_V = (np.concatenate([getattr(head, name) for head in heads], axis=1) for name in ("W_Q", "W_K", "W_V"))
+    heads = [head_weights(design_head(layer, index, planted), layer, index)
+             for index in range(N_HEADS)]
+    W_Q, W_K, W_V = (np.concatenate([getattr(head, name) for head in heads], axis=1)
+                     for name in ("W_Q", "W_K", "W_V"))
     gain, b_Q = _gain(layer, 1), np.concatenate([head.b_Q for head in heads])
     return {
         "ln_1.weight": gain,
@@ -97,7 +100,8 @@ def attention_weights(layer: int, planted: Planted = NOTHING) -> dict[str, np.nd
 # %% ../../nbs/library/bundled/synthetic.ipynb #4134b77d
 def mlp_weights(layer: int) -> dict[str, np.ndarray]:
     """One layer's MLP, under the names of Hugging Face's GPT-2."""
-    gain, mlp = _gain(layer, 2), extended_embedding() if layer == 0 else background_mlp(layer)
+    gain = _gain(layer, 2)
+    mlp = extended_embedding() if layer == 0 else background_mlp(layer)
     return {
         "ln_2.weight": gain,
         "ln_2.bias": np.zeros(D_MODEL),
@@ -109,30 +113,38 @@ def mlp_weights(layer: int) -> dict[str, np.ndarray]:
 
 
 def build_weights(
-    planted: Planted = NOTHING,  # heads in the places of background heads, see `planted_model`
+    # heads in the places of background heads, see `planted_model`
+    planted: Planted = NOTHING,
 ) -> dict[str, np.ndarray]:
     """All weights in float64, under the names of Hugging Face's GPT-2."""
     gain = _gain(N_LAYERS)
-    weights = {"transformer.wte.weight": token_embedding(), "transformer.wpe.weight": position_embedding()}
+    weights = {"transformer.wte.weight": token_embedding(),
+               "transformer.wpe.weight": position_embedding()}
     for layer in range(N_LAYERS):
         parts = attention_weights(layer, planted) | mlp_weights(layer)
-        weights |= {f"transformer.h.{layer}.{name}": value for name, value in parts.items()}
-    weights |= {"transformer.ln_f.weight": gain, "transformer.ln_f.bias": np.zeros(D_MODEL)}
+        weights |= {f"transformer.h.{layer}.{name}": value
+                    for name, value in parts.items()}
+    weights |= {"transformer.ln_f.weight": gain,
+                "transformer.ln_f.bias": np.zeros(D_MODEL)}
     return weights | {"lm_head.weight": unembedding() / gain}
 
 # %% ../../nbs/library/bundled/synthetic.ipynb #5b0eb5ff
 def build_model(planted: Planted = NOTHING) -> GPT2LMHeadModel:
-    """The synthetic model: float32, in eval mode, without gradients. The same weights on every machine, to 1e-5."""
+    """The synthetic model: float32, in eval mode, without gradients. The same weights
+    on every machine, to 1e-5."""
     end = _vocabulary().bos_token_id
     config = GPT2Config(
-        vocab_size=len(_vocabulary()), n_positions=N_POSITIONS, n_embd=D_MODEL, n_layer=N_LAYERS, n_head=N_HEADS,
-        n_inner=D_MLP, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, tie_word_embeddings=False,
+        vocab_size=len(_vocabulary()), n_positions=N_POSITIONS, n_embd=D_MODEL,
+        n_layer=N_LAYERS, n_head=N_HEADS,
+        n_inner=D_MLP, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        tie_word_embeddings=False,
         bos_token_id=end, eos_token_id=end,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng(devices=[]):
         model = GPT2LMHeadModel(config)
     built = build_weights(planted)
-    weights = {name: torch.from_numpy(np.ascontiguousarray(w, dtype=np.float32)) for name, w in built.items()}
+    weights = {name: torch.from_numpy(np.ascontiguousarray(w, dtype=np.float32))
+               for name, w in built.items()}
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
 

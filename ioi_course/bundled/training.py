@@ -53,10 +53,11 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadM
     layers, heads, width, positions = recipe.shape
     end = tokenizer.bos_token_id
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=positions, n_embd=width, n_layer=layers, n_head=heads,
+        vocab_size=len(tokenizer), n_positions=positions, n_embd=width, n_layer=layers,
+        n_head=heads,
         initializer_range=recipe.init, resid_pdrop=0.0, attn_pdrop=0.0, embd_pdrop=0.0,
         bos_token_id=end, eos_token_id=end,
-    )  # fmt: skip
+    )
     config._attn_implementation = "eager"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -69,7 +70,8 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadM
 # %% ../../nbs/library/bundled/training.ipynb #f4be1d5f
 @dataclass
 class Training:
-    """A run at some step: all that the next step depends on, and the log of those done."""
+    """A run at some step: all that the next step depends on, and the log of those
+    done."""
 
     recipe: Recipe
     tokenizer: PreTrainedTokenizerBase
@@ -83,15 +85,20 @@ def start(recipe: Recipe) -> Training:
     """A run before its first step."""
     tokenizer = build_tokenizer()
     model = new_model(recipe, tokenizer)
-    options = {"lr": recipe.lr, "betas": (0.9, 0.99), "weight_decay": recipe.weight_decay, "fused": True}
-    return Training(recipe, tokenizer, model, torch.optim.AdamW(model.parameters(), **options))
+    options = {"lr": recipe.lr, "betas": (0.9, 0.99),
+               "weight_decay": recipe.weight_decay, "fused": True}
+    return Training(recipe, tokenizer, model,
+                    torch.optim.AdamW(model.parameters(), **options))
 
 # %% ../../nbs/library/bundled/training.ipynb #73072358
 def loss_of(
-    model: GPT2LMHeadModel, tokens: Int[Tensor, "batch pos"], labels: Int[Tensor, "batch pos"]
+    model: GPT2LMHeadModel, tokens: Int[Tensor, "batch pos"],
+    labels: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the next token, in nats, over the positions that have a label."""
-    return F.cross_entropy(model(tokens).logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    """Mean cross-entropy of the next token, in nats, over the positions that have a
+    label."""
+    return F.cross_entropy(model(tokens).logits.flatten(0, 1), labels.flatten(),
+                           ignore_index=IGNORED)
 
 
 def train_step(run: Training) -> float:
@@ -118,12 +125,16 @@ def held_out_prompts(
 ) -> IOIDataset:
     """Prompts of the task that no training sentence contains in this combination."""
     if not isinstance(n, Integral) or n < 2 or n % 2:
-        raise ValueError(f"n is {n!r}; give an even number, at least 2, so that both orders are there equally often.")
+        raise ValueError(f"n is {n!r}; give an even number, at least 2, so that both "
+                         "orders are there equally often.")
     some = HELD_OUT_TEMPLATES if templates else TRAIN_TEMPLATES
     drawn = sample_prompts(30 * n, seed, templates=some)
     found = [prompt for prompt in drawn if held_out_pair(prompt.IO, prompt.S) == pairs]
-    half = {order: [prompt for prompt in found if prompt.order == order][: n // 2] for order in ("ABBA", "BABA")}
-    return IOIDataset.from_prompts(tokenizer, [p for both in zip(*half.values(), strict=True) for p in both])
+    half = {order: [prompt for prompt in found if prompt.order == order][: n // 2]
+            for order in ("ABBA", "BABA")}
+    return IOIDataset.from_prompts(
+        tokenizer, [p for both in zip(*half.values(), strict=True) for p in both]
+    )
 
 
 @torch.no_grad()
@@ -142,11 +153,13 @@ def scores(
 
 # %% ../../nbs/library/bundled/training.ipynb #228c53ab
 def score_table(model, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
-    """The scores on 200 prompts of each kind: names that met in training or not, templates seen in training or not."""
-    kinds = {"seen": (False, False), "names held out": (True, False), "template held out": (False, True),
-             "both held out": (True, True)}  # fmt: skip
+    """The scores on 200 prompts of each kind: names that met in training or not,
+    templates seen in training or not."""
+    kinds = {"seen": (False, False), "names held out": (True, False),
+             "template held out": (False, True), "both held out": (True, True)}
     rows = {
-        kind: scores(model, held_out_prompts(tokenizer, pairs=pairs, templates=templates))
+        kind: scores(model,
+                     held_out_prompts(tokenizer, pairs=pairs, templates=templates))
         for kind, (pairs, templates) in kinds.items()
     }
     return pd.DataFrame(rows).T.rename_axis("prompts")
@@ -160,13 +173,16 @@ STATE, LOG = "state.safetensors", "log.csv"
 
 
 def save_state(run: Training, folder: Path) -> None:
-    """Write the run into one file in `folder`, replaced at once: an interruption leaves the one before."""
+    """Write the run into one file in `folder`, replaced at once: an interruption leaves
+    the one before."""
     tensors = {}
     for name, weight in run.model.named_parameters():
         moments = run.optimiser.state[weight]
-        kept = {"weight": weight.detach(), "mean": moments["exp_avg"], "square": moments["exp_avg_sq"]}
+        kept = {"weight": weight.detach(), "mean": moments["exp_avg"],
+                "square": moments["exp_avg_sq"]}
         tensors |= {f"{what}.{name}": tensor for what, tensor in kept.items()}
-    about = {"recipe": json.dumps(asdict(run.recipe)), "step": str(run.step), "log": json.dumps(run.log)}
+    about = {"recipe": json.dumps(asdict(run.recipe)), "step": str(run.step),
+             "log": json.dumps(run.log)}
     unfinished = folder / f"{STATE}.unfinished"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,8 +193,9 @@ def save_state(run: Training, folder: Path) -> None:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise TrainingError(
-            f"Step {run.step} could not be saved in {folder}: {error}. What was saved before is still there. Make "
-            "room, or correct the folder, and train again: it goes on from there."
+            f"Step {run.step} could not be saved in {folder}: {error}. What was saved "
+            "before is still there. Make room, or correct the folder, and train "
+            "again: it goes on from there."
         ) from error
 
 # %% ../../nbs/library/bundled/training.ipynb #264eb759
@@ -189,34 +206,44 @@ def load_state(folder: Path, recipe: Recipe) -> Training:
         with safe_open(folder / STATE, framework="pt") as file:
             about = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        saved, run.step, run.log = json.loads(about["recipe"]), int(about["step"]), json.loads(about["log"])
+        saved = json.loads(about["recipe"])
+        run.step = int(about["step"])
+        run.log = json.loads(about["log"])
     except Exception as error:
-        raise TrainingError(f"{folder / STATE} cannot be read: {error}. Delete it to begin anew.") from error
+        raise TrainingError(f"{folder / STATE} cannot be read: {error}. Delete it to "
+                            "begin anew.") from error
     wanted = json.loads(json.dumps(asdict(recipe)))  # as it reads after it was written
     differing = {key: saved.get(key) for key in wanted if saved.get(key) != wanted[key]}
     if differing:
-        raise TrainingError(f"{folder} holds a run of another recipe, with {differing}. Choose another folder.")
+        raise TrainingError(f"{folder} holds a run of another recipe, with "
+                            f"{differing}. Choose another folder.")
     with torch.no_grad():
         for name, weight in run.model.named_parameters():
             weight.copy_(tensors[f"weight.{name}"])
-            moments = {"exp_avg": tensors[f"mean.{name}"], "exp_avg_sq": tensors[f"square.{name}"]}
-            run.optimiser.state[weight] = {"step": torch.tensor(float(run.step)), **moments}
+            moments = {"exp_avg": tensors[f"mean.{name}"],
+                       "exp_avg_sq": tensors[f"square.{name}"]}
+            run.optimiser.state[weight] = {"step": torch.tensor(float(run.step)),
+                                           **moments}
     return run
 
 # %% ../../nbs/library/bundled/training.ipynb #73a76160
 def train(
     folder: str | os.PathLike,  # for the state, the log and, in the end, the model
     recipe: Recipe = Recipe(),
-    until: int | None = None,  # stop after this step, as if interrupted; None: to the end
+    # stop after this step, as if interrupted; None: to the end
+    until: int | None = None,
     on_step: Callable[[Training], None] = lambda run: None,  # called after every step
 ) -> Training:
-    """Train by a recipe; go on where the folder's last saved state ends, if there is one.
+    """Train by a recipe; go on where the folder's last saved state ends, if there is
+    one.
 
-    The state is saved every `recipe.save_every` steps. The same recipe gives the same losses, interrupted or not: bit
-    by bit on one machine, as it runs on one thread. Raises `TrainingError` if it cannot save or go on.
+    The state is saved every `recipe.save_every` steps. The same recipe gives the same
+    losses, interrupted or not: bit by bit on one machine, as it runs on one thread.
+    Raises `TrainingError` if it cannot save or go on.
     """
     if until is not None and (not isinstance(until, Integral) or until < 1):
-        raise ValueError(f"until is {until!r}; give the step to stop after, at least 1.")
+        raise ValueError(f"until is {until!r}; give the step to stop after, at least "
+                         "1.")
     folder = Path(folder)
     last = recipe.steps if until is None else min(until, recipe.steps)
     with _one_thread():
@@ -225,7 +252,8 @@ def train(
         while run.step < last:
             row = {"step": run.step + 1, "loss": round(train_step(run), 5)}
             if run.step % recipe.save_every == 0 or run.step == last:
-                row |= {name: round(value, 4) for name, value in scores(run.model, data).items()}
+                row |= {name: round(value, 4)
+                        for name, value in scores(run.model, data).items()}
             run.log.append(row)
             if run.step % recipe.save_every == 0 or run.step == last:
                 save_state(run, folder)
@@ -234,7 +262,8 @@ def train(
 
 # %% ../../nbs/library/bundled/training.ipynb #9fe55182
 def read_log(folder: str | os.PathLike) -> pd.DataFrame:
-    """The log of a run: the loss of each step, and at every save the scores on held-out prompts."""
+    """The log of a run: the loss of each step, and at every save the scores on held-out
+    prompts."""
     return pd.read_csv(Path(folder) / LOG, index_col="step")
 
 
@@ -242,7 +271,8 @@ def loss_curve(
     log: pd.DataFrame,  # from `read_log`
     every: int = 100,  # steps that are averaged
 ) -> Plot:
-    """The mean loss in training, and the surprise at IO, -log p(IO), on held-out prompts; both in nats."""
+    """The mean loss in training, and the surprise at IO, -log p(IO), on held-out
+    prompts; both in nats."""
     span = (log.index - 1) // every * every + every
     lines = {
         "all tokens, in training": log.loss.groupby(span).mean(),
@@ -250,58 +280,69 @@ def loss_curve(
     }
     table = pd.DataFrame(lines).dropna().round(3).rename_axis("step")
     x, labels = np.arange(len(table)), [str(step) for step in table.index]
-    series = [_Series(k, x, v.to_numpy(), labels, PALETTE[i]) for i, (k, v) in enumerate(table.items())]
+    series = [_Series(k, x, v.to_numpy(), labels, PALETTE[i])
+              for i, (k, v) in enumerate(table.items())]
     frame = _Frame.of("loss_curve", "loss while training", "nats", "tiny")
     chart = _Chart(series, "step", "nats", labels)
-    facts = [f"{name} {line.iloc[0]:.2f} to {line.iloc[-1]:.2f}" for name, line in table.items()]
-    return Plot(frame.summary(*facts), table, _chart_svg(chart, frame), _chart_figure(chart, frame))
+    facts = [f"{name} {line.iloc[0]:.2f} to {line.iloc[-1]:.2f}"
+             for name, line in table.items()]
+    return Plot(frame.summary(*facts), table, _chart_svg(chart, frame),
+                _chart_figure(chart, frame))
 
 # %% ../../nbs/library/bundled/training.ipynb #c37e30a4
-TINY = Path(str(files("ioi_course"))) / MODELS["tiny"].folder  # where the shipped model lies
+# where the shipped model lies
+TINY = Path(str(files("ioi_course"))) / MODELS["tiny"].folder
 
 
 def _markdown(table: pd.DataFrame) -> str:
     rows = [[table.index.name, *table.columns], ["---"] * (1 + table.shape[1])]
-    rows += [[str(label), *(f"{value:.3f}".removesuffix(".000") for value in row)] for label, row in table.iterrows()]
+    rows += [[str(label), *(f"{value:.3f}".removesuffix(".000") for value in row)]
+             for label, row in table.iterrows()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
-# %% ../../nbs/library/bundled/training.ipynb #01575c6f
+# %% ../../nbs/library/bundled/training.ipynb #29cf202c
 _CARD = """# tiny
 
-GPT-2's architecture with {layers} layers, {heads} heads, width {width} and {positions} positions
-({parameters:,} parameters), trained from scratch on synthetic sentences by `ioi-course train`. It is
-for studying how a trained model solves indirect object identification (IOI). It has seen a few dozen sentence patterns
-and knows nothing else.
+GPT-2's architecture with {layers} layers, {heads} heads, width {width} and {positions}
+positions ({parameters:,} parameters), trained from scratch on synthetic sentences by
+`ioi-course train`. It is for studying how a trained model solves indirect object
+identification (IOI). It has seen a few dozen sentence patterns and knows nothing else.
 
 ## Data
 
-Made while training from the words and templates of the package; the tokenizer is that of the model `synthetic`. Each
-step shows {recipe.batch} sequences, in {count} lessons. The table has the last step of each, the shares of the
-kinds of sentences, and how many sequences of a step are random tokens, written twice in a row, instead. `ioi`: a
-sentence of the task with its answer; `abc`: the same with three different names, so that either of the first two
-answers; `story`: a short story. Never shown are
-{held_out} of the {templates} templates, and a tenth of the pairs of names.
+Made while training from the words and templates of the package; the tokenizer is that
+of the model `synthetic`. Each step shows {recipe.batch} sequences, in {count} lessons.
+The table has the last step of each, the shares of the kinds of sentences, and how many
+sequences of a step are random tokens, written twice in a row, instead. `ioi`: a
+sentence of the task with its answer; `abc`: the same with three different names, so
+that either of the first two answers; `story`: a short story. Never shown are {held_out}
+of the {templates} templates, and a tenth of the pairs of names.
 
 {lessons}
+"""
 
+# %% ../../nbs/library/bundled/training.ipynb #01575c6f
+_CARD += """
 ## Training
 
-{step:,} of {recipe.steps:,} steps of AdamW. Learning rate {recipe.lr:g} after {recipe.warmup} steps of warm-up,
-then half a cosine down to 0; weight decay {recipe.weight_decay:g},
-gradients clipped to {recipe.clip:g}, no dropout, as no sentence comes twice. The loss is that of the next token,
-everywhere but in padding and in the first copies of repeated tokens. Seed {recipe.seed}, one thread. Stored in half
+{step:,} of {recipe.steps:,} steps of AdamW. Learning rate {recipe.lr:g} after
+{recipe.warmup} steps of warm-up, then half a cosine down to 0; weight decay
+{recipe.weight_decay:g}, gradients clipped to {recipe.clip:g}, no dropout, as no
+sentence comes twice. The loss is that of the next token, everywhere but in padding and
+in the first copies of repeated tokens. Seed {recipe.seed}, one thread. Stored in half
 precision.
 
 ## Loss curve
 
-In nats. "IO, held out" is -log p(IO) at the end of prompts whose template and pair of names are held out.
+In nats. "IO, held out" is -log p(IO) at the end of prompts whose template and pair of
+names are held out.
 
 {curve}
 
 ## Scores
 
-Of the stored weights, on 200 prompts of each kind: the share with logit(IO) above logit(S), the mean logit difference,
-and the mean probability of IO.
+Of the stored weights, on 200 prompts of each kind: the share with logit(IO) above
+logit(S), the mean logit difference, and the mean probability of IO.
 
 {scores}
 """
@@ -313,18 +354,23 @@ def model_card(
 ) -> str:
     """What a reader has to know of the model, in Markdown."""
     recipe, (layers, heads, width, positions) = run.recipe, run.recipe.shape
-    lessons = pd.DataFrame([asdict(lesson) for lesson in recipe.lessons]).set_index("until")
+    lessons = pd.DataFrame(
+        [asdict(lesson) for lesson in recipe.lessons]
+    ).set_index("until")
     curve = loss_curve(pd.DataFrame(run.log).set_index("step")).table
     return _CARD.format(
-        recipe=recipe, layers=layers, heads=heads, width=width, positions=positions, step=run.step,
-        parameters=run.model.num_parameters(), held_out=len(HELD_OUT_TEMPLATES), templates=len(TEMPLATES),
+        recipe=recipe, layers=layers, heads=heads, width=width, positions=positions,
+        step=run.step,
+        parameters=run.model.num_parameters(), held_out=len(HELD_OUT_TEMPLATES),
+        templates=len(TEMPLATES),
         count=len(lessons), lessons=_markdown(lessons), scores=_markdown(table),
         curve=_markdown(curve[curve.index % 500 == 0] if len(curve) > 5 else curve),
-    )  # fmt: skip
+    )
 
 # %% ../../nbs/library/bundled/training.ipynb #b2288b9b
 def write_model(run: Training, folder: str | os.PathLike) -> pd.DataFrame:
-    """Write the model in Hugging Face format, with its tokenizer, log and card; returns the scores on the card."""
+    """Write the model in Hugging Face format, with its tokenizer, log and card; returns
+    the scores on the card."""
     stored = copy.deepcopy(run.model).half()
     table = score_table(copy.deepcopy(stored).float(), run.tokenizer)
     try:
@@ -332,7 +378,9 @@ def write_model(run: Training, folder: str | os.PathLike) -> pd.DataFrame:
             stored.save_pretrained(folder)
         run.tokenizer.save_pretrained(folder)
         pd.DataFrame(run.log).to_csv(Path(folder) / LOG, index=False)
-        (Path(folder) / "README.md").write_text(model_card(run, table), encoding="utf-8")
+        (Path(folder) / "README.md").write_text(model_card(run, table),
+                                                encoding="utf-8")
     except Exception as error:
-        raise TrainingError(f"The model could not be written to {folder}: {error}. Make room and try again.") from error
+        raise TrainingError(f"The model could not be written to {folder}: {error}. "
+                            "Make room and try again.") from error
     return table

@@ -42,17 +42,19 @@ STORIES = (  # [A], [B], [C]: different names
 
 # %% ../../nbs/library/bundled/training_data.ipynb #45d0578d
 HELD_OUT_TEMPLATES = (TEMPLATES[3], TEMPLATES[8], TEMPLATES[13])
-TRAIN_TEMPLATES = tuple(template for template in TEMPLATES if template not in HELD_OUT_TEMPLATES)
+TRAIN_TEMPLATES = tuple(template
+                        for template in TEMPLATES if template not in HELD_OUT_TEMPLATES)
 
 
 def held_out_pair(
     a: str,  # one of NAMES, as is the other
     b: str,
 ) -> bool:
-    """Whether two names never meet in a training text: a tenth of the pairs, in either order."""
+    """Whether two names never meet in a training text: a tenth of the pairs, in either
+    order."""
     return (NAMES.index(a) + NAMES.index(b)) % 10 == 0
 
-# %% ../../nbs/library/bundled/training_data.ipynb #d050e7eb
+# %% ../../nbs/library/bundled/training_data.ipynb #1a6753ca
 def _names(rng: random.Random, count: int) -> list[str]:
     """Different names, no two of them a pair that is held out."""
     while True:
@@ -64,23 +66,28 @@ def _names(rng: random.Random, count: int) -> list[str]:
 def _task(rng: random.Random) -> tuple[str, str, str]:
     """A sentence of the task with its answer, and the names IO and S."""
     io, s = _names(rng, 2)
-    words = rng.choice(TRAIN_TEMPLATES), io, s, rng.choice(("ABBA", "BABA")), rng.choice(PLACES), rng.choice(OBJECTS)
+    words = (rng.choice(TRAIN_TEMPLATES), io, s, rng.choice(("ABBA", "BABA")),
+             rng.choice(PLACES), rng.choice(OBJECTS))
     return f"{IOIPrompt(*words).text} {io}.", io, s
 
 
 def ioi_text(rng: random.Random) -> str:
-    """A sentence of the task; after half of them a short one, in which one of the two told the other."""
+    """A sentence of the task; after half of them a short one, in which one of the two
+    told the other."""
     text, *names = _task(rng)
-    return text if rng.random() < 0.5 else text + " Then {} told {}.".format(*rng.sample(names, 2))
+    return (text if rng.random() < 0.5
+            else text + " Then {} told {}.".format(*rng.sample(names, 2)))
 
 
 def abc_text(rng: random.Random) -> str:
-    """The same with a third name as the subject: either of the first two may be the answer."""
+    """The same with a third name as the subject: either of the first two may be the
+    answer."""
     first, second, third = _names(rng, 3)
-    words = rng.choice(TRAIN_TEMPLATES), first, second, "ABBA", rng.choice(PLACES), rng.choice(OBJECTS)
+    words = (rng.choice(TRAIN_TEMPLATES), first, second, "ABBA", rng.choice(PLACES),
+             rng.choice(OBJECTS))
     return f"{IOIPrompt(*words, third=third).text} {rng.choice((first, second))}."
 
-
+# %% ../../nbs/library/bundled/training_data.ipynb #d050e7eb
 def story_text(rng: random.Random) -> str:
     """One of the short stories, with names, a place and an object."""
     words = dict(zip(("[A]", "[B]", "[C]"), _names(rng, 3), strict=True))
@@ -96,30 +103,42 @@ LONGEST = 27  # tokens of the longest training text, BOS included
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the steps up to some step show: shares of the kinds of sentences, and how many repeated sequences."""
+    """What the steps up to some step show: shares of the kinds of sentences, and how
+    many repeated sequences."""
 
     until: int  # step
     ioi: float
     abc: float = 0.0
     story: float = 0.0
-    repeats: int = 0  # sequences of a step that are repeated random tokens, not sentences
+    # sequences of a step that are repeated random tokens, not sentences
+    repeats: int = 0
 
 # %% ../../nbs/library/bundled/training_data.ipynb #bda8d2d7
 def _check_recipe(recipe) -> None:
     """Raise ValueError if a run could not follow it."""
-    counts = {"batch": recipe.batch, "warmup": recipe.warmup, "save_every": recipe.save_every}
+    counts = {"batch": recipe.batch, "warmup": recipe.warmup,
+              "save_every": recipe.save_every}
     for name, count in counts.items():
         if not isinstance(count, Integral) or count < 1:
             raise ValueError(f"{name} is {count!r}; give a whole number, at least 1.")
     ends = [lesson.until for lesson in recipe.lessons]
     if not ends or ends[0] < 1 or ends != sorted(set(ends)):
-        raise ValueError(f"lessons end at the steps {ends}; give one or more, each later than the one before.")
+        raise ValueError(f"lessons end at the steps {ends}; give one or more, each "
+                         "later than the one before.")
     for lesson in recipe.lessons:
         shares = (lesson.ioi, lesson.abc, lesson.story)
-        if min(shares) < 0 or not sum(shares) or not 0 <= lesson.repeats <= recipe.batch:
-            raise ValueError(f"{lesson} in lessons: shares are not negative, and repeats at most {recipe.batch}.")
-    if min(recipe.shape) < 1 or recipe.shape[2] % recipe.shape[1] or recipe.shape[3] < LONGEST:
-        wanted = f"layers, heads, width (a multiple of heads) and at least {LONGEST} positions"
+        if (
+            min(shares) < 0 or not sum(shares)
+            or not 0 <= lesson.repeats <= recipe.batch
+        ):
+            raise ValueError(f"{lesson} in lessons: shares are not negative, and "
+                             f"repeats at most {recipe.batch}.")
+    if (
+        min(recipe.shape) < 1 or recipe.shape[2] % recipe.shape[1]
+        or recipe.shape[3] < LONGEST
+    ):
+        wanted = (f"layers, heads, width (a multiple of heads) and at least {LONGEST} "
+                  "positions")
         raise ValueError(f"shape is {recipe.shape}; give {wanted}.")
 
 # %% ../../nbs/library/bundled/training_data.ipynb #ad93802a
@@ -137,9 +156,12 @@ class Recipe:
     weight_decay: float = 0.05
     clip: float = 1.0  # the gradient's norm at most
     seed: int = 0
-    shape: tuple[int, int, int, int] = (6, 8, 128, 32)  # layers, heads, width, positions
+    # layers, heads, width, positions
+    shape: tuple[int, int, int, int] = (6, 8, 128, 32)
     init: float = 0.025  # standard deviation of the first weights
-    embed: float = 4.0  # times larger are those of the embeddings, so that from the start tokens are told apart
+    # times larger are those of the embeddings, so that from the start tokens are told
+    # apart
+    embed: float = 4.0
     save_every: int = 50  # steps
 
     def __post_init__(self):
@@ -159,41 +181,50 @@ class Recipe:
         fall = (1 + math.cos(math.pi * step / self.steps)) / 2
         return self.lr * min((step + 1) / self.warmup, fall)
 
-# %% ../../nbs/library/bundled/training_data.ipynb #94482014
+# %% ../../nbs/library/bundled/training_data.ipynb #b7b1d040
 IGNORED = -100  # as a label: this position has no loss
 
 
 def sentences(
     rng: random.Random, lesson: Lesson, count: int, tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[list[int], list[int]]]:
-    """Sentences of the lesson's kinds as tokens after BOS, and for each position the next token as its label."""
+    """Sentences of the lesson's kinds as tokens after BOS, and for each position the
+    next token as its label."""
     shares = (lesson.ioi, lesson.abc, lesson.story)
     kinds = rng.choices((ioi_text, abc_text, story_text), shares, k=count)
-    rows = tokenizer([kind(rng) for kind in kinds], add_special_tokens=False)["input_ids"]
+    rows = tokenizer([kind(rng) for kind in kinds],
+                     add_special_tokens=False)["input_ids"]
     return [([tokenizer.bos_token_id, *row], [*row, IGNORED]) for row in rows]
 
 
 def repeats(
     rng: random.Random, count: int, positions: int, tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[list[int], list[int]]]:
-    """Random tokens, each sequence twice in a row, of one length; only the second copy has labels."""
+    """Random tokens, each sequence twice in a row, of one length; only the second copy
+    has labels."""
     n = rng.randint(4, (positions - 1) // 2)
     allowed = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
     drawn = [rng.sample(allowed, n) for _ in range(count)]
-    return [([tokenizer.bos_token_id, *row, *row], [IGNORED] * (n + 1) + row[1:] + [IGNORED]) for row in drawn]
+    return [
+        ([tokenizer.bos_token_id, *row, *row],
+         [IGNORED] * (n + 1) + row[1:] + [IGNORED]) for row in drawn
+    ]
 
-
+# %% ../../nbs/library/bundled/training_data.ipynb #94482014
 def training_batch(
     recipe: Recipe, step: int, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
-    """The tokens and labels of a step, padded on the right: a function of the recipe and the step alone."""
-    rng = random.Random(f"{recipe.seed}/{step}")  # a text as the seed: the same on every machine
+    """The tokens and labels of a step, padded on the right: a function of the recipe
+    and the step alone."""
+    # a text as the seed: the same on every machine
+    rng = random.Random(f"{recipe.seed}/{step}")
     lesson = recipe.lesson(step)
     rows = sentences(rng, lesson, recipe.batch - lesson.repeats, tokenizer)
     rows += repeats(rng, lesson.repeats, recipe.shape[-1], tokenizer)
     longest = max(len(tokens) for tokens, _ in rows)
     filled = [
-        (tokens + [tokenizer.pad_token_id] * (longest - len(tokens)), labels + [IGNORED] * (longest - len(labels)))
+        (tokens + [tokenizer.pad_token_id] * (longest - len(tokens)),
+         labels + [IGNORED] * (longest - len(labels)))
         for tokens, labels in rows
     ]
     tokens, labels = torch.tensor(filled).unbind(dim=1)

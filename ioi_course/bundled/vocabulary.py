@@ -26,47 +26,62 @@ from ..templates import DISTRACTOR, NAMES, OBJECTS, PLACES, TEMPLATES
 N_LAYERS, N_HEADS, D_MODEL, D_HEAD, D_MLP, N_POSITIONS = 12, 12, 384, 32, 64, 128
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #0c59a809
-COMMON_WORDS = """the a an it he she they we you I me him her them us his its their my your our this that these those
-here there and or but so if as of to in on at by for with from into onto over under after before while when where who
-what which why how not no yes do did does done is are was were be been being have has had will would can could may
-might must should go goes went gone come came see saw seen say said says tell told ask asked know knew think thought
-take took taken make made get got give gave given put let keep kept find found look looked want wanted like liked love
-need use used work play one two three first last next new old big little long good great young other another some any
-all each every many much more most time day night year week morning man woman boy girl child friend people house home
-world life hand eye head way thing things water milk apple tea bread table door room street city car dog cat tree sun
-rain mother father brother sister very too just now then again soon still never always often only also well back down
-up out off away around about because than both few own same such even right left high low small large late early happy
-sad red blue green white black everyone someone everything nothing something anyone himself herself themselves shops
-bottle""".split()
+COMMON_WORDS = """the a an it he she they we you I me him her them us his its
+their my your our this that these those here there and or but so if as of to in
+on at by for with from into onto over under after before while when where who
+what which why how not no yes do did does done is are was were be been being
+have has had will would can could may might must should go goes went gone come
+came see saw seen say said says tell told ask asked know knew think thought
+take took taken make made get got give gave given put let keep kept find found
+look looked want wanted like liked love need use used work play one two three
+first last next new old big little long good great young other another some any
+all each every many much more most time day night year week morning man woman
+boy girl child friend people house home world life hand eye head way thing
+things water milk apple tea bread table door room street city car dog cat tree
+sun rain mother father brother sister very too just now then again soon still
+never always often only also well back down up out off away around about
+because than both few own same such even right left high low small large late
+early happy sad red blue green white black everyone someone everything nothing
+something anyone himself herself themselves shops bottle""".split()
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #4ad6ebdb
-START_WORDS = """When After While Yesterday Once The Last Later It In On Because Then As By For A An I He She They
-We You This That There Finally Soon But And If So Now One Before At""".split()  # also without a space before them
+# also without a space before them
+START_WORDS = """When After While Yesterday Once The Last Later It In On
+Because Then As By For A An I He She They We You This That There Finally Soon
+But And If So Now One Before At""".split()
 PUNCTUATION = (",", ".", "!", "?", ";", ":", "'s", "\n", " (", ")", ' "', '"', "'", "-")
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #e419a5bb
 PIECES = (
-    " Laksh", "mi", " In", "grid", " Pri", "ya", " Kw", "ame", " Jo", "aquin", " Z", "olt", "an", " Frances", "ca",
-)  # fmt: skip
+    " Laksh", "mi", " In", "grid", " Pri", "ya", " Kw", "ame", " Jo", "aquin", " Z",
+    "olt", "an", " Frances", "ca",
+)
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #b7357514
 def word_counts() -> Counter[str]:
-    """How often the tokenizer's imagined training text has each word; a leading space is part of a word."""
+    """How often the tokenizer's imagined training text has each word; a leading space
+    is part of a word."""
     slots = re.compile(r"\[\w+\]")
-    in_prompts = [w for text in (*TEMPLATES, DISTRACTOR) for w in re.findall(r" ?[A-Za-z]+", slots.sub("", text))]
+    in_prompts = [w for text in (*TEMPLATES, DISTRACTOR)
+                  for w in re.findall(r" ?[A-Za-z]+", slots.sub("", text))]
     spaced = [f" {word}" for word in (*COMMON_WORDS, *START_WORDS, *PLACES, *OBJECTS)]
     counts = Counter(dict.fromkeys([*in_prompts, *spaced], 20))
     counts |= Counter(dict.fromkeys([f" {name}" for name in NAMES], 10))
     counts |= Counter(dict.fromkeys([*START_WORDS, *PIECES, *PUNCTUATION], 10))
-    counts[" In"] = 200  # often enough to merge before "ing" can take its n: " Ingrid" is " In" + "grid", as in GPT-2
+    # often enough to merge before "ing" can take its n: " Ingrid" is " In" + "grid", as
+    # in GPT-2
+    counts[" In"] = 200
     return counts
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #29b29f57
 def byte_characters() -> dict[int, str]:
-    """The character that stands for each byte in GPT-2's vocabulary, in the order of its token ids."""
+    """The character that stands for each byte in GPT-2's vocabulary, in the order of
+    its token ids."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+    return {b: chr(b) for b in printable} | {
+        b: chr(256 + i) for i, b in enumerate(others)
+    }
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #2e8aa9f1
 def merge_pair(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
@@ -80,9 +95,13 @@ def merge_pair(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ..
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #ad7b4d23
 def learn_merges(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    """The merges of a byte-level BPE, in order, after which each of the words is one token."""
+    """The merges of a byte-level BPE, in order, after which each of the words is one
+    token."""
     letters = byte_characters()
-    spelled = Counter({tuple(letters[byte] for byte in word.encode()): count for word, count in counts.items()})
+    spelled = Counter(
+        {tuple(letters[byte] for byte in word.encode()): count
+         for word, count in counts.items()}
+    )
     merges = []
     while True:
         pairs = Counter()
@@ -92,19 +111,30 @@ def learn_merges(counts: Mapping[str, int]) -> list[tuple[str, str]]:
         if not pairs:
             return merges
         merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
-        spelled = Counter({merge_pair(symbols, merges[-1]): count for symbols, count in spelled.items()})
+        spelled = Counter(
+            {merge_pair(symbols, merges[-1]): count
+             for symbols, count in spelled.items()}
+        )
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #b4af3f3b
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, learned anew. `build_tokenizer` loads the stored one, which is the same."""
+    """The tokenizer, learned anew. `build_tokenizer` loads the stored one, which is the
+    same."""
     merges, end = learn_merges(word_counts()), "<|endoftext|>"
-    vocabulary = {token: i for i, token in enumerate([*byte_characters().values(), *map("".join, merges), end])}
+    vocabulary = {
+        token: i
+        for i, token in enumerate(
+            [*byte_characters().values(), *map("".join, merges), end]
+        )
+    }
     bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    options = {"add_prefix_space": False, "padding_side": "right", "model_max_length": N_POSITIONS}
+    options = {"add_prefix_space": False, "padding_side": "right",
+               "model_max_length": N_POSITIONS}
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token=end, eos_token=end, pad_token=end, unk_token=end, **options
+        tokenizer_object=bpe, bos_token=end, eos_token=end, pad_token=end,
+        unk_token=end, **options
     )
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #48ad8924
@@ -112,7 +142,8 @@ DATA = Path(str(files("ioi_course.bundled"))) / "data" / "synthetic"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of the synthetic model. Like GPT-2's, it does not add BOS by itself."""
+    """The tokenizer of the synthetic model. Like GPT-2's, it does not add BOS by
+    itself."""
     return PreTrainedTokenizerFast.from_pretrained(DATA)
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #d5d9cbcc

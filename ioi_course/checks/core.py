@@ -25,7 +25,9 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel,
+)
 
 from ..bundled.vocabulary import build_tokenizer
 from ..models import PROCESSING, model_name, wrap_model
@@ -34,14 +36,17 @@ from ..waiting import Unwritten, wait_for
 
 # %% ../../nbs/library/checks/core.ipynb #49577099
 def plain(value: Any) -> Any:
-    """A result in the form in which results are compared: numbers and nested lists of numbers as one float64 tensor.
+    """A result in the form in which results are compared: numbers and nested lists of
+    numbers as one float64 tensor.
 
-    Dictionaries, sets, series and data frames keep their keys; everything else stays as it is.
+    Dictionaries, sets, series and data frames keep their keys; everything else stays as
+    it is.
     """
     if isinstance(value, Tensor):
         return value.detach().cpu().to(torch.float64)
     if isinstance(value, pd.DataFrame | pd.Series):
-        return {"index": plain(list(value.index)), **{str(key): plain(list(column)) for key, column in _columns(value)}}
+        return {"index": plain(list(value.index)),
+                **{str(key): plain(list(column)) for key, column in _columns(value)}}
     if isinstance(value, dict):
         return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):
@@ -52,7 +57,11 @@ def plain(value: Any) -> Any:
         return torch.tensor(float(value), dtype=torch.float64)
     if isinstance(value, list | tuple):
         items = [plain(item) for item in value]
-        same = items and all(isinstance(item, Tensor) and item.shape == items[0].shape for item in items)
+        same = (
+            items
+            and all(isinstance(item, Tensor) and item.shape == items[0].shape
+                    for item in items)
+        )
         return torch.stack(items) if same else items
     return value
 
@@ -62,60 +71,91 @@ def _columns(value: pd.DataFrame | pd.Series):
 
 
 def _key(key: Any) -> Any:
-    """A key that compares equal however it was written: (9, 9), [9, 9] and a pair of tensors are one head."""
+    """A key that compares equal however it was written: (9, 9), [9, 9] and a pair of
+    tensors are one head."""
     if isinstance(key, tuple | list):
         return tuple(map(_key, key))
     return key.item() if isinstance(key, Tensor | np.generic) else key
 
 # %% ../../nbs/library/checks/core.ipynb #46d0b9ab
 def same(mine: Any, expected: Any, tolerance: float) -> bool:
-    """Whether two results in plain form agree: shapes, keys and text exactly, numbers within the tolerance.
+    """Whether two results in plain form agree: shapes, keys and text exactly, numbers
+    within the tolerance.
 
-    The tolerance is absolute for numbers below 1 and relative above; NaN agrees with NaN.
+    The tolerance is absolute for numbers below 1 and relative above; NaN agrees with
+    NaN.
     """
     if isinstance(mine, Tensor) and isinstance(expected, Tensor):
-        return mine.shape == expected.shape and torch.allclose(mine, expected, tolerance, tolerance, equal_nan=True)
+        return (
+            mine.shape == expected.shape
+            and torch.allclose(mine, expected, tolerance, tolerance, equal_nan=True)
+        )
     if isinstance(mine, dict) and isinstance(expected, dict):
-        return mine.keys() == expected.keys() and all(same(mine[key], expected[key], tolerance) for key in mine)
+        return (mine.keys() == expected.keys()
+                and all(same(mine[key], expected[key], tolerance) for key in mine))
     if isinstance(mine, list) and isinstance(expected, list):
-        return len(mine) == len(expected) and all(same(*pair, tolerance) for pair in zip(mine, expected, strict=True))
+        return (
+            len(mine) == len(expected)
+            and all(same(*pair, tolerance) for pair in zip(mine, expected, strict=True))
+        )
     return type(mine) is type(expected) and mine == expected
 
 # %% ../../nbs/library/checks/core.ipynb #0a61bb9d
 def clue(mine: Any, expected: Any) -> str:
-    """How a wrong result differs from the expected one, both in plain form, in one sentence."""
+    """How a wrong result differs from the expected one, both in plain form, in one
+    sentence."""
     if not (isinstance(mine, Tensor) and isinstance(expected, Tensor)):
         return _clue_of_form(mine, expected)
     if mine.shape != expected.shape:
-        swapped = ": the axes seem to be in another order" if sorted(mine.shape) == sorted(expected.shape) else ""
-        return f"Your result has the shape {list(mine.shape)}, expected is {list(expected.shape)}{swapped}."
+        swapped = (": the axes seem to be in another order"
+                   if sorted(mine.shape) == sorted(expected.shape) else "")
+        return (f"Your result has the shape {list(mine.shape)}, expected is "
+                f"{list(expected.shape)}{swapped}.")
     if mine.isnan().any() and not expected.isnan().any():
-        return f"Your result has NaN in {int(mine.isnan().sum())} of {mine.numel()} places."
+        return (f"Your result has NaN in {int(mine.isnan().sum())} of {mine.numel()} "
+                "places.")
     if torch.allclose(mine, -expected, 1e-4, 1e-6):
-        return "Your result has the right size and the opposite sign: which is taken from which?"
-    if mine.ndim == 2 and mine.shape[0] == mine.shape[1] and torch.allclose(mine, expected.T, 1e-4, 1e-6):
-        return "Your result is the transpose of what is expected: rows and columns are exchanged."
+        return ("Your result has the right size and the opposite sign: which is taken "
+                "from which?")
+    if (
+        mine.ndim == 2 and mine.shape[0] == mine.shape[1]
+        and torch.allclose(mine, expected.T, 1e-4, 1e-6)
+    ):
+        return ("Your result is the transpose of what is expected: rows and columns "
+                "are exchanged.")
     ratio = mine / expected
-    if ratio.isfinite().all() and torch.allclose(ratio, ratio.flatten()[:1], 1e-4, 0) and mine.numel() > 1:
+    if (
+        ratio.isfinite().all() and torch.allclose(ratio, ratio.flatten()[:1], 1e-4, 0)
+        and mine.numel() > 1
+    ):
         times = f"{ratio.flatten()[0].item():.3g} times"
-        return f"Every number is {times} what is expected: a sum for a mean, or a lost scale?"
+        return (f"Every number is {times} what is expected: a sum for a mean, or a "
+                "lost scale?")
     gap = (mine - expected).abs().nan_to_num(nan=torch.inf)
     gap[mine.isnan() & expected.isnan()] = 0  # NaN where NaN is expected is right
     worst = np.unravel_index(int(gap.argmax()), mine.shape)
     where = f" at {[int(i) for i in worst]}" if mine.ndim else ""
-    wrong = f", and {int((gap > 1e-4).sum())} of {gap.numel()} numbers are off" if mine.numel() > 1 else ""
-    return f"Largest difference{where}: yours {mine[worst].item():.4g}, expected {expected[worst].item():.4g}{wrong}."
+    wrong = (f", and {int((gap > 1e-4).sum())} of {gap.numel()} numbers are off"
+             if mine.numel() > 1 else "")
+    return (f"Largest difference{where}: yours {mine[worst].item():.4g}, expected "
+            f"{expected[worst].item():.4g}{wrong}.")
 
 # %% ../../nbs/library/checks/core.ipynb #80f9838a
 def _clue_of_form(mine: Any, expected: Any) -> str:
     if isinstance(mine, dict) and isinstance(expected, dict):
         if mine.keys() != expected.keys():
-            lacks, extra = ([key for key in a if key not in b] for a, b in ((expected, mine), (mine, expected)))
-            return f"The keys differ: yours lack {lacks[:5]}, and have {extra[:5]} that nobody expects."
+            lacks, extra = ([key for key in a if key not in b]
+                            for a, b in ((expected, mine), (mine, expected)))
+            return (f"The keys differ: yours lack {lacks[:5]}, and have {extra[:5]} "
+                    "that nobody expects.")
         key = next(key for key in expected if not same(mine[key], expected[key], 1e-4))
         return f"Under {key!r}: {clue(mine[key], expected[key])}"
-    if isinstance(mine, list) and isinstance(expected, list) and len(mine) == len(expected):
-        place = next(i for i in range(len(mine)) if not same(mine[i], expected[i], 1e-4))
+    if (
+        isinstance(mine, list) and isinstance(expected, list)
+        and len(mine) == len(expected)
+    ):
+        place = next(i
+                     for i in range(len(mine)) if not same(mine[i], expected[i], 1e-4))
         return f"Item {place}: {clue(mine[place], expected[place])}"
     if type(mine) is type(expected) and not isinstance(mine, list):
         return f"Yours is {mine!r}, expected is {expected!r}."
@@ -125,13 +165,16 @@ def _clue_of_form(mine: Any, expected: Any) -> str:
 def _form(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"numbers of shape {list(value.shape)}" if value.ndim else "one number"
-    names = {"frozenset": "a set", "dict": "a dictionary", "str": "a text", "NoneType": "nothing"}
+    names = {"frozenset": "a set", "dict": "a dictionary", "str": "a text",
+             "NoneType": "nothing"}
     kind = type(value).__name__
-    return f"a list of {len(value)} items" if isinstance(value, list) else names.get(kind, f"a {kind}")
+    return (f"a list of {len(value)} items" if isinstance(value, list)
+            else names.get(kind, f"a {kind}"))
 
 # %% ../../nbs/library/checks/core.ipynb #13b74f9c
 class Stopped(Exception):
-    """A function under check did not come to a result; the kind is that of the verdict."""
+    """A function under check did not come to a result; the kind is that of the
+    verdict."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -142,28 +185,43 @@ def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, ActivationCache):
-        return ActivationCache({name: tensor.clone() for name, tensor in value.items()}, value.model)
+        return ActivationCache({name: tensor.clone() for name, tensor in value.items()},
+                               value.model)
     if isinstance(value, list | tuple):
         return type(value)(map(_copy, value))
-    return {key: _copy(item) for key, item in value.items()} if type(value) is dict else value
+    return ({key: _copy(item) for key, item in value.items()} if type(value) is dict
+            else value)
 
 # %% ../../nbs/library/checks/core.ipynb #e477934c
 def _used(model: TransformerBridge) -> list[HookPoint]:
     """The hook points that have hooks, or in which a hook kept something."""
-    return [point for point in model.hook_points() if point.fwd_hooks or point.bwd_hooks or point.ctx]
+    return [
+        point
+        for point in model.hook_points() if point.fwd_hooks or point.bwd_hooks
+        or point.ctx
+    ]
 
 
 def _line(error: BaseException, function: Callable) -> str:
-    """The line of the function's own file at which an error left it, or nothing where there is no such line."""
+    """The line of the function's own file at which an error left it, or nothing where
+    there is no such line."""
     code = getattr(function, "__code__", None)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
-    return f", at the line `{linecache.getline(frames[-1].filename, frames[-1].lineno).strip()}`" if frames else ""
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__) if code
+        and f.filename == code.co_filename
+    ]
+    return (", at the line "
+            f"`{linecache.getline(frames[-1].filename, frames[-1].lineno).strip()}`"
+            if frames else "")
 
 # %% ../../nbs/library/checks/core.ipynb #c34ea63f
-def run(function: Callable, case: Sequence[Any], outcome: Callable | None = None) -> Any:
-    """What the function returns for copies of the arguments, in plain form; raises `Stopped` without a result.
+def run(function: Callable, case: Sequence[Any],
+        outcome: Callable | None = None) -> Any:
+    """What the function returns for copies of the arguments, plain, or `Stopped`.
 
-    With `outcome` the function returns a choice, and what counts is what that does: `outcome(choice, *case)`.
+    With `outcome` the function returns a choice, and what counts is what that does:
+    `outcome(choice, *case)`.
     """
     arguments = [_copy(value) for value in case]
     models = [value for value in case if isinstance(value, TransformerBridge)]
@@ -176,44 +234,57 @@ def run(function: Callable, case: Sequence[Any], outcome: Callable | None = None
         raise Stopped("not written", "not written yet.") from error
     except Exception as error:
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        raise Stopped("raised", f"your function raised {said}{_line(error, function)}.") from error
+        said = f"your function raised {said}{_line(error, function)}."
+        raise Stopped("raised", said) from error
     finally:
         used = [point for model in models for point in _used(model)]
         left = sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in used)
-        for model in models if used else []:  # on these small models a reset takes longer than a forward pass
+        # on these small models a reset takes longer than a forward pass
+        for model in models if used else []:
             model.reset_hooks()
     if result is None or result is ...:
         raise Stopped("not written", "not written yet: the function returns nothing.")
     if left:
-        raise Stopped("side effect", f"your function left {left} hooks on the model: take off what you put on.")
-    changed = [i for i, pair in enumerate(zip(arguments, case, strict=True)) if not _unchanged(*pair)]
-    if changed:
-        name = list(inspect.signature(function).parameters)[changed[0]]
-        raise Stopped("side effect", f"your function changed its argument {name!r} in place: work on a copy.")
+        said = f"your function left {left} hooks on the model"
+        raise Stopped("side effect", f"{said}: take off what you put on.")
+    for i, pair in enumerate(zip(arguments, case, strict=True)):
+        if not _unchanged(*pair):
+            name = list(inspect.signature(function).parameters)[i]
+            said = f"your function changed its argument {name!r} in place"
+            raise Stopped("side effect", f"{said}: work on a copy.")
     return plain(result)
 
 # %% ../../nbs/library/checks/core.ipynb #734b435f
 def _unchanged(argument: Any, original: Any) -> bool:
     if isinstance(original, Tensor):
-        return argument.shape == original.shape and torch.equal(argument.nan_to_num(), original.nan_to_num())
+        return (argument.shape == original.shape
+                and torch.equal(argument.nan_to_num(), original.nan_to_num()))
     if isinstance(original, ActivationCache | dict):
-        return argument.keys() == original.keys() and all(_unchanged(argument[key], original[key]) for key in original)
+        return (argument.keys() == original.keys()
+                and all(_unchanged(argument[key], original[key]) for key in original))
     if isinstance(original, list | tuple):
-        return len(argument) == len(original) and all(map(_unchanged, argument, original))
+        return (
+            len(argument) == len(original) and all(map(_unchanged, argument, original))
+        )
     return True
 
 # %% ../../nbs/library/checks/core.ipynb #85f3445e
 def short(value: Any, most: int = 12) -> str:
-    """A value in a line or two: in full if it has at most that many numbers, or its shape and how it begins."""
+    """A value in a line or two: in full if it has at most that many numbers, or its
+    shape and how it begins."""
     if isinstance(value, Tensor | np.ndarray):
         value = torch.as_tensor(value)
-        numbers = [round(number, 4) if isinstance(number, float) else number for number in value.flatten().tolist()]
+        numbers = [round(number, 4) if isinstance(number, float) else number
+                   for number in value.flatten().tolist()]
         if value.ndim <= 1 and len(numbers) <= most:
             return str(numbers if value.ndim else numbers[0])
-        rows = [str(numbers[i : i + value.shape[-1]]) for i in range(0, len(numbers), max(value.shape[-1], 1))]
+        rows = [str(numbers[i : i + value.shape[-1]])
+                for i in range(0, len(numbers), max(value.shape[-1], 1))]
         if value.ndim == 2 and len(numbers) <= most:
             return f"[{', '.join(rows)}]"
-        return f"shape {list(value.shape)}, beginning {', '.join(map(str, numbers[:4]))} …"
+        return (
+            f"shape {list(value.shape)}, beginning {', '.join(map(str, numbers[:4]))} …"
+        )
     if isinstance(value, TransformerBridge):
         return f"the model {model_name(value)}"
     if isinstance(value, IOIDataset):
@@ -226,13 +297,15 @@ def short(value: Any, most: int = 12) -> str:
 # %% ../../nbs/library/checks/core.ipynb #f83cfbcb
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """What a check found. It shows itself as one sentence, and is true if the exercise is passed."""
+    """What a check found: shown as one sentence, and true if the exercise is passed."""
 
     exercise: str  # number and title
-    kind: str  # "passed", "not written", "raised", "side effect", "misconception" or "wrong"
+    # "passed", "not written", "raised", "side effect", "misconception" or "wrong"
+    kind: str
     message: str
     misconception: str | None = None  # its name, if one explains the answer
-    case: tuple[tuple[str, str], ...] = ()  # the case that it failed on: each argument, "yours" and "expected"
+    # the case that it failed on: each argument, "yours" and "expected"
+    case: tuple[tuple[str, str], ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -246,15 +319,20 @@ class Verdict:
         return {"passed": "✓", "not written": "○"}.get(self.kind, "✗")
 
     def __repr__(self) -> str:
-        lines = [f"{self._mark} {self.exercise}: {self.message}", *(f"  {name}: {text}" for name, text in self.case)]
+        lines = [f"{self._mark} {self.exercise}: {self.message}",
+                 *(f"  {name}: {text}" for name, text in self.case)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         colour = {"✓": "#2e7d32", "○": "#757575", "✗": "#c62828"}[self._mark]
-        style = f"border-left: 4px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0"
-        rows = "".join(f"<dt>{escape(name)}</dt><dd><code>{escape(text)}</code></dd>" for name, text in self.case)
-        case = f"<details><summary>The case</summary><dl>{rows}</dl></details>" if rows else ""
-        return f'<div style="{style}"><b>{self._mark} {escape(self.exercise)}</b>: {escape(self.message)}{case}</div>'
+        style = (f"border-left: 4px solid {colour}; padding: 0.4em 0.8em; "
+                 "margin: 0.4em 0")
+        rows = "".join(f"<dt>{escape(name)}</dt><dd><code>{escape(text)}</code></dd>"
+                       for name, text in self.case)
+        case = (f"<details><summary>The case</summary><dl>{rows}</dl></details>"
+                if rows else "")
+        return (f'<div style="{style}"><b>{self._mark} {escape(self.exercise)}</b>: '
+                f'{escape(self.message)}{case}</div>')
 
 # %% ../../nbs/library/checks/core.ipynb #068f4abc
 @dataclass(frozen=True)
@@ -262,18 +340,32 @@ class Misconception:
     """One way to get an exercise wrong."""
 
     name: str  # such as "S1 taken for S2"
-    advice: str  # to the student: what is off and where to look, without giving the line away
+    # to the student: what is off and where to look, without giving the line away
+    advice: str
     answer: Callable  # the function as somebody with this misconception writes it
 
 # %% ../../nbs/library/checks/core.ipynb #08a72bf1
 def _is_stub(answer: Callable, solution: Callable) -> bool:
-    """Whether a function takes what it is given and does nothing but return None, as one whose body is `...`."""
+    """Whether a function takes what it is given and does nothing but return None, as
+    one whose body is `...`."""
     code = getattr(answer, "__code__", None)
-    if code is None or list(inspect.signature(answer).parameters) != list(inspect.signature(solution).parameters):
+    if (
+        code is None
+        or list(inspect.signature(answer).parameters) != list(
+            inspect.signature(solution).parameters
+        )
+    ):
         return False
-    steps = [step for step in dis.get_instructions(code) if step.opname not in ("RESUME", "NOP")]
+    steps = [
+        step
+        for step in dis.get_instructions(code) if step.opname not in ("RESUME", "NOP")
+    ]
     first = steps[0]
-    return len(steps) <= 2 and first.opname in ("LOAD_CONST", "RETURN_CONST") and first.argval is None
+    return (len(steps) <= 2 and first.opname in ("LOAD_CONST", "RETURN_CONST")
+            and first.argval is None)
+
+# %% ../../nbs/library/checks/core.ipynb #44727100
+_NOTHING = "not written yet: the function returns nothing."
 
 # %% ../../nbs/library/checks/core.ipynb #8ac51612
 @dataclass(frozen=True, repr=False)
@@ -286,7 +378,7 @@ class Exercise:
     cases: Callable[[int], Sequence[tuple]]  # seed -> arguments of one call each
     misconceptions: tuple[Misconception, ...]
     tolerance: float = 1e-4  # see `same`
-    outcome: Callable | None = None  # where the answer is a choice: (choice, *case) -> what it does, which is compared
+    outcome: Callable | None = None  # of a choice: (choice, *case) -> what it does
 
     def __repr__(self) -> str:
         return f"Exercise {self.number} · {self.title}"
@@ -296,19 +388,20 @@ class Exercise:
         answer: Callable,  # the function itself, not a call of it
         seed: int = 0,  # another seed, other cases
     ) -> Verdict:
-        """Run the function on the hidden cases of this seed and say what was found."""
-        nothing = Verdict(repr(self), "not written", "not written yet: the function returns nothing.")
-        if isinstance(answer, Unwritten):  # checked before, and still under its name
+        """Run the function on this seed's hidden cases and say what was found."""
+        nothing = Verdict(repr(self), "not written", _NOTHING)
+        if isinstance(answer, Unwritten):  # checked before, under its name
             return nothing
         if not callable(answer):
-            raise TypeError(f"{self!r}: give the function itself, not what it returned ({type(answer).__name__}).")
+            raise TypeError(f"{self!r}: give the function itself, not what it returned "
+                            f"({type(answer).__name__}).")
         if _is_stub(answer, self.solution):
             wait_for(answer, self.number)
             return nothing
         cases = list(self.cases(seed))
         try:
             _check_parameters(answer, self.solution, cases[0])
-            mine = [run(answer, case, self.outcome) for case in cases]
+            mine = [run(answer, each, self.outcome) for each in cases]
         except Stopped as stopped:
             if stopped.kind == "not written":
                 wait_for(answer, self.number)
@@ -321,32 +414,48 @@ def _check_parameters(answer: Callable, solution: Callable, case: tuple) -> None
         inspect.signature(answer).bind(*case)
     except TypeError as error:
         names = ", ".join(inspect.signature(solution).parameters)
-        raise Stopped("raised", f"your function is called with ({names}), but: {error}.") from error
+        raise Stopped(
+            "raised", f"your function is called with ({names}), but: {error}."
+        ) from error
 
 
-def _judge(exercise: Exercise, mine: list[Any], cases: list[tuple]) -> tuple[str, str, str | None, tuple]:
-    """Kind, message and misconception for a student's results on all cases, and the first case that failed."""
+def _judge(exercise: Exercise, mine: list[Any],
+           cases: list[tuple]) -> tuple[str, str, str | None, tuple]:
+    """Kind, message and misconception for a student's results on all cases, and the
+    first case that failed."""
     expected = [run(exercise.solution, case, exercise.outcome) for case in cases]
-    wrong = [i for i in range(len(cases)) if not same(mine[i], expected[i], exercise.tolerance)]
+    wrong = [
+        i
+        for i in range(len(cases)) if not same(mine[i], expected[i], exercise.tolerance)
+    ]
     if not wrong:
         return "passed", f"passed on {len(cases)} hidden cases.", None, ()
     first = wrong[0]
     names = inspect.signature(exercise.solution).parameters
-    case = [(name, short(value)) for name, value in zip(names, cases[first], strict=False)]
+    case = [(name, short(value))
+            for name, value in zip(names, cases[first], strict=False)]
     case = (*case, ("yours", short(mine[first])), ("expected", short(expected[first])))
     for one in exercise.misconceptions:
         if _explains(one, mine, cases, exercise):
             return "misconception", f"{one.name}. {one.advice}", one.name, case
     right = f"right on {len(cases) - len(wrong)} of {len(cases)} cases. "
-    if all(isinstance(result, Tensor) and not result.ndim for result in [*mine, *expected]):
-        return "wrong", f"{right}Over the cases: {clue(torch.stack(mine), torch.stack(expected))}", None, case
-    return "wrong", f"{right}Case {first + 1}: {clue(mine[first], expected[first])}", None, case
+    if all(isinstance(result, Tensor) and not result.ndim
+           for result in [*mine, *expected]):
+        return (
+            "wrong",
+            f"{right}Over the cases: {clue(torch.stack(mine), torch.stack(expected))}",
+            None, case
+        )
+    return ("wrong", f"{right}Case {first + 1}: {clue(mine[first], expected[first])}",
+            None, case)
 
 # %% ../../nbs/library/checks/core.ipynb #9923b7a3
-def _explains(one: Misconception, mine: list[Any], cases: list[tuple], exercise: Exercise) -> bool:
+def _explains(one: Misconception, mine: list[Any], cases: list[tuple],
+              exercise: Exercise) -> bool:
     wrong = (run(one.answer, case, exercise.outcome) for case in cases)
     try:
-        return all(same(*pair, exercise.tolerance) for pair in zip(mine, wrong, strict=True))
+        return all(same(*pair, exercise.tolerance)
+                   for pair in zip(mine, wrong, strict=True))
     except Stopped:
         return False
 
@@ -358,8 +467,10 @@ def random_model(
     d_model: int = 32,
     processing: tuple[str, ...] = PROCESSING,  # as in `load_model`
 ) -> TransformerBridge:
-    """A small GPT-2 with random weights, float64, and the synthetic model's tokenizer; made once per process."""
-    return _random_model(seed, n_layers, n_heads, d_model, processing)  # however it was asked for
+    """A small GPT-2 with random weights, float64, and the synthetic model's tokenizer;
+    made once per process."""
+    # made once, however it was asked for
+    return _random_model(seed, n_layers, n_heads, d_model, processing)
 
 
 @cache
@@ -367,7 +478,8 @@ def _random_model(
     seed: int, n_layers: int, n_heads: int, d_model: int, processing: tuple[str, ...]
 ) -> TransformerBridge:
     tokenizer = build_tokenizer()
-    config = GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=d_model, n_layer=n_layers, n_head=n_heads)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=d_model,
+                        n_layer=n_layers, n_head=n_heads)
     config.bos_token_id = config.eos_token_id = tokenizer.bos_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -375,7 +487,8 @@ def _random_model(
         for name, parameter in hf_model.named_parameters():
             centre = 1.0 if ".ln_" in name and name.endswith("weight") else 0.0
             parameter.data.normal_(centre, 0.3)
-    return wrap_model(hf_model, tokenizer, f"random weights, seed {seed}", "random weights", processing)
+    return wrap_model(hf_model, tokenizer, f"random weights, seed {seed}",
+                      "random weights", processing)
 
 
 def random_data(
@@ -386,7 +499,7 @@ def random_data(
     """IOI prompts of different lengths for a case, right-padded as ever."""
     return IOIDataset(model, n, seed=seed)
 
-# %% ../../nbs/library/checks/core.ipynb #182c38cd
+# %% ../../nbs/library/checks/core.ipynb #f830157f
 _FAMILIES = {  # name: configuration in transformers, and what it has beside `_SHAPE`
     "gpt2": ("GPT2Config", {}),
     "llama": ("LlamaConfig", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
@@ -395,24 +508,29 @@ _FAMILIES = {  # name: configuration in transformers, and what it has beside `_S
     "neox": ("GPTNeoXConfig", {"rotary_pct": 0.25}),
     "phi": ("PhiConfig", {}),
 }
-_SHAPE = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "max_position_embeddings": 64}
+_SHAPE = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6,
+          "max_position_embeddings": 64}
 
 
-def hf_model_of(family: str, seed: int = 0, dtype: torch.dtype = torch.float64, **config) -> PreTrainedModel:
-    """A small transformers model of a family with random weights: 3 layers, 6 heads of width 8."""
+def hf_model_of(family: str, seed: int = 0, dtype: torch.dtype = torch.float64,
+                **config) -> PreTrainedModel:
+    """A small transformers model of a family with random weights: 3 layers, 6 heads of
+    width 8."""
     kind, own = _FAMILIES[family]
     size = len(build_tokenizer())
     wide = {} if family in ("gpt2",) else {"intermediate_size": 80}
-    given = {"vocab_size": size, **_SHAPE, **wide, **own, "attn_implementation": "eager", **config}
+    given = {"vocab_size": size, **_SHAPE, **wide, **own,
+             "attn_implementation": "eager", **config}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(getattr(transformers, kind)(**given))
         for name, parameter in model.named_parameters():
-            centre = 1.0 if ("norm" in name or ".ln_" in name) and name.endswith("weight") else 0.0
+            centre = (1.0 if ("norm" in name or ".ln_" in name)
+                      and name.endswith("weight") else 0.0)
             parameter.data.normal_(centre, 0.3)
     return model.eval().to(dtype)
 
-
+# %% ../../nbs/library/checks/core.ipynb #182c38cd
 @cache
 def random_of(
     family: str,  # a key of `_FAMILIES`
@@ -421,6 +539,8 @@ def random_of(
     processing: tuple[str, ...] = PROCESSING,  # as in `load_model`
     **config,  # beside it, for transformers
 ) -> TransformerBridge:
-    """A small model of a family with random weights, and the synthetic model's tokenizer; made once per process."""
+    """A small model of a family with random weights, and the synthetic model's
+    tokenizer; made once per process."""
     model = hf_model_of(family, seed, dtype, **config)
-    return wrap_model(model, build_tokenizer(), f"random {family}, seed {seed}", "random weights", processing)
+    return wrap_model(model, build_tokenizer(), f"random {family}, seed {seed}",
+                      "random weights", processing)

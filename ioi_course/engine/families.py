@@ -41,9 +41,12 @@ def unfit(model) -> str:
     """Why a model's architecture is not served, or an empty text if it is."""
     cfg = model.cfg
     if cfg.architecture not in FAMILIES:
-        return f"its architecture is {cfg.architecture}, and the engine knows {', '.join(FAMILIES)}"
+        return (f"its architecture is {cfg.architecture}, and the engine knows "
+                f"{', '.join(FAMILIES)}")
     if cfg.act_fn not in ACTIVATIONS:
-        return f"its MLPs use {cfg.act_fn}, and the engine knows {', '.join(ACTIVATIONS)}"
+        return (
+            f"its MLPs use {cfg.act_fn}, and the engine knows {', '.join(ACTIVATIONS)}"
+        )
     if longest(model) < min(_LEAST_WINDOW, cfg.n_ctx):
         return f"its attention looks back {longest(model)} positions only"
     return ""
@@ -53,18 +56,22 @@ _LEAST_WINDOW, _MOST_POSITIONS = 256, 8192
 
 
 def longest(model) -> int:
-    """The most positions that the engine computes as the model does: its context, but for a sliding window.
+    """The most positions that the engine computes as the model does: its context, but
+    for a sliding window.
 
-    Where attention looks back a limited number of positions (Mistral), it is like any other up to so many.
+    Where attention looks back a limited number of positions (Mistral), it is like any
+    other up to so many.
     """
     config = getattr(model.original_model, "config", None)
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    window = (getattr(config, "sliding_window", None)
+              if getattr(config, "use_sliding_window", True) else None)
     return min(model.cfg.n_ctx, _MOST_POSITIONS, window or model.cfg.n_ctx)
 
 # %% ../../nbs/library/engine/families.ipynb #1583f7e8
 @dataclass
 class Rotary:
-    """The turning of queries and keys by their position (Su et al. 2021, "RoFormer")."""
+    """The turning of queries and keys by their position (Su et al. 2021,
+    "RoFormer")."""
 
     cos: Float[Tensor, "pos turned"]
     sin: Float[Tensor, "pos turned"]
@@ -76,7 +83,8 @@ class Rotary:
         n = self.cos.shape[-1]
         cos, sin = self.cos[at][..., None, :], self.sin[at][..., None, :]
         turned, rest = x[..., :n], x[..., n:]
-        first, second = turned.chunk(2, dim=-1)  # the arrows: number i with number i + n / 2
+        # the arrows: number i with number i + n / 2
+        first, second = turned.chunk(2, dim=-1)
         turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
         return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
 
@@ -86,7 +94,10 @@ def rotary_of(model) -> Rotary | None:
     if model.cfg.positional_embedding_type != "rotary":
         return None
     named = model.original_model.named_modules()
-    module = next(part for name, part in named if name.endswith("rotary_emb") and "blocks" not in name)
+    module = next(
+        part
+        for name, part in named if name.endswith("rotary_emb") and "blocks" not in name
+    )
     module = getattr(module, "original_component", None) or module
     places = torch.arange(longest(model), device=model.W_E.device)[None]
     with torch.no_grad():
@@ -99,12 +110,14 @@ def _with_bias(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def layer_parts(block, cfg) -> dict[str, object]:
-    """The weights of one layer of a TransformerBridge, and what is particular about it: what a `Block` is made of."""
+    """The weights of one layer of a TransformerBridge, and what is particular about it:
+    what a `Block` is made of."""
     attn, mlp = block.attn, block.mlp
     weights = (attn.W_Q, attn.W_K, attn.W_V)
     biases = ((attn.b_Q, attn.W_Q), (attn.b_K, attn.W_K), (attn.b_V, attn.W_V))
     joined = torch.cat([weight.transpose(1, 2).flatten(0, 1) for weight in weights]).T
-    flat = [weight[:, 0].new_zeros(weight[:, 0].shape) if bias is None else bias for bias, weight in biases]
+    flat = [weight[:, 0].new_zeros(weight[:, 0].shape) if bias is None else bias
+            for bias, weight in biases]
     norms = {name: getattr(block, name) for name in ("ln1", "ln2")}
     return {
         "qkv": (joined, torch.cat([part.flatten() for part in flat])),
@@ -112,7 +125,8 @@ def layer_parts(block, cfg) -> dict[str, object]:
         "mlp_in": _with_bias(mlp.W_in, mlp.b_in),
         "mlp_out": _with_bias(mlp.W_out, mlp.b_out),
         "mlp_gate": None if mlp.W_gate is None else _with_bias(mlp.W_gate, mlp.b_gate),
-        **{name: (norm.weight, getattr(norm, "bias", None)) for name, norm in norms.items()},
+        **{name: (norm.weight, getattr(norm, "bias", None))
+           for name, norm in norms.items()},
         "n_heads": attn.W_Q.shape[0],
         "n_kv": attn.W_K.shape[0],
         "eps": cfg.eps,

@@ -30,7 +30,8 @@ from ..metrics import wide
 class Weights:
     """The weights of one layer, and what is particular about it."""
 
-    qkv: tuple[Float[Tensor, "d_model qkv"], Float[Tensor, "qkv"]]  # weight and bias, as in all that follow
+    # weight and bias, as in all that follow
+    qkv: tuple[Float[Tensor, "d_model qkv"], Float[Tensor, "qkv"]]
     out: tuple[Float[Tensor, "head_d_head d_model"], Float[Tensor, "d_model"]]
     mlp_in: tuple[Float[Tensor, "d_model d_mlp"], Float[Tensor, "d_mlp"]]
     mlp_out: tuple[Float[Tensor, "d_mlp d_model"], Float[Tensor, "d_model"]]
@@ -38,7 +39,9 @@ class Weights:
     ln1: tuple[Float[Tensor, "d_model"], Float[Tensor, "d_model"] | None]
     ln2: tuple[Float[Tensor, "d_model"], Float[Tensor, "d_model"] | None]
     n_heads: int
-    n_kv: int  # keys and values: as many as heads, or fewer, each for a group of neighbouring heads
+    # keys and values: as many as heads, or fewer, each for a group of neighbouring
+    # heads
+    n_kv: int
     eps: float
     act: Callable[[Tensor], Tensor]
     rms: bool  # RMSNorm instead of LayerNorm
@@ -49,19 +52,20 @@ class Weights:
     def d_head(self) -> int:
         return self.out[0].shape[0] // self.n_heads
 
-    def norm(self, x: Float[Tensor, "... d_model"], which: str) -> Float[Tensor, "... d_model"]:
+    def norm(self, x: Float[Tensor, "... d_model"],
+             which: str) -> Float[Tensor, "... d_model"]:
         return _norm(x, getattr(self, which), self.eps, self.rms)
 
-# %% ../../nbs/library/engine/forward.ipynb #fb3e7bfd
-class Block(Weights):
-    """One layer, computed row by row. A row is one position of one run."""
+# %% ../../nbs/library/engine/forward.ipynb #872d6dca
+class _Heads(Weights):
+    """What the heads of a layer ask, offer and read, row by row."""
 
     def heads(
-        self, x: Float[Tensor, "*rows d_model"], at: Int[Tensor, "*rows"], parts: str = "qkv"
-    ) -> list[Float[Tensor, "*rows head d_head"]]:
-        """Queries, keys and values for normalised rows at these positions, or neighbours among them ("q", "kv").
-
-        Queries of all heads; keys and values, one for each group of heads. Turned, where the model turns them.
+        self, x: Float[Tensor, "*r d_model"], at: Int[Tensor, "*r"], parts: str = "qkv"
+    ) -> list[Float[Tensor, "*r head d_head"]]:
+        """Queries, keys and values for normalised rows at these positions, or some
+        neighbours among them ("q", "kv"); turned, where the model turns them. Keys
+        and values are one for each group of heads.
         """
         widths = [self.d_head * n for n in (self.n_heads, self.n_kv, self.n_kv)]
         first, last = "qkv".index(parts[0]), "qkv".index(parts[-1])
@@ -70,10 +74,16 @@ class Block(Weights):
         found = found.view(*x.shape[:-1], -1).split(widths[first : last + 1], dim=-1)
         found = [part.unflatten(-1, (-1, self.d_head)) for part in found]
         named = zip(parts, found, strict=True)
-        return [self.turn(part, at) if self.turn and name != "v" else part for name, part in named]
+        return [self.turn(part, at) if self.turn and name != "v" else part
+                for name, part in named]
 
-    def mlp(self, x: Float[Tensor, "row d_model"], most: int = 4096) -> Float[Tensor, "row d_model"]:
-        """What the MLP adds to these rows, some thousands at a time: its hidden layer is several times as wide."""
+# %% ../../nbs/library/engine/forward.ipynb #fb3e7bfd
+class Block(_Heads):
+    """One layer, computed row by row. A row is one position of one run."""
+
+    def mlp(self, x: Float[Tensor, "row d_model"],
+            most: int = 4096) -> Float[Tensor, "row d_model"]:
+        """What the MLP adds to these rows, some thousands at a time to save memory."""
         parts = []
         for rows in x.split(most):
             normed = self.norm(rows, "ln2")
@@ -83,28 +93,39 @@ class Block(Weights):
             parts.append(linear(hidden, *self.mlp_out))
         return torch.cat(parts)
 
-    def write(self, z: Float[Tensor, "batch head row d_head"]) -> Float[Tensor, "head batch row d_model"]:
-        """What each head alone writes into the stream for this z; the layer's bias is in none of them."""
+    def write(
+        self, z: Float[Tensor, "batch head row d_head"]
+    ) -> Float[Tensor, "head batch row d_model"]:
+        """What each head alone writes for this z, without the layer's bias."""
         weight = self.out[0].unflatten(0, (self.n_heads, -1))
-        return z.transpose(0, 1).flatten(1, 2).bmm(weight).unflatten(1, (z.shape[0], z.shape[2]))
+        wrote = z.transpose(0, 1).flatten(1, 2).bmm(weight)
+        return wrote.unflatten(1, (z.shape[0], z.shape[2]))
 
 # %% ../../nbs/library/engine/forward.ipynb #2bbcc33f
 def of_heads(block: Block, some: Sequence[int]) -> Block:
     """The layer with some of its heads only, each with a key and a value of its own."""
-    shared, n, d_head = [head * block.n_kv // block.n_heads for head in some], block.n_heads, block.d_head
+    shared = [head * block.n_kv // block.n_heads for head in some]
+    n = block.n_heads
+    d_head = block.d_head
 
     def of(part: Tensor) -> Tensor:
-        pieces = part.unflatten(-1, (-1, d_head)).split([n, block.n_kv, block.n_kv], dim=-2)
+        pieces = part.unflatten(-1, (-1, d_head)).split(
+            [n, block.n_kv, block.n_kv], dim=-2
+        )
         chosen = zip(pieces, (some, shared, shared), strict=True)
-        return torch.cat([piece[..., which, :] for piece, which in chosen], dim=-2).flatten(-2)
+        return torch.cat([piece[..., which, :] for piece, which in chosen],
+                         dim=-2).flatten(-2)
 
     out = block.out[0].unflatten(0, (n, -1))[some].flatten(0, 1), block.out[1]
-    return replace(block, qkv=tuple(map(of, block.qkv)), out=out, n_heads=len(some), n_kv=len(some))
+    return replace(block, qkv=tuple(map(of, block.qkv)), out=out, n_heads=len(some),
+                   n_kv=len(some))
 
 # %% ../../nbs/library/engine/forward.ipynb #595b83fd
-def _norm(x: Tensor, weights: tuple[Tensor, Tensor | None], eps: float, rms: bool) -> Tensor:
+def _norm(x: Tensor, weights: tuple[Tensor, Tensor | None], eps: float,
+          rms: bool) -> Tensor:
     """LayerNorm, or RMSNorm, over the last axis."""
-    return F.rms_norm(x, x.shape[-1:], weights[0], eps) if rms else F.layer_norm(x, x.shape[-1:], *weights, eps)
+    return (F.rms_norm(x, x.shape[-1:], weights[0], eps) if rms
+            else F.layer_norm(x, x.shape[-1:], *weights, eps))
 
 
 def spread(
@@ -117,7 +138,8 @@ def spread(
 # %% ../../nbs/library/engine/forward.ipynb #33cccf2d
 def attend(
     q: Float[Tensor, "... head query d_head"],  # at the positions from `start` on
-    k: Float[Tensor, "... key_head key d_head"],  # at the positions from 0 on; a key head may serve a group of heads
+    # at the positions from 0 on; a key head may serve a group of heads
+    k: Float[Tensor, "... key_head key d_head"],
     start: int = 0,
 ) -> Float[Tensor, "... head query key"]:
     """The attention pattern, causal."""
@@ -131,9 +153,11 @@ def attend(
 # %% ../../nbs/library/engine/forward.ipynb #41cb5472
 @dataclass
 class Run:
-    """What one run leaves: for each activation a list over layers. `resid_pre` has one more, the stream at the end.
+    """What one run leaves: for each activation a list over layers. `resid_pre` has one
+    more, the stream at the end.
 
-    Queries and keys are turned, where the model turns them; keys and values are one for each group of heads.
+    Queries and keys are turned, where the model turns them; keys and values are one for
+    each group of heads.
     """
 
     resid_pre: list[Float[Tensor, "batch pos d_model"]] = field(default_factory=list)
@@ -155,14 +179,18 @@ class Unsupported(ValueError):
         super().__init__(f"The engine does not serve this model: {why}.")
 
 
-_ROUNDING = {torch.float64: 1e-4, torch.float32: 1e-3}  # of logits, relative to their spread; other dtypes: .3
+# of logits, relative to their spread; other dtypes: .3
+_ROUNDING = {torch.float64: 1e-4, torch.float32: 1e-3}
 
 
 def _hooks(model) -> str:
-    """What is said of hooks on a model: they change what only a run of the model itself passes through."""
-    points = {id(point): point for point in model.hook_dict.values()}  # some have two names
+    """What is said of hooks on a model: they change what only a run of the model itself
+    passes through."""
+    # some have two names
+    points = {id(point): point for point in model.hook_dict.values()}
     hooks = sum(len(point.fwd_hooks) for point in points.values())
-    return f"{hooks} hooks are on it, and only a run of the model itself passes through them" if hooks else ""
+    return (f"{hooks} hooks are on it, and only a run of the model itself passes "
+            "through them" if hooks else "")
 
 # %% ../../nbs/library/engine/forward.ipynb #c381e5a0
 class _Ends:
@@ -171,11 +199,14 @@ class _Ends:
     def start(
         self, tokens: Int[Tensor, "batch pos"], first: int = 0
     ) -> Float[Tensor, "batch pos d_model"]:
-        """The stream before the first layer, for tokens whose first is at this position."""
+        """The stream before the first layer, for tokens whose first is at this
+        position."""
         if (last := first + tokens.shape[1]) > self.longest:
-            raise ValueError(f"{last} positions, and the engine computes {self.longest} at most for this model.")
+            raise ValueError(f"{last} positions, and the engine computes "
+                             f"{self.longest} at most for this model.")
         embed, learned = self.embed
-        return embed[tokens] if learned is None else embed[tokens] + learned[first : first + tokens.shape[1]]
+        return (embed[tokens] if learned is None
+                else embed[tokens] + learned[first : first + tokens.shape[1]])
 
     def norm(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """The final normalisation."""
@@ -187,37 +218,47 @@ class _Ends:
 
     def logit_diff(
         self,
-        resid: Float[Tensor, "... batch d_model"],  # the stream after the last layer at END
+        # the stream after the last layer at END
+        resid: Float[Tensor, "... batch d_model"],
         answers: Int[Tensor, "batch 2"],  # token ids of IO and S
     ) -> Float[Tensor, "... batch"]:
         """logit(IO) - logit(S) of each prompt."""
         weight, bias = self.unembed
         io, s = answers.unbind(dim=1)
         read = (wide(weight[:, io]) - wide(weight[:, s])).T
-        return (wide(self.norm(resid)) * read).sum(dim=-1) + wide(bias[io]) - wide(bias[s])
+        return (
+            wide(self.norm(resid)) * read
+        ).sum(dim=-1) + wide(bias[io]) - wide(bias[s])
 
 # %% ../../nbs/library/engine/forward.ipynb #6dd09dad
 def _compare(engine: "_Ends", model) -> None:
     """Raise `Unsupported` unless a short run gives the model's own logits."""
     drawn = torch.Generator().manual_seed(0)
-    tokens = torch.randint(model.cfg.d_vocab, (1, min(12, model.cfg.n_ctx)), generator=drawn)
+    tokens = torch.randint(model.cfg.d_vocab, (1, min(12, model.cfg.n_ctx)),
+                           generator=drawn)
     tokens = tokens.to(engine.embed[0].device)
     with torch.no_grad():
-        own, theirs = engine.logits(run(engine, tokens).resid_pre[-1]).float(), model(tokens, use_cache=False).float()
+        own = engine.logits(run(engine, tokens).resid_pre[-1]).float()
+        theirs = model(tokens, use_cache=False).float()
     off = (own - theirs).abs().max().item()
     if not off <= _ROUNDING.get(engine.embed[0].dtype, 0.3) * theirs.std().item():
-        raise Unsupported(f"its logits differ from the engine's by up to {off:.2g}, more than by rounding")
+        raise Unsupported(f"its logits differ from the engine's by up to {off:.2g}, "
+                          "more than by rounding")
 
 # %% ../../nbs/library/engine/forward.ipynb #54f0b485
 class Engine(_Ends):
-    """A model's forward pass in parts. Raises `Unsupported` for a model that it cannot reproduce."""
+    """A model's forward pass in parts. Raises `Unsupported` for a model that it cannot
+    reproduce."""
 
     def __init__(self, model):
         if why := unfit(model) or _hooks(model):
             raise Unsupported(why)
-        self.n_layers, self.n_heads, self.d_model = model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_model
+        self.n_layers = model.cfg.n_layers
+        self.n_heads = model.cfg.n_heads
+        self.d_model = model.cfg.d_model
         self.turn, self.longest = rotary_of(model), longest(model)
-        self.blocks = [Block(**layer_parts(block, model.cfg), turn=self.turn) for block in model.blocks]
+        self.blocks = [Block(**layer_parts(block, model.cfg), turn=self.turn)
+                       for block in model.blocks]
         self.n_kv = self.blocks[0].n_kv
         self.embed = model.W_E, None if self.turn else model.W_pos
         self.unembed = model.W_U, model.b_U
@@ -226,53 +267,64 @@ class Engine(_Ends):
 
     def bytes_of_run(self, pos: int) -> int:
         """The memory that `run` takes for each prompt of so many positions."""
-        kept = 6 * self.d_model + 2 * self.d_model * self.n_kv // self.n_heads + self.n_heads * pos
+        kept = (6 * self.d_model + 2 * self.d_model * self.n_kv // self.n_heads
+                + self.n_heads * pos)
         return self.embed[0].element_size() * pos * self.n_layers * kept
 
 # %% ../../nbs/library/engine/forward.ipynb #9ccc4ecb
 def run(
     engine: Engine,
     tokens: Int[Tensor, "batch pos"],
-    like: Run | None = None,  # a run of tokens that are the same up to `start`: what it found there is taken over
+    like: Run | None = None,  # of tokens that are the same up to `start`
     start: int = 0,
-    put: Callable[[str, int, Tensor], Tensor] = lambda site, layer, value: value,  # what to go on with
+    # what to go on with
+    put: Callable[[str, int, Tensor], Tensor] = lambda site, layer, value: value,
 ) -> Run:
-    """An unpatched run in which everything is kept; `put` may replace resid_pre, z and mlp_out of a layer."""
+    """A run that keeps everything; `put` may replace resid_pre, z and mlp_out."""
     kept, at = Run(), torch.arange(start, tokens.shape[1], device=tokens.device)
 
     def keep(name: str, value: Tensor) -> Tensor:
-        """What was found at the places from `start` on, with what is known of those before."""
+        """What was found from `start` on, with what is known of the places before."""
         known = getattr(kept, name)
-        known.append(torch.cat([getattr(like, name)[len(known)][..., :start, :], value], dim=-2) if start else value)
-        return known[-1]
+        if start:
+            before = getattr(like, name)[len(known)][..., :start, :]
+            value = torch.cat([before, value], dim=-2)
+        known.append(value)
+        return value
 
     x = engine.start(tokens[:, start:], start)
     for block in engine.blocks:
         layer = len(kept.mlp_out)
         x = put("resid_pre", layer, x)
         keep("resid_pre", x)
-        q, k, v = (part.transpose(1, 2) for part in block.heads(block.norm(x, "ln1"), at))
+        heads = block.heads(block.norm(x, "ln1"), at)
+        q, k, v = (part.transpose(1, 2) for part in heads)
         pattern = attend(q, keep("k", k), start)
         z = put("z", layer, pattern @ spread(keep("v", v), block.n_heads, dim=-3))
         attn_out = z.transpose(1, 2).flatten(2) @ block.out[0] + block.out[1]
         resid_mid = x + attn_out
-        mlp_out = put("mlp_out", layer, block.mlp((x if block.parallel else resid_mid).flatten(0, 1)).view_as(x))
-        names = ("resid_mid", "attn_out", "mlp_out", "q", "pattern", "z")
-        for name, value in zip(names, (resid_mid, attn_out, mlp_out, q, pattern, z), strict=True):
+        read = x if block.parallel else resid_mid
+        mlp_out = put("mlp_out", layer, block.mlp(read.flatten(0, 1)).view_as(x))
+        found = {"resid_mid": resid_mid, "attn_out": attn_out, "mlp_out": mlp_out}
+        for name, value in (found | {"q": q, "pattern": pattern, "z": z}).items():
             keep(name, value)
         x = resid_mid + mlp_out
     keep("resid_pre", x)
     return kept
 
 # %% ../../nbs/library/engine/forward.ipynb #58d298fe
-_ENGINES: WeakKeyDictionary = WeakKeyDictionary()  # model -> fingerprint of its weights, engine or why there is none
+# model -> fingerprint of its weights, engine or why there is none
+_ENGINES: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def _engine(model) -> Engine | str:
-    """The engine of a model, made when it is first asked for and when weights have changed; or why there is none."""
+    """The engine of a model, made when it is first asked for and when weights have
+    changed; or why there is none."""
     weights = list(model.parameters())
-    counted = not any(weight.is_inference() for weight in weights)  # the changes of inference tensors are not
-    mark = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights] if counted else None
+    # the changes of inference tensors are not
+    counted = not any(weight.is_inference() for weight in weights)
+    mark = ([(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
+            if counted else None)
     known, made = _ENGINES.get(model, (None, None))
     if made is None or known != mark or not counted:
         try:

@@ -20,18 +20,21 @@ from .products import linear
 # %% ../../nbs/library/engine/patches.ipynb #1b7d4a75
 @dataclass
 class Window:
-    """Prompts that are recomputed at the same positions, and the streams of the patches that are under way."""
+    """Prompts recomputed at the same positions, and the streams of their patches."""
 
     prompts: Int[Tensor, "prompt"]  # which of the batch
     start: int  # the first position that can differ from the unpatched run
     end: Int[Tensor, "prompt"]  # END of each prompt
     only_end: bool = False  # END is the only row; for runs in which attention is frozen
     x: Float[Tensor, "patch prompt row d_model"] | None = None
-    before: Tensor | None = None  # the streams before this layer's attention: what the MLP reads in some models
-    # queries, keys or values that a layer takes as given: layer -> (q, k or v; head; [patch, prompt, row, d_head])
+    # the streams before this layer's attention: what the MLP reads in some models
+    before: Tensor | None = None
+    # queries, keys or values that a layer takes as given: layer -> (q, k or v; head;
+    # [patch, prompt, row, d_head])
     given: dict[int, list[tuple[str, int, Tensor]]] = field(default_factory=dict)
 
-    def rows(self, values: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "prompt row ..."]:
+    def rows(self,
+             values: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "prompt row ..."]:
         """The part of an activation that lies in the window."""
         if self.only_end:
             return values[self.prompts, self.end][:, None]
@@ -41,39 +44,49 @@ class Window:
         """The position of each row."""
         if self.only_end:
             return self.end[:, None]
-        return torch.arange(self.start, int(self.end.max()) + 1, device=self.end.device).expand(len(self.end), -1)
+        stop = int(self.end.max()) + 1
+        places = torch.arange(self.start, stop, device=self.end.device)
+        return places.expand(len(self.end), -1)
 
-    def at_end(self, x: Float[Tensor, "patch prompt row d"]) -> Float[Tensor, "patch prompt 1 d"]:
+    def at_end(
+        self, x: Float[Tensor, "patch prompt row d"]
+    ) -> Float[Tensor, "patch prompt 1 d"]:
         """The rows at END; what has one row already is returned as it is."""
         if x.shape[2] == 1:
             return x
-        index = (self.end - self.start)[None, :, None, None].expand(x.shape[0], -1, 1, x.shape[3])
-        return x.gather(2, index)
+        index = (self.end - self.start)[None, :, None, None]
+        return x.gather(2, index.expand(x.shape[0], -1, 1, x.shape[3]))
 
 # %% ../../nbs/library/engine/patches.ipynb #066399a3
 def first_differences(
     one: Int[Tensor, "batch pos"], other: Int[Tensor, "batch pos"]
 ) -> Int[Tensor, "batch"]:
-    """The first position at which each pair of rows differs; the number of positions for a pair that does not."""
+    """The first position at which each pair of rows differs; the number of positions
+    for a pair that does not."""
     places = torch.arange(one.shape[1], device=one.device)
     return torch.where(one != other, places, one.shape[1]).amin(dim=1)
 
 # %% ../../nbs/library/engine/patches.ipynb #cbc0b530
-def windows_from(first: Int[Tensor, "batch"], end: Int[Tensor, "batch"]) -> list[Window]:
+def windows_from(first: Int[Tensor, "batch"],
+                 end: Int[Tensor, "batch"]) -> list[Window]:
     """For patches at all positions: one window per first difference."""
-    chosen = ((start, (first == start) & (first <= end)) for start in first.unique().tolist())
+    chosen = ((start, (first == start) & (first <= end))
+              for start in first.unique().tolist())
     return _windows(chosen, end)
 
 
 def windows_at(first: Int[Tensor, "batch"], end: Int[Tensor, "batch"]) -> list[Window]:
-    """For patches at one position: one window per position, with the prompts in which the runs can differ there."""
-    chosen = ((start, (first <= start) & (start <= end)) for start in range(int(first.min()), int(end.max()) + 1))
+    """For patches at one position: one window per position, with the prompts in which
+    the runs can differ there."""
+    chosen = ((start, (first <= start) & (start <= end))
+              for start in range(int(first.min()), int(end.max()) + 1))
     return _windows(chosen, end)
 
 
 def _windows(chosen, end: Int[Tensor, "batch"]) -> list[Window]:
     places = ((start, where.nonzero().flatten()) for start, where in chosen)
-    return [Window(prompts, start, end[prompts]) for start, prompts in places if len(prompts)]
+    return [Window(prompts, start, end[prompts])
+            for start, prompts in places if len(prompts)]
 
 # %% ../../nbs/library/engine/patches.ipynb #f0bc33d5
 def stream_patch(
@@ -84,8 +97,10 @@ def stream_patch(
     layer: int,
     stage: str,  # see `propagate`
 ) -> Float[Tensor, "1 prompt row d_model"] | None:
-    """The stream with the site of one layer, at the window's first position, taken from the source; else None."""
-    layer, enters = (layer - 1, "pre") if site == "mlp_out" else (layer, "pre" if site == "resid_pre" else "mid")
+    """The stream with the site of one layer, at the window's first position, taken from
+    the source; else None."""
+    layer, enters = ((layer - 1, "pre") if site == "mlp_out"
+                     else (layer, "pre" if site == "resid_pre" else "mid"))
     if stage != enters or not 0 <= layer < len(base.resid_mid):
         return None
     after = {"resid_pre": base.resid_pre[layer], "mlp_out": base.resid_pre[layer + 1]}
@@ -101,8 +116,10 @@ HEAD_SITES = ("z", "q", "k", "v", "pattern")
 def head_z(
     base: Run, layer: int, site: str, values: Tensor, prompts: Int[Tensor, "prompt"]
 ) -> Float[Tensor, "prompt head pos d_head"]:
-    """Each head's z if its z, q, k, v or pattern had these values [prompt, head, pos, ...], all else as it was."""
-    q, k, v, pattern = (getattr(base, name)[layer][prompts] for name in ("q", "k", "v", "pattern"))
+    """Each head's z if its z, q, k, v or pattern had these values [prompt, head, pos,
+    ...], all else as it was."""
+    q, k, v, pattern = (getattr(base, name)[layer][prompts]
+                        for name in ("q", "k", "v", "pattern"))
     if site == "z":
         return values
     if site == "v":
@@ -116,24 +133,30 @@ def head_z(
 def head_patch(
     engine: Engine,
     base: Run,
-    values: Tensor,  # of the site in this layer, [batch, head, pos, ...], from another run
+    # of the site in this layer, [batch, head, pos, ...], from another run
+    values: Tensor,
     site: str,  # one of `HEAD_SITES`
     window: Window,
     layer: int,
     one: bool = False,  # patch at the window's first position only
 ) -> Float[Tensor, "head prompt row d_model"]:
-    """For each head of a layer, the stream after the layer's attention with that head's site taken from elsewhere.
+    """For each head of a layer, the stream after the layer's attention with that head's
+    site taken from elsewhere.
 
-    Keys and values that a group of heads shares are patched for the group. Given as copies, one for each head, they are
-    patched for that head alone.
+    Keys and values that a group of heads shares are patched for the group. Given as
+    copies, one for each head, they are patched for that head alone.
     """
     own, values = getattr(base, site)[layer][window.prompts], values[window.prompts]
     if one:
         mixed = spread(own, values.shape[1], dim=1).clone()
         mixed[:, :, window.start] = values[:, :, window.start]
         values = mixed
-    change = head_z(base, layer, site, values, window.prompts) - base.z[layer][window.prompts]
-    written = engine.blocks[layer].write(change[:, :, window.start : int(window.end.max()) + 1])
+    change = head_z(
+        base, layer, site, values, window.prompts
+    ) - base.z[layer][window.prompts]
+    written = engine.blocks[layer].write(
+        change[:, :, window.start : int(window.end.max()) + 1]
+    )
     if values.shape[1] < engine.n_heads:
         written = written.unflatten(0, (values.shape[1], -1)).sum(dim=1)
     return window.rows(base.resid_mid[layer]) + written
@@ -146,13 +169,18 @@ def propagate(
     engine: Engine,
     base: Run,  # the run that is patched
     windows: Sequence[Window],  # used up: their `x` is filled
-    visit: Visit,  # (window, layer, stage) -> streams [patch, prompt, row, d_model] that begin there, or None
+    # (window, layer, stage) -> streams [patch, prompt, row, d_model] that begin there,
+    # or None
+    visit: Visit,
     frozen: bool = False,  # attention adds what it added in the unpatched run
 ) -> list[Float[Tensor, "patch prompt d_model"]]:
-    """Carry patches to the end; returns the stream at END for each window, patches in the order in which they began.
+    """Carry patches to the end; returns the stream at END for each window, patches in
+    the order in which they began.
 
-    The stages are "pre", before a layer (layer `n_layers` is the end), and "mid", between its attention and its MLP.
-    `visit` may read `window.x`, and may set `window.given`: queries, keys or values that a layer is to take as given.
+    The stages are "pre", before a layer (layer `n_layers` is the end), and "mid",
+    between its attention and its MLP.
+    `visit` may read `window.x`, and may set `window.given`: queries, keys or values
+    that a layer is to take as given.
     """
     last = engine.n_layers - 1
     for layer, block in enumerate([*engine.blocks, None]):
@@ -166,11 +194,13 @@ def propagate(
             elif window.x is not None:
                 _attention(block, base, window, layer, only_end=layer == last)
         _join(windows, visit, layer, "mid", only_end=layer == last and not frozen)
-        _mlp(block, base.resid_pre[layer], [window for window in windows if window.x is not None])
+        _mlp(block, base.resid_pre[layer],
+             [window for window in windows if window.x is not None])
     return [window.at_end(window.x)[:, :, 0] for window in windows]
 
 # %% ../../nbs/library/engine/patches.ipynb #eb06ed5b
-def _join(windows: Sequence[Window], visit: Visit, layer: int, stage: str, only_end: bool) -> None:
+def _join(windows: Sequence[Window], visit: Visit, layer: int, stage: str,
+          only_end: bool) -> None:
     for window in windows:
         new = visit(window, layer, stage)
         if new is not None:
@@ -178,28 +208,41 @@ def _join(windows: Sequence[Window], visit: Visit, layer: int, stage: str, only_
             window.x = new if window.x is None else torch.cat([window.x, new])
 
 # %% ../../nbs/library/engine/patches.ipynb #f4b140f0
-def _reads(block: Block, before: Float[Tensor, "batch pos d_model"], window: Window) -> Tensor:
-    """What the MLP reads: the streams, or, where it is beside attention, those before it (of patches that began since
+def _reads(block: Block, before: Float[Tensor, "batch pos d_model"],
+           window: Window) -> Tensor:
+    """What the MLP reads: the streams, or, where it is beside attention, those before
+    it (of patches that began since
     then: the unpatched run's)."""
     if not block.parallel:
         return window.x
     own = window.rows(before)[None]
     began = len(window.x) - (0 if window.before is None else len(window.before))
     parts = [] if window.before is None else [window.before]
-    parts = [part if part.shape[2] == window.x.shape[2] else window.at_end(part) for part in [*parts, own]]
+    parts = [part if part.shape[2] == window.x.shape[2] else window.at_end(part)
+             for part in [*parts, own]]
     return torch.cat([*parts[:-1], parts[-1].expand(began, -1, -1, -1)])
 
 
-def _mlp(block: Block, before: Float[Tensor, "batch pos d_model"], windows: Sequence[Window]) -> None:
+def _mlp(block: Block, before: Float[Tensor, "batch pos d_model"],
+         windows: Sequence[Window]) -> None:
     """One MLP for all rows of all windows."""
     if windows:
-        added = block.mlp(torch.cat([_reads(block, before, window).flatten(0, 2) for window in windows]))
-        for window, some in zip(windows, added.split([window.x.shape[:3].numel() for window in windows]), strict=True):
+        added = block.mlp(
+            torch.cat(
+                [_reads(block, before, window).flatten(0, 2) for window in windows]
+            )
+        )
+        for window, some in zip(
+            windows, added.split([window.x.shape[:3].numel() for window in windows]),
+            strict=True,
+        ):
             window.x = window.x + some.view_as(window.x)
 
 # %% ../../nbs/library/engine/patches.ipynb #1eebc68b
-def _attention(block: Block, base: Run, window: Window, layer: int, only_end: bool) -> None:
-    """One attention layer for all patches of a window; with `only_end` for queries at END: one row is left."""
+def _attention(block: Block, base: Run, window: Window, layer: int,
+               only_end: bool) -> None:
+    """One attention layer for all patches of a window; with `only_end` for queries at
+    END: one row is left."""
     shape, stream, at = window.x.shape[:3], window.x, window.places()
     x = block.norm(stream, "ln1")
     place = torch.arange(shape[2], device=x.device)
@@ -207,7 +250,9 @@ def _attention(block: Block, base: Run, window: Window, layer: int, only_end: bo
         stream = window.at_end(stream)
         (q,) = block.heads(window.at_end(x), window.end[:, None], "q")
         k, v = block.heads(x, at, "kv")
-        future = (place > (window.end - window.start)[:, None])[:, None, None, None, None]
+        future = (
+            place > (window.end - window.start)[:, None]
+        )[:, None, None, None, None]
     else:
         q, k, v = block.heads(x, at)
         future = place > place[:, None]
@@ -216,26 +261,37 @@ def _attention(block: Block, base: Run, window: Window, layer: int, only_end: bo
         k, v = spread(k, block.n_heads).clone(), spread(v, block.n_heads).clone()
     parts = {"q": q, "k": k, "v": v}
     for name, head, values in given:
-        parts[name][:, :, :, head] = window.at_end(values) if name == "q" and only_end else values
+        new = window.at_end(values) if name == "q" and only_end else values
+        parts[name][:, :, :, head] = new
     z = _mix(base.k[layer], base.v[layer], window, *parts.values(), future)
     window.x = stream + linear(z.flatten(0, 2), *block.out).view_as(stream)
 
 # %% ../../nbs/library/engine/patches.ipynb #308afe18
-def _mix(k_base: Tensor, v_base: Tensor, window: Window, q: Tensor, k: Tensor, v: Tensor, future: Tensor) -> Tensor:
-    """z [patch, prompt, row, d_model] of a window. Keys before it are shared by the patches of a prompt, not copied.
+def _mix(k_base: Tensor, v_base: Tensor, window: Window, q: Tensor, k: Tensor,
+         v: Tensor, future: Tensor) -> Tensor:
+    """z [patch, prompt, row, d_model] of a window. Keys before it are shared by the
+    patches of a prompt, not copied.
 
-    Nor are keys copied for the heads of a group: their queries stand one after the other, as rows do.
+    Nor are keys copied for the heads of a group: their queries stand one after the
+    other, as rows do.
     """
     patches, rows, groups = q.shape[0], q.shape[2], k.shape[3]
-    k_base, v_base = (spread(part[window.prompts, :, : window.start], groups, dim=1) for part in (k_base, v_base))
-    q = (q * q.shape[-1] ** -0.5).unflatten(3, (groups, -1)).permute(1, 3, 0, 4, 2, 5)  # prompt group patch head row d
-    k, v = (part.permute(1, 3, 0, 2, 4) for part in (k, v))  # prompt group patch row d_head
+    k_base, v_base = (spread(part[window.prompts, :, : window.start], groups, dim=1)
+                      for part in (k_base, v_base))
+    # prompt group patch head row d
+    q = (q * q.shape[-1] ** -0.5).unflatten(3, (groups, -1)).permute(1, 3, 0, 4, 2, 5)
+    # prompt group patch row d_head
+    k, v = (part.permute(1, 3, 0, 2, 4) for part in (k, v))
     cut = patches, q.shape[3], rows
     before = (q.flatten(2, 4) @ k_base.transpose(-1, -2)).unflatten(2, cut)
-    within = (q.flatten(3, 4) @ k.transpose(-1, -2)).unflatten(3, cut[1:]).masked_fill(future, -torch.inf)
+    within = (q.flatten(3, 4) @ k.transpose(-1, -2)).unflatten(3, cut[1:]).masked_fill(
+        future, -torch.inf
+    )
     pattern = torch.cat([before, within], dim=-1).softmax(dim=-1)
     before, within = pattern.split([window.start, k.shape[3]], dim=-1)
-    z = (before.flatten(2, 4) @ v_base).unflatten(2, cut) + (within.flatten(3, 4) @ v).unflatten(3, cut[1:])
+    z = (before.flatten(2, 4) @ v_base).unflatten(2, cut) + (
+        within.flatten(3, 4) @ v
+    ).unflatten(3, cut[1:])
     return z.permute(2, 0, 4, 1, 3, 5).flatten(3)
 
 # %% ../../nbs/library/engine/patches.ipynb #4c46d16f
@@ -244,15 +300,22 @@ def given_head(
     window: Window,
     layer: int,
     head: int,
-    site: str,  # "q", "k" or "v"; keys and values are those of this head alone, also where a group shares them
-    values: Float[Tensor, "patch prompt row d_head"],  # of the site at the window's rows, for each patch
+    # "q", "k" or "v"; keys and values are those of this head alone, also where a group
+    # shares them
+    site: str,
+    # of the site at the window's rows, for each patch
+    values: Float[Tensor, "patch prompt row d_head"],
 ) -> Float[Tensor, "patch prompt row d_head"]:
-    """What one head's z changes by at the window's rows, if it takes these queries, keys or values as given."""
+    """What one head's z changes by at the window's rows, if it takes these queries,
+    keys or values as given."""
     rows, heads = slice(window.start, int(window.end.max()) + 1), base.z[layer].shape[1]
     q, k, v, z = (getattr(base, name)[layer] for name in ("q", "k", "v", "z"))
-    q, k, v, z = (part[window.prompts, head * part.shape[1] // heads, : rows.stop] for part in (q, k, v, z))
+    q, k, v, z = (part[window.prompts, head * part.shape[1] // heads, : rows.stop]
+                  for part in (q, k, v, z))
     if site == "v":
-        return base.pattern[layer][window.prompts, head, rows, rows] @ (values - v[:, rows])
+        return base.pattern[layer][window.prompts, head, rows, rows] @ (
+            values - v[:, rows]
+        )
     if site == "q":
         return _weights(values, k, rows.start) @ v - z[:, rows]
     k = k.expand(len(values), *k.shape).clone()

@@ -15,12 +15,13 @@ _OPERATOR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN serves this product: float32, on a processor, without gradients."""
+    """Whether oneDNN serves this product: float32, on a CPU, without gradients."""
     if _OPERATOR is None or not torch.backends.mkldnn.is_available():
         return False
     if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
         return False
-    return all(x.dtype == torch.float32 and x.device.type == "cpu" for x in (rows, weight))
+    return all(x.dtype == torch.float32 and x.device.type == "cpu"
+               for x in (rows, weight))
 
 
 def linear(
@@ -28,7 +29,8 @@ def linear(
     weight: Float[Tensor, "d_in d_out"],
     bias: Float[Tensor, "d_out"] | None = None,
 ) -> Float[Tensor, "row d_out"]:
-    """Rows times a matrix, plus a bias: as `torch.addmm`, to rounding, and by oneDNN where that is faster."""
+    """Rows times a matrix, plus a bias: as `torch.addmm`, to rounding, and by oneDNN
+    where that is faster."""
     if _by_onednn(rows, weight):
         return _OPERATOR(rows.contiguous(), weight.T.contiguous(), bias, "none", [], "")
     return rows @ weight if bias is None else torch.addmm(bias, rows, weight)

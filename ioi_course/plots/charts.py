@@ -52,11 +52,12 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     return [(tick, f"{np.round(tick, 12) + 0:g}".replace("-", "−")) for tick in ticks]
 
 # %% ../../nbs/library/plots/charts.ipynb #6b366c18
-_SIDES = {"middle right": (7, 4, "start"), "middle left": (-7, 4, "end"), "top center": (0, -8, "middle"),
-          "bottom center": (0, 17, "middle")}  # fmt: skip
+_SIDES = {"middle right": (7, 4, "start"), "middle left": (-7, 4, "end"),
+          "top center": (0, -8, "middle"), "bottom center": (0, 17, "middle")}
 
 
-def _label_box(x: float, y: float, name: str, side: str) -> tuple[float, float, float, float]:
+def _label_box(x: float, y: float, name: str,
+               side: str) -> tuple[float, float, float, float]:
     """The room of a label at a point: left, top, right, bottom."""
     across, down, anchor = _SIDES[side]
     wide = 8 * len(name)
@@ -74,14 +75,13 @@ class _Chart:
     series: list[_Series]
     x_title: str
     y_title: str
-    x_labels: list[str] | None = None  # names of x = 0, 1, 2, … for a chart of lines; None for one of points
+    x_labels: list[str] | None = None  # of x = 0, 1, 2, … for lines; None for points
     named: Sequence[str] = ()  # the points whose labels are written beside them
     diagonal: bool = False
     left, top, height = 70, 44, 330
 
     @property
-    def right(self) -> int:
-        """Room for the legend, and for the label of the last point."""
+    def right(self) -> int:  # room for the legend, and for the last point's label
         return 50 + max(7 * len(series.name) for series in self.series)
 
     @property
@@ -96,29 +96,35 @@ class _Chart:
         """What an axis reaches over: all the points and zero, with some room."""
         values = np.concatenate([getattr(series, axis) for series in self.series])
         low, high = min(values.min(), 0), max(values.max(), 0)
-        return float(low - 0.05 * ((high - low) or 1)), float(high + 0.05 * ((high - low) or 1))
+        room = 0.05 * ((high - low) or 1)
+        return float(low - room), float(high + room)
 
     def ends(self) -> list[float]:
         """Where the diagonal enters and leaves the chart, the same for x and y."""
         (x0, x1), (y0, y1) = self.span("x"), self.span("y")
         return [max(x0, y0), min(x1, y1)]
 
-    def place(self, x: float, y: float, width: float | None = None) -> tuple[float, float]:
+    def place(self, x: float, y: float, width=None) -> tuple[float, float]:
         (x0, x1), (y0, y1) = self.span("x"), self.span("y")
         across = (x - x0) / (x1 - x0) * (width or self.width)
         return self.left + across, self.top + (y1 - y) / (y1 - y0) * self.height
 
 # %% ../../nbs/library/plots/charts.ipynb #0e4097b0
 def _beside(chart: _Chart) -> dict[str, str]:
-    """On which side of its point each label stands; a label that would lie on another has none."""
-    where = {n: (x, y) for s in chart.series for n, x, y in zip(s.labels, s.x, s.y, strict=True) if n in chart.named}
+    """On which side of its point each label stands; a label that would lie on another
+    has none."""
+    where = {n: (x, y) for s in chart.series
+             for n, x, y in zip(s.labels, s.x, s.y, strict=True) if n in chart.named}
     taken, sides = [], {}
     for name in (name for name in chart.named if name in where):
         for side in _SIDES:
-            boxes = [_label_box(*chart.place(*where[name], wide), name, side) for wide in (210, chart.width, 800)]
+            boxes = [_label_box(*chart.place(*where[name], wide), name, side)
+                     for wide in (210, chart.width, 800)]
             low = chart.top + chart.height
-            inside = all(chart.left < box[0] and chart.top <= box[1] and box[3] < low for box in boxes)
-            apart = all(_apart(one, two) for other in taken for one, two in zip(boxes, other, strict=True))
+            inside = all(chart.left < box[0] and chart.top <= box[1] and box[3] < low
+                         for box in boxes)
+            apart = all(_apart(one, two) for other in taken
+                        for one, two in zip(boxes, other, strict=True))
             if inside and apart:
                 taken.append(boxes)
                 sides[name] = side
@@ -128,9 +134,13 @@ def _beside(chart: _Chart) -> dict[str, str]:
 # %% ../../nbs/library/plots/charts.ipynb #58b43992
 def _chart_axes(chart: _Chart) -> Iterator[str]:
     """The axes of a chart, with a line where y is zero, and one where x is."""
-    right, below, (x0, y0) = chart.left + chart.width, chart.top + chart.height, chart.place(0, 0)
+    right = chart.left + chart.width
+    below = chart.top + chart.height
+    x0, y0 = chart.place(0, 0)
     zero = "" if chart.x_labels else f"M{x0:.1f} {chart.top}V{below}"
-    frame = f"M{chart.left} {chart.top}V{below}H{right}M{chart.left} {y0:.1f}H{right}{zero}"
+    frame = (
+        f"M{chart.left} {chart.top}V{below}H{right}M{chart.left} {y0:.1f}H{right}{zero}"
+    )
     yield f"<path d='{frame}' fill='none' stroke='{_GREY}'/>"
     yield _text(18, chart.top + chart.height / 2, chart.y_title, turn=-90)
     yield _text(chart.left + chart.width / 2, below + chart.bottom - 6, chart.x_title)
@@ -149,7 +159,8 @@ def _chart_series(chart: _Chart) -> Iterator[str]:
         places = [chart.place(x, y) for x, y in zip(series.x, series.y, strict=True)]
         if chart.x_labels:
             line = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-            yield f"<path fill='none' stroke='{series.colour}' stroke-width='2' d='M{line}'/>"
+            yield (f"<path fill='none' stroke='{series.colour}' stroke-width='2' "
+                   f"d='M{line}'/>")
         dots = "".join(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3'/>" for x, y in places)
         yield f"<g fill='{series.colour}'>{dots}</g>"
         for (x, y), label in zip(places, series.labels, strict=True):
@@ -163,11 +174,13 @@ def _chart_svg(chart: _Chart, frame: _Frame) -> str:
     parts = [*_chart_axes(chart)]
     if chart.diagonal:
         (x0, y0), (x1, y1) = (chart.place(end, end) for end in chart.ends())
-        parts.append(f"<path d='M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}' stroke='{_GREY}' stroke-dasharray='4'/>")
+        parts.append(f"<path d='M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}' stroke='{_GREY}' "
+                     "stroke-dasharray='4'/>")
     right, end = chart.left + chart.width, chart.top + chart.height + chart.bottom + 22
     for i, series in enumerate(chart.series if len(chart.series) > 1 else []):
         y = chart.top + 10 + 20 * i
-        parts.append(f"<circle cx='{right + 34}' cy='{y - 4}' r='4' fill='{series.colour}'/>")
+        parts.append(f"<circle cx='{right + 34}' cy='{y - 4}' r='4' "
+                     f"fill='{series.colour}'/>")
         parts.append(_text(right + 44, y, series.name, "start"))
     parts += [*_chart_series(chart), _text(right, end - 6, frame.footer, "end")]
     return _headed(right + chart.right, end, chart.left, parts, frame)
@@ -177,32 +190,42 @@ def _chart_figure(chart: _Chart, frame: _Frame) -> go.Figure:
     """The same chart in plotly."""
     bottom = chart.bottom + 22
     size = chart.left + chart.width + chart.right, chart.top + chart.height + bottom
-    figure = go.Figure(layout=_layout(frame, *size, chart.left, chart.right, chart.top, bottom))
+    figure = go.Figure(
+        layout=_layout(frame, *size, chart.left, chart.right, chart.top, bottom)
+    )
     sides = _beside(chart)
     hover = "%{customdata}<br>%{y}" if chart.x_labels else "%{customdata}<br>%{x}, %{y}"
     for series in chart.series:
         labels = [_plain(label) for label in series.labels]
         figure.add_scatter(
-            x=series.x.tolist(), y=series.y.tolist(), name=_plain(series.name), customdata=labels,
-            mode="lines+markers" if chart.x_labels else "markers+text", marker=dict(color=series.colour, size=7),
-            text=None if chart.x_labels else [label if label in sides else "" for label in labels],
-            textposition=[sides.get(label, "middle right") for label in labels] if sides else "middle right",
+            x=series.x.tolist(), y=series.y.tolist(), name=_plain(series.name),
+            customdata=labels,
+            mode="lines+markers" if chart.x_labels else "markers+text",
+            marker=dict(color=series.colour, size=7),
+            text=None if chart.x_labels
+            else [label if label in sides else "" for label in labels],
+            textposition=[sides.get(label, "middle right") for label in labels]
+            if sides else "middle right",
             cliponaxis=False, hovertemplate=hover + "<extra></extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title=dict(text=_plain(chart.x_title), standoff=6), range=chart.span("x"))
+        )
+    figure.update_xaxes(title=dict(text=_plain(chart.x_title), standoff=6),
+                        range=chart.span("x"))
     figure.update_yaxes(title_text=_plain(chart.y_title), range=chart.span("y"))
     if chart.x_labels:
-        ticks = dict(tickvals=list(range(len(chart.x_labels))), ticktext=[_plain(label) for label in chart.x_labels])
+        ticks = dict(tickvals=list(range(len(chart.x_labels))),
+                     ticktext=[_plain(label) for label in chart.x_labels])
         figure.update_xaxes(**ticks, tickangle=-90, zeroline=False, showgrid=False)
     if chart.diagonal:
         low, high = chart.ends()
-        figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=dict(color=_GREY, dash="dot", width=1))
+        figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high,
+                         line=dict(color=_GREY, dash="dot", width=1))
     legend = dict(x=1, xanchor="left", y=1, xref="paper", itemwidth=30)
     return figure.update_layout(showlegend=len(chart.series) > 1, legend=legend)
 
 # %% ../../nbs/library/plots/charts.ipynb #901507eb
 def residual_line(
-    values: Float[Tensor, "place"] | Mapping[str, Float[Tensor, "place"]],  # one line, or several by name
+    # one line, or several by name
+    values: Float[Tensor, "place"] | Mapping[str, Float[Tensor, "place"]],
     labels: Sequence[str],  # the places in order: 0_pre, 0_mid, …, final_post
     title: str,  # what was measured
     unit: str,  # in which unit
@@ -211,29 +234,37 @@ def residual_line(
 ) -> Plot:
     """A number per place in the residual stream, in one line or several."""
     given = values if isinstance(values, Mapping) else {"": values}
-    lines = {k: _array(v, ["place"], f"values[{k!r}]" if k else "values") for k, v in given.items()}
+    lines = {k: _array(v, ["place"], f"values[{k!r}]" if k else "values")
+             for k, v in given.items()}
     if not lines:
         raise ValueError("values must have one line or more; got none.")
     for line in lines.values():
         labels = _labels(labels, len(line), "labels", "place")
     lines = dict(zip(lines, _round(np.stack(list(lines.values()))), strict=True))
     frame, x = _Frame.of("residual_line", title, unit, model), np.arange(len(labels))
-    series = [_Series(k, x, line, labels, PALETTE[i % len(PALETTE)]) for i, (k, line) in enumerate(lines.items())]
+    series = [_Series(k, x, line, labels, PALETTE[i % len(PALETTE)])
+              for i, (k, line) in enumerate(lines.items())]
     chart = _Chart(series, "place in the residual stream", unit, labels)
-    facts = [f"{k} max {_number(v.max())} at {labels[v.argmax()]}, last {_number(v[-1])}" for k, v in lines.items()]
+    facts = [
+        f"{k} max {_number(v.max())} at {labels[v.argmax()]}, last {_number(v[-1])}"
+        for k, v in lines.items()
+    ]
     table = pd.DataFrame({name or unit: line for name, line in lines.items()}, labels)
     return Plot(
         frame.summary(f"{len(labels)} places", *map(str.strip, facts)),
         table, _chart_svg(chart, frame), _chart_figure(chart, frame),
-    )  # fmt: skip
+    )
 
 # %% ../../nbs/library/plots/charts.ipynb #5999d604
-def _roles(circuit: Circuit | None, names: np.ndarray) -> dict[str, list[tuple[int, int]]]:
-    """The heads of each role in the order of the circuit, after those that have none."""
+def _roles(circuit: Circuit | None,
+           names: np.ndarray) -> dict[str, list[tuple[int, int]]]:
+    """The heads of each role in the order of the circuit, after those that have
+    none."""
     if circuit is None:
         return {"": list(np.ndindex(names.shape))}
     role_of = {where: circuit.role_of(*where) for where in np.ndindex(names.shape)}
-    groups = {role: [where for where, r in role_of.items() if r == role] for role in [None, *circuit.roles]}
+    groups = {role: [where for where, r in role_of.items() if r == role]
+              for role in [None, *circuit.roles]}
     return {role or "other heads": heads for role, heads in groups.items() if heads}
 
 
@@ -251,23 +282,33 @@ def head_scatter(
     model,  # the model it was measured on, or that model's name
     circuit: Circuit | None = None,  # colours the heads by their role in it
     diagonal: bool = False,  # draw the line where y = x
-    named: int = 8,  # at most so many heads are named in the picture: those farthest from the middle
+    # at most so many heads are named in the picture: those farthest from the middle
+    named: int = 8,
 ) -> Plot:
     """A point per head, with its name under the pointer."""
-    x, y = (_round(_array(values, ["layer", "head"], name)) for name, values in {"x": x, "y": y}.items())
+    x, y = (_round(_array(values, ["layer", "head"], name))
+            for name, values in {"x": x, "y": y}.items())
     if x.shape != y.shape:
-        raise ValueError(f"x and y must be about the same heads; got the shapes {list(x.shape)} and {list(y.shape)}.")
-    names = np.array([[head_name(layer, head) for head in range(x.shape[1])] for layer in range(x.shape[0])])
-    far = sum(((values - np.median(values)) / (values.std() or 1)) ** 2 for values in (x, y))
+        raise ValueError("x and y must be about the same heads; got the shapes "
+                         f"{list(x.shape)} and {list(y.shape)}.")
+    names = np.array([head_name(*at) for at in np.ndindex(x.shape)]).reshape(x.shape)
+    far = sum(((v - np.median(v)) / (v.std() or 1)) ** 2 for v in (x, y))
     order = np.argsort(-far, axis=None, kind="stable")[:named]
     chosen = [str(names.flat[i]) for i in order if far.flat[i] > 1]
-    groups = {role: (heads, tuple(np.transpose(heads))) for role, heads in _roles(circuit, names).items()}
-    colours = {"": PALETTE[0], "other heads": "#999999"} | (_role_colours(circuit) if circuit else {})
-    series = [_Series(k, x[at], y[at], names[at].tolist(), colours[k]) for k, (_, at) in groups.items()]
+    groups = {role: (heads, tuple(np.transpose(heads)))
+              for role, heads in _roles(circuit, names).items()}
+    colours = {"": PALETTE[0], "other heads": "#999999"} | (
+        _role_colours(circuit) if circuit else {}
+    )
+    series = [_Series(k, x[at], y[at], names[at].tolist(), colours[k])
+              for k, (_, at) in groups.items()]
     table = pd.DataFrame({x_title: x.ravel(), y_title: y.ravel()}, names.ravel())
     if circuit:
-        table["role"] = table.index.map({names[at]: role for role, (heads, _) in groups.items() for at in heads})
+        table["role"] = table.index.map(
+            {names[at]: role for role, (heads, _) in groups.items() for at in heads}
+        )
     chart = _Chart(series, x_title, y_title, named=chosen, diagonal=diagonal)
     frame = _Frame.of("head_scatter", f"{y_title} against {x_title}", "", model)
-    summary = frame.summary(f"{x.size} heads", f"farthest from the middle: {', '.join(chosen) or 'none'}")
+    summary = frame.summary(f"{x.size} heads",
+                            f"farthest from the middle: {', '.join(chosen) or 'none'}")
     return Plot(summary, table, _chart_svg(chart, frame), _chart_figure(chart, frame))

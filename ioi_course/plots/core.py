@@ -29,20 +29,24 @@ from torch import Tensor
 from ..models import model_name
 
 # %% ../../nbs/library/plots/core.ipynb #6fe8c569
-def _array(values: Float[Tensor, "..."], axes: Sequence[str], name: str = "values") -> np.ndarray:
-    """The numbers in float64, or a ValueError that says what is wrong; `axes` names the axes that they must have."""
+def _array(values: Float[Tensor, "..."], axes: Sequence[str],
+           name: str = "values") -> np.ndarray:
+    """The numbers in float64, or a ValueError that says what is wrong; `axes` names the
+    axes that they must have."""
     if isinstance(values, Tensor):
         values = values.detach().to("cpu", torch.float64).numpy()
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != len(axes) or array.size == 0:
         wanted = f"[{', '.join(axes)}], none of them empty"
-        raise ValueError(f"{name} must have the axes {wanted}; got the shape {list(array.shape)}.")
+        raise ValueError(f"{name} must have the axes {wanted}; got the shape "
+                         f"{list(array.shape)}.")
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, bad[0], strict=True))
         raise ValueError(
-            f"{len(bad)} of the {array.size} numbers in {name} are not finite; the first is {array[tuple(bad[0])]} at "
-            f"{where}. Look for a division by zero, or for positions that are padding."
+            f"{len(bad)} of the {array.size} numbers in {name} are not finite; the "
+            f"first is {array[tuple(bad[0])]} at {where}. Look for a division by zero, "
+            "or for positions that are padding."
         )
     return array
 
@@ -51,18 +55,23 @@ def _labels(labels: Sequence[str], count: int, name: str, axis: str) -> list[str
     """The labels as strings, or a ValueError if there is not one per `axis`."""
     if isinstance(labels, str) or len(labels) != count:
         got = f"the string {labels!r}" if isinstance(labels, str) else len(labels)
-        raise ValueError(f"{name} must be a list with one string per {axis}: expected {count}, got {got}.")
+        raise ValueError(f"{name} must be a list with one string per {axis}: expected "
+                         f"{count}, got {got}.")
     return [str(label) for label in labels]
 
 # %% ../../nbs/library/plots/core.ipynb #26836eb4
 def _round(array: np.ndarray) -> np.ndarray:
-    """Rounded to two decimals, or to three digits of the largest number if that is below one. + 0 turns −0 into 0."""
+    """Rounded to two decimals, or to three digits of the largest number if that is
+    below one. + 0 turns −0 into 0."""
     largest = np.abs(array).max()
-    return np.round(array, 2 - int(np.floor(np.log10(largest))) if 0 < largest < 1 else 2) + 0.0
+    return np.round(
+        array, 2 - int(np.floor(np.log10(largest))) if 0 < largest < 1 else 2
+    ) + 0.0
 
 
 def _number(value: float) -> str:
-    """A number for people: two decimals, or two significant digits if it is small, and a real minus sign."""
+    """A number for people: two decimals, or two significant digits if it is small, and
+    a real minus sign."""
     return (f"{value:.2g}" if abs(value) < 0.095 else f"{value:.2f}").replace("-", "−")
 
 
@@ -71,7 +80,8 @@ def head_name(layer: int, head: int) -> str:
     return f"L{layer}H{head}"
 
 # %% ../../nbs/library/plots/core.ipynb #58623510
-SCALE = ("#b2182b", "#ef8a62", "#fddbc7", "#f7f7f7", "#d1e5f0", "#67a9cf", "#2166ac")  # red below zero, blue above it
+# red below zero, blue above it
+SCALE = ("#b2182b", "#ef8a62", "#fddbc7", "#f7f7f7", "#d1e5f0", "#67a9cf", "#2166ac")
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9467bd")
 _GREY = "#7a7a7a"
 
@@ -94,7 +104,8 @@ class _Frame:
     def of(cls, kind: str, title: str, unit: str, model) -> "_Frame":
         if not title:
             raise ValueError(f"{kind} needs a title that says what was measured.")
-        return cls(kind, title, unit, model if isinstance(model, str) else model_name(model))
+        return cls(kind, title, unit,
+                   model if isinstance(model, str) else model_name(model))
 
     @property
     def heading(self) -> str:
@@ -105,24 +116,32 @@ class _Frame:
         return f"model: {self.model}"
 
     def summary(self, *facts: str) -> str:
-        return ", ".join([f"{self.kind}: {self.heading}", *facts, f"model {self.model}"])
+        return ", ".join(
+            [f"{self.kind}: {self.heading}", *facts, f"model {self.model}"]
+        )
 
 # %% ../../nbs/library/plots/core.ipynb #19bbdcb3
-def _text(x: float, y: float, text: str, anchor: str = "middle", turn: int = 0, style: str = "") -> str:
+def _text(x: float, y: float, text: str, anchor: str = "middle", turn: int = 0,
+          style: str = "") -> str:
     """A text in an SVG picture."""
     turned = f" transform='rotate({turn} {x:g} {y:g})'" if turn else ""
-    return f"<text x='{x:g}' y='{y:g}' text-anchor='{anchor}'{turned}{style}>{html.escape(text)}</text>"
+    return (f"<text x='{x:g}' y='{y:g}' "
+            f"text-anchor='{anchor}'{turned}{style}>{html.escape(text)}</text>")
 
 
 def _wrapped(text: str, room: float) -> list[str]:
     """A heading in lines that fit into so many pixels."""
-    return textwrap.wrap(text, max(int(room / 8.6), 12), break_long_words=False) or [text]
+    return (
+        textwrap.wrap(text, max(int(room / 8.6), 12), break_long_words=False) or [text]
+    )
 
 
-def _headed(width: float, height: float, left: float, parts: Sequence[str], frame: "_Frame") -> str:
+def _headed(width: float, height: float, left: float, parts: Sequence[str],
+            frame: "_Frame") -> str:
     """A picture below its heading, which takes as many lines as it needs."""
     lines = _wrapped(frame.heading, width - left)
-    head = [_text(left, 22 + 18 * i, line, "start", style=" font-size='15'") for i, line in enumerate(lines)]
+    head = [_text(left, 22 + 18 * i, line, "start", style=" font-size='15'")
+            for i, line in enumerate(lines)]
     down = 18 * (len(lines) - 1)
     if down:
         parts = [f"<g transform='translate(0 {down})'>", *parts, "</g>"]
@@ -132,19 +151,22 @@ def _headed(width: float, height: float, left: float, parts: Sequence[str], fram
 def _svg(width: float, height: float, parts: Sequence[str], alt: str) -> str:
     """An SVG picture, with a text that stands for it where it cannot be seen."""
     return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:g}' height='{height:g}' "
-        f"viewBox='0 0 {width:g} {height:g}' role='img' font-family='sans-serif' font-size='12' fill='{_GREY}'>"
-        f"<title>{html.escape(alt)}</title>{''.join(parts)}</svg>"
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:g}' "
+        f"height='{height:g}' viewBox='0 0 {width:g} {height:g}' role='img' "
+        "font-family='sans-serif' font-size='12' "
+        f"fill='{_GREY}'><title>{html.escape(alt)}</title>{''.join(parts)}</svg>"
     )
 
 # %% ../../nbs/library/plots/core.ipynb #59c536ed
-def _cells(values: np.ndarray, limit: float, x: float, y: float, width: float, height: float) -> str:
+def _cells(values: np.ndarray, limit: float, x: float, y: float, width: float,
+           height: float) -> str:
     """A heatmap of cells of one size, in 33 shades from −limit to limit."""
     rows, columns = values.shape
     shade = np.rint(16 * values / (limit or 1)).astype(int)
     paths = [f"<path fill='{_colour(0)}' d='M0 0h{columns}v{rows}h-{columns}z'/>"]
     for level in np.unique(shade[shade != 0]):
-        squares = "".join(f"M{column} {row}h1v1h-1z" for row, column in np.argwhere(shade == level))
+        squares = "".join(f"M{column} {row}h1v1h-1z"
+                          for row, column in np.argwhere(shade == level))
         paths.append(f"<path fill='{_colour(level / 16)}' d='{squares}'/>")
     place = f"translate({x:g} {y:g}) scale({width:g} {height:g})"
     return f"<g transform='{place}' shape-rendering='crispEdges'>{''.join(paths)}</g>"
@@ -155,25 +177,37 @@ def _plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _layout(frame: _Frame, width: float, height: float, left: float, right: float, top: float, bottom: float) -> dict:
-    """The layout of a plotly figure with these margins: the heading above it, the model below it."""
+def _layout(frame: _Frame, width: float, height: float, left: float, right: float,
+            top: float, bottom: float) -> dict:
+    """The layout of a plotly figure with these margins: the heading above it, the model
+    below it."""
     faint = "rgba(127,127,127,0.3)"
-    axis = dict(gridcolor=faint, zerolinecolor=_GREY, linecolor=_GREY, ticks="outside", tickcolor=_GREY)
+    axis = dict(gridcolor=faint, zerolinecolor=_GREY, linecolor=_GREY, ticks="outside",
+                tickcolor=_GREY)
     lines = _wrapped(frame.heading, width - left)
     top, height = top + 18 * (len(lines) - 1), height + 18 * (len(lines) - 1)
     text = "<br>".join(map(_plain, lines))
-    heading = dict(text=text, font_size=15, x=0, xref="paper", y=1, yanchor="top", pad_t=10)
-    footer = dict(text=_plain(frame.footer), showarrow=False, xref="paper", yref="paper", x=1, y=0)
+    heading = dict(text=text, font_size=15, x=0, xref="paper", y=1, yanchor="top",
+                   pad_t=10)
+    footer = dict(text=_plain(frame.footer), showarrow=False, xref="paper",
+                  yref="paper", x=1, y=0)
     return dict(
-        title=heading, annotations=[footer | dict(xanchor="right", yanchor="bottom", yshift=4 - bottom)],
-        width=round(width), height=round(height), margin=dict(l=left, r=right, t=top, b=bottom),
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font=dict(color=_GREY, family="sans-serif"),
+        title=heading,
+        annotations=[
+            footer | dict(xanchor="right", yanchor="bottom", yshift=4 - bottom)
+        ],
+        width=round(width), height=round(height),
+        margin=dict(l=left, r=right, t=top, b=bottom),
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        font=dict(color=_GREY, family="sans-serif"),
         template=dict(layout=dict(xaxis=axis, yaxis=axis)),
-    )  # fmt: skip
+    )
 
 # %% ../../nbs/library/plots/core.ipynb #9a7fc337
 _PLOTLY_CDN = f"https://cdn.plot.ly/plotly-{get_plotlyjs_version()}.min.js"
-_CIRCUITSVIS_CDN = f"https://unpkg.com/circuitsvis@{circuitsvis.__version__}/dist/cdn/iife.js"
+_CIRCUITSVIS_CDN = (
+    f"https://unpkg.com/circuitsvis@{circuitsvis.__version__}/dist/cdn/iife.js"
+)
 _PLOTLY_MIME = "application/vnd.plotly.v1+json"
 _CONFIG = {"displayModeBar": False, "responsive": True}
 
@@ -186,28 +220,35 @@ def _html_table(table: pd.DataFrame) -> str:
 
     head = "".join(f"<th scope=col>{show(name)}" for name in ["", *table.columns])
     rows = (
-        f"<tr><th scope=row>{show(name)}" + "".join(f"<td>{show(value)}" for value in row)
+        f"<tr><th scope=row>{show(name)}" + "".join(
+            f"<td>{show(value)}" for value in row
+        )
         for name, row in zip(table.index, table.itertuples(index=False), strict=True)
     )
     return f"<table><thead><tr>{head}<tbody>{''.join(rows)}</table>"
 
 
 def _script(library: str, cdn: str, spec: dict) -> str:
-    """The data, as JSON that cannot end the element it stands in, and the script that draws them."""
+    """The data, as JSON that cannot end the element it stands in, and the script that
+    draws them."""
     data = {"library": library, "cdn": cdn, "spec": spec}
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    show = (files("ioi_course") / "data" / "plots" / "show.js").read_text(encoding="utf-8")
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
+    show = (files("ioi_course") / "data" / "plots" / "show.js").read_text(
+        encoding="utf-8"
+    )
     return f'<script type="application/json">{text}</script><script>\n{show}</script>'
 
 # %% ../../nbs/library/plots/core.ipynb #082a0fbf
 @dataclass(frozen=True, repr=False)
 class Plot:
-    """A plot that shows itself as a cell's last value: interactive where scripts run, else a picture and a table."""
+    """A plot, interactive where scripts run; elsewhere a picture and a table."""
     summary: str  # one line of text, which is what a terminal shows
     table: pd.DataFrame  # the numbers as they are plotted
     svg: str  # the static picture
     figure: go.Figure | None = None  # the plotly figure, for changes of your own
-    circuitsvis: dict | None = None  # or the circuitsvis element, its props and a heading
+    circuitsvis: dict | None = None  # or this element, its props and a heading
 
     def __repr__(self) -> str:
         return self.summary
@@ -222,12 +263,12 @@ class Plot:
             script = _script("Plotly", _PLOTLY_CDN, self._plotly())
         elif self.circuitsvis is not None:
             script = _script("CircuitsVis", _CIRCUITSVIS_CDN, self.circuitsvis)
-        return (
-            f'<figure class="ioi-plot" style="margin:1em 0"><img style="width:100%;max-width:{wide:.0f}px" '
-            f'alt="{html.escape(self.summary)}" src="data:image/svg+xml;base64,{picture}">'
-            f'<details><summary>Data as a table</summary><div style="overflow-x:auto">{_html_table(self.table)}</div>'
-            f"</details>{script}</figure>"
-        )
+        image = (f'<img style="width:100%;max-width:{wide:.0f}px" '
+                 f'alt="{html.escape(self.summary)}" '
+                 f'src="data:image/svg+xml;base64,{picture}">')
+        table = f'<div style="overflow-x:auto">{_html_table(self.table)}</div>'
+        return (f'<figure class="ioi-plot" style="margin:1em 0">{image}<details>'
+                f"<summary>Data as a table</summary>{table}</details>{script}</figure>")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         plotly = {} if self.figure is None else {_PLOTLY_MIME: self._plotly()}
@@ -235,21 +276,23 @@ class Plot:
 
     def save(self, path: Path | str) -> Path:
         """Write the static picture to an .svg file."""
-        if Path(path).suffix != ".svg":
-            raise ValueError(f"A plot is saved as an .svg picture; got the name {str(path)!r}.")
-        Path(path).write_text(self.svg + "\n", encoding="utf-8")
-        return Path(path)
+        if (path := Path(path)).suffix != ".svg":
+            raise ValueError(f"A plot is an .svg picture; got the name {str(path)!r}.")
+        path.write_text(self.svg + "\n", encoding="utf-8")
+        return path
 
 # %% ../../nbs/library/plots/core.ipynb #90954d6b
 def page_head(
     assets: Path | str,  # the folder to copy the two libraries to
     prefix: str,  # that folder's address as seen from the page, ending with "/"
 ) -> str:
-    """Copy plotly.js and circuitsvis to a folder; returns what makes a page's plots take them from there."""
+    """Copy plotly.js and circuitsvis to a folder; returns what makes a page's plots
+    take them from there."""
     assets = Path(assets)
     assets.mkdir(parents=True, exist_ok=True)
     bundle = files("circuitsvis") / "dist" / "cdn" / "iife.js"
-    for name, text in {"Plotly.js": get_plotlyjs(), "CircuitsVis.js": bundle.read_text(encoding="utf-8")}.items():
+    for name, text in {"Plotly.js": get_plotlyjs(),
+                       "CircuitsVis.js": bundle.read_text(encoding="utf-8")}.items():
         if not (assets / name).exists():
             (assets / name).write_text(text, encoding="utf-8")
     return f"<script>window.ioiCourse = {{assets: {json.dumps(prefix)}}};</script>"

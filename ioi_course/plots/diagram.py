@@ -16,11 +16,13 @@ from .core import _GREY, Plot, _svg, _text, head_name
 from ..roles import Circuit
 
 # %% ../../nbs/library/plots/diagram.ipynb #b99512bb
-_EXAMPLE = (("When", ""), ("Mary", "IO"), ("and", ""), ("John", "S1"), ("went", "S1+1"), ("to the shops,", ""),
-           ("John", "S2"), ("gave the bag", ""), ("to", "END"))  # fmt: skip
-_INPUTS = {"q": "queries", "k": "keys", "v": "values", "residual": ""}  # what an edge changes, in words
+_EXAMPLE = (("When", ""), ("Mary", "IO"), ("and", ""), ("John", "S1"), ("went", "S1+1"),
+            ("to the shops,", ""), ("John", "S2"), ("gave the bag", ""), ("to", "END"))
+# what an edge changes, in words
+_INPUTS = {"q": "queries", "k": "keys", "v": "values", "residual": ""}
 _LEGEND = "The word at an arrow is the input that it changes in the heads it points to."
-_BOX, _BESIDE, _BELOW = 156, 12, 56  # a box's width, and the room beside it and below it
+# a box's width, and the room beside it and below it
+_BOX, _BESIDE, _BELOW = 156, 12, 56
 _ALONG = 28  # more room, for lines that run along a row
 
 
@@ -39,78 +41,117 @@ class _Box:
         return 32 + 16 * len(self.lines)
 
     def svg(self, colour: str) -> str:
-        box = f"<rect x='{self.x:g}' y='{self.y:g}' width='{_BOX}' height='{self.height}' rx='6' "
-        lines = [_text(self.x + _BOX / 2, self.y + 20, self.role, style=" font-weight='bold'")]
-        lines += [_text(self.x + _BOX / 2, self.y + 38 + 16 * i, line) for i, line in enumerate(self.lines)]
-        tint = f"{box}fill='{colour}' fill-opacity='.15' stroke='{colour}' stroke-width='1.5'/>"
+        box = (f"<rect x='{self.x:g}' y='{self.y:g}' width='{_BOX}' "
+               f"height='{self.height}' rx='6' ")
+        lines = [
+            _text(self.x + _BOX / 2, self.y + 20, self.role,
+                  style=" font-weight='bold'")
+        ]
+        lines += [_text(self.x + _BOX / 2, self.y + 38 + 16 * i, line)
+                  for i, line in enumerate(self.lines)]
+        tint = (f"{box}fill='{colour}' fill-opacity='.15' stroke='{colour}' "
+                "stroke-width='1.5'/>")
         return f"{box}fill='#fff'/>{tint}<g fill='#222'>{''.join(lines)}</g>"
 
 # %% ../../nbs/library/plots/diagram.ipynb #b9973591
 def _depths(circuit: Circuit) -> dict[str, int]:
-    """How many edges lead to each role, on the longest way; to all that write to the logits alone, as many as to any.
+    """How many edges lead to each role, on the longest way; to all that write to the
+    logits alone, as many as to any.
 
     An edge between two roles that write to the logits does not count.
     """
-    depth, last = dict.fromkeys(circuit.roles, 0), {edge.sender for edge in circuit.edges if edge.receiver == "logits"}
+    depth = dict.fromkeys(circuit.roles, 0)
+    last = {edge.sender for edge in circuit.edges if edge.receiver == "logits"}
     steps = [(a, b) for a, b, _ in circuit.edges if b in depth and not {a, b} <= last]
     for _ in depth:
         for source, target in steps:
             depth[target] = max(depth[target], depth[source] + 1)
     ends = last - {source for source, _ in steps}
-    return {role: max(depth.values()) if role in ends else d for role, d in depth.items()}
+    return {role: max(depth.values()) if role in ends else d
+            for role, d in depth.items()}
 
-# %% ../../nbs/library/plots/diagram.ipynb #5406362f
+# %% ../../nbs/library/plots/diagram.ipynb #c763dbb5
 def _lanes(circuit: Circuit, depth: dict[str, int]) -> list[int]:
-    """How often lines run along below each row: below its own boxes, or above those of the next."""
+    """How often lines run along below each row: below its own boxes, or above those of
+    the next."""
     at, along = circuit.positions, set()
     for source, target, _ in circuit.edges:
-        beside = [role for role in depth if (at[role], depth[role]) == (at.get(target), depth.get(target))]
+        beside = [
+            role
+            for role in depth
+            if (at[role], depth[role]) == (at.get(target), depth.get(target))
+        ]
         if target in depth and depth[source] == depth[target]:
             along.add(("below", depth[target]))
         elif len(beside) > 1 and at[source] != at[target]:
             along.add(("above", depth[target] - 1))
     return [sum(row == d for _, row in along) for d in range(max(depth.values()) + 1)]
 
-
+# %% ../../nbs/library/plots/diagram.ipynb #5406362f
 def _boxes(circuit: Circuit, top: int) -> dict[str, _Box]:
-    """The roles' boxes: a column for each position, in the order of the prompt, and a row for each depth."""
+    """The roles' boxes: a column for each position, in the order of the prompt, and a
+    row for each depth."""
     depth, boxes, x = _depths(circuit), {}, 10.0
-    names = {role: [head_name(*head) for head in heads] for role, heads in circuit.roles.items()}
-    lines = {role: [" ".join(n[i : i + 3]) for i in range(0, len(n), 3)] for role, n in names.items()}
-    rows = [[role for role in depth if depth[role] == d] for d in range(max(depth.values()) + 1)]
+    names = {role: [head_name(*head) for head in heads]
+             for role, heads in circuit.roles.items()}
+    lines = {role: [" ".join(n[i : i + 3]) for i in range(0, len(n), 3)]
+             for role, n in names.items()}
+    rows = [[role for role in depth if depth[role] == d]
+            for d in range(max(depth.values()) + 1)]
     rooms = [_BELOW + _ALONG * lanes for lanes in _lanes(circuit, depth)]
-    heights = [32 + 16 * max(len(lines[role]) for role in row) + room for row, room in zip(rows, rooms, strict=True)]
-    for place in [place for _, place in _EXAMPLE if place in circuit.positions.values()]:
-        here = [[role for role in row if circuit.positions[role] == place] for row in rows]
+    heights = [32 + 16 * max(len(lines[role]) for role in row) + room
+               for row, room in zip(rows, rooms, strict=True)]
+    for place in [place
+                  for _, place in _EXAMPLE if place in circuit.positions.values()]:
+        here = [[role for role in row if circuit.positions[role] == place]
+                for row in rows]
         width = max(map(len, here)) * (_BOX + _BESIDE)
         for d, row in enumerate(here):
             for i, role in enumerate(row):
-                left = x + (width - len(row) * (_BOX + _BESIDE)) / 2 + i * (_BOX + _BESIDE)
-                boxes[role] = _Box(role, place, lines[role], left, top + sum(heights[:d]))
+                left = x + (width - len(row) * (_BOX + _BESIDE)) / 2 + i * (
+                    _BOX + _BESIDE
+                )
+                boxes[role] = _Box(role, place, lines[role], left,
+                                   top + sum(heights[:d]))
         x += width + 24
     return boxes
 
-# %% ../../nbs/library/plots/diagram.ipynb #2b087c1f
-def _along(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> tuple[str, tuple] | None:
-    """The path along a row of boxes and its word: below it from one of them, above it from elsewhere; else None."""
+# %% ../../nbs/library/plots/diagram.ipynb #bafc9d20
+def _along(source: _Box, target: _Box, via: str,
+           boxes: Sequence[_Box]) -> tuple[str, tuple] | None:
+    """The path along a row of boxes and its word: below it from one of them, above it
+    from elsewhere; else None."""
     row = [box for box in boxes if (box.place, box.y) == (target.place, target.y)]
     if source in row:
-        x0, x1, y0, y1 = source.x + 24, target.x + _BOX - 56, source.y + source.height, target.y + target.height + 3
+        x0 = source.x + 24
+        x1 = target.x + _BOX - 56
+        y0 = source.y + source.height
+        y1 = target.y + target.height + 3
         line = max(box.y + box.height for box in row) + 26
-        return f"M{x0:g} {y0:g}V{line:g}H{x1:g}V{y1:g}", (x1 + 6, line - 7, via, "start")
+        return f"M{x0:g} {y0:g}V{line:g}H{x1:g}V{y1:g}", (
+            x1 + 6, line - 7, via, "start"
+        )
     if source.place == target.place or len(row) == 1:
         return None
-    line, x1, y1, x0 = target.y - 42, target.x + 16, target.y - 3, source.x + _BOX / 2 - 30
+    line = target.y - 42
+    x1 = target.x + 16
+    y1 = target.y - 3
+    x0 = source.x + _BOX / 2 - 30
     out = f"M{x0:g} {source.y + source.height:g}"
     if any(box.x == source.x and source.y < box.y < target.y for box in boxes):
         right = max(box.x for box in boxes if box.place == source.place) + _BOX + 12
         out = f"M{source.x + _BOX:g} {source.y + source.height - 10:g}H{right:g}"
     return f"{out}V{line:g}H{x1:g}V{y1:g}", (x1 - 6, y1 - 14, via, "end")
 
-
-def _edge(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> tuple[str, str]:
-    """An arrow and its word: along a row; down within a position; into the side of a later one; or round a box."""
-    x0, y0, x1, y1 = source.x + _BOX / 2, source.y + source.height, target.x + _BOX / 2, target.y - 3
+# %% ../../nbs/library/plots/diagram.ipynb #2b087c1f
+def _edge(source: _Box, target: _Box, via: str,
+          boxes: Sequence[_Box]) -> tuple[str, str]:
+    """An arrow and its word: along a row; down within a position; into the side of a
+    later one; or round a box."""
+    x0 = source.x + _BOX / 2
+    y0 = source.y + source.height
+    x1 = target.x + _BOX / 2
+    y1 = target.y - 3
     end = target.y - (source.place == target.place)
     blocked = any(box.x == source.x and source.y < box.y <= end for box in boxes)
     word = (x1 - 6, y1 - 14, via, "end") if x1 < x0 else (x1 + 6, y1 - 14, via, "start")
@@ -118,16 +159,21 @@ def _edge(source: _Box, target: _Box, via: str, boxes: Sequence[_Box]) -> tuple[
         path, word = along
     elif blocked and source.place == target.place:
         right, y0, x1 = source.x + _BOX, source.y + source.height / 2, x1 + 30
-        path, word = f"M{right:g} {y0:g}h6V{y1 - 20:g}H{x1:g}V{y1:g}", (x1 + 6, y1 - 14, via, "start")
+        path = f"M{right:g} {y0:g}h6V{y1 - 20:g}H{x1:g}V{y1:g}"
+        word = (x1 + 6, y1 - 14, via, "start")
     elif source.place == target.place:
-        path = f"M{x0:g} {y0:g}C{x0:g} {(y0 + y1) / 2:g} {x1:g} {(y0 + y1) / 2:g} {x1:g} {y1:g}"
+        path = (f"M{x0:g} {y0:g}C{x0:g} {(y0 + y1) / 2:g} {x1:g} {(y0 + y1) / 2:g} "
+                f"{x1:g} {y1:g}")
     elif blocked:
         y0 = source.y + source.height / 2
         path = f"M{source.x + _BOX:g} {y0:g}Q{x1:g} {y0:g} {x1:g} {y1:g}"
     else:
         y1 = target.y + target.height / 2
-        path, word = f"M{x0:g} {y0:g}Q{x0:g} {y1:g} {target.x - 3:g} {y1:g}", (target.x - 12, y1 - 6, via, "end")
-    return f"<path d='{path}' fill='none' stroke='{_GREY}' stroke-width='1.5' marker-end='url(#tip)'/>", _text(*word)
+        path = f"M{x0:g} {y0:g}Q{x0:g} {y1:g} {target.x - 3:g} {y1:g}"
+        word = (target.x - 12, y1 - 6, via, "end")
+    return (f"<path d='{path}' fill='none' stroke='{_GREY}' stroke-width='1.5' "
+            "marker-end='url(#tip)'/>",
+            _text(*word))
 
 # %% ../../nbs/library/plots/diagram.ipynb #dcf15213
 def _sentence(width: float) -> Iterator[str]:
@@ -139,33 +185,65 @@ def _sentence(width: float) -> Iterator[str]:
         yield _text(x + size / 2, 76, place, style=" font-weight='bold'")
         x += size
 
+# %% ../../nbs/library/plots/diagram.ipynb #8931c5d1
+_TIP = (f"<defs><marker id='tip' viewBox='0 0 8 8' refX='6' refY='4' markerWidth='7' "
+        f"markerHeight='7' orient='auto'><path d='M0 0L8 4L0 8z' fill='{_GREY}'/>"
+        "</marker></defs>")
+
+
+def _goal(circuit: Circuit, boxes: dict[str, _Box]) -> _Box:
+    """The box of the logits: under the classes at END, below all lanes."""
+    lowest = max(box.y + box.height for box in boxes.values())
+    below = lowest + _BELOW + _ALONG * _lanes(circuit, _depths(circuit))[-1]
+    last = [box.x for box in boxes.values() if box.place == "END"]
+    middle = (min(last) + max(last)) / 2
+    return _Box("logits at END", "END", ["IO above S"], middle, below)
+
+
+def _joined(circuit: Circuit) -> list[tuple[str, str, str]]:
+    """The edges, those between the same two classes as one: from, to, in words."""
+    joined: dict[tuple[str, str], list[str]] = {}
+    for a, b, via in circuit.edges:
+        joined.setdefault((a, b), []).append(_INPUTS.get(via, via))
+    return [(a, b, ", ".join(words)) for (a, b), words in joined.items()]
+
 # %% ../../nbs/library/plots/diagram.ipynb #d3a75ccb
+def _in_numbers(circuit: Circuit, edges: list[tuple[str, str, str]]) -> pd.DataFrame:
+    """A row per class: its heads, where they act, what they pass on to whom."""
+    names = {role: " ".join(head_name(*head) for head in heads)
+             for role, heads in circuit.roles.items()}
+    passes = {}
+    for name in names:
+        to = ", ".join(f"{b} ({via})" for a, b, via in edges if a == name)
+        passes[name] = to.replace(" ()", "")
+    return pd.DataFrame(
+        {"heads": names, "acts at": dict(circuit.positions), "passes on to": passes}
+    )
+
+
 def circuit_diagram(
     circuit: Circuit,  # roles with their heads, positions and edges
     title: str = "The circuit for indirect object identification",
 ) -> Plot:
-    """A picture of a circuit: classes of heads in boxes, at the positions where they act, and what they pass on."""
-    boxes, colours, source = _boxes(circuit, top=134), _role_colours(circuit), f"{circuit.name}: {circuit.source}"
+    """A picture of a circuit: classes of heads in boxes, at the positions where they
+    act, and what they pass on."""
+    boxes, colours = _boxes(circuit, top=134), _role_colours(circuit)
+    goal, edges = _goal(circuit, boxes), _joined(circuit)
+    every, source = [*boxes.values(), goal], f"{circuit.name}: {circuit.source}"
     width = max(box.x for box in boxes.values()) + _BOX + 10
-    below = max(box.y + box.height for box in boxes.values()) + _BELOW + _ALONG * _lanes(circuit, _depths(circuit))[-1]
-    last = [box for box in boxes.values() if box.place == "END"]
-    goal = _Box("logits at END", "END", ["IO above S"], (min(b.x for b in last) + max(b.x for b in last)) / 2, below)
-    every = [*boxes.values(), goal]
-    joined: dict[tuple[str, str], list[str]] = {}
-    for a, b, via in circuit.edges:
-        joined.setdefault((a, b), []).append(_INPUTS.get(via, via))
-    edges = [(a, b, ", ".join(words)) for (a, b), words in joined.items()]
-    arrows, words = zip(*(_edge(boxes[a], boxes.get(b, goal), via, every) for a, b, via in edges), strict=True)
-    columns = {box.place: [b.x for b in boxes.values() if b.place == box.place] for box in every}
-    heads = [_text((min(x) + max(x) + _BOX) / 2, 118, f"acting at {place}") for place, x in columns.items()]
-    tip = (f"<defs><marker id='tip' viewBox='0 0 8 8' refX='6' refY='4' markerWidth='7' markerHeight='7' orient='auto'>"
-           f"<path d='M0 0L8 4L0 8z' fill='{_GREY}'/></marker></defs>")  # fmt: skip
-    parts = [tip, _text(width / 2, 24, title, style=" font-size='15'"), *_sentence(width), *heads, *arrows]
-    parts += dict.fromkeys(words)  # those of arrows that end alike, once
+    drawn = [_edge(boxes[a], boxes.get(b, goal), via, every) for a, b, via in edges]
+    arrows, words = zip(*drawn, strict=True)
+    parts = [_TIP, _text(width / 2, 24, title, style=" font-size='15'")]
+    parts += _sentence(width)
+    for place in dict.fromkeys(box.place for box in every):
+        x = [box.x for box in boxes.values() if box.place == place]
+        parts.append(_text((min(x) + max(x) + _BOX) / 2, 118, f"acting at {place}"))
+    # the words of arrows that end alike, once
+    parts += [*arrows, *dict.fromkeys(words)]
     parts += [box.svg(colours.get(box.role, _GREY)) for box in every]
-    parts += [_text(10, goal.y + goal.height - i, line, "start") for i, line in ((26, _LEGEND), (8, source))]
-    names = {role: " ".join(head_name(*head) for head in heads) for role, heads in circuit.roles.items()}
-    passes = {a: ", ".join(f"{c} ({via})" for b, c, via in edges if b == a).replace(" ()", "") for a in names}
-    table = pd.DataFrame({"heads": names, "acts at": dict(circuit.positions), "passes on to": passes})
-    summary = f"circuit_diagram: {title} ({source}), " + "; ".join(f"{role} {heads}" for role, heads in names.items())
+    parts += [_text(10, goal.y + goal.height - i, line, "start")
+              for i, line in ((26, _LEGEND), (8, source))]
+    table = _in_numbers(circuit, edges)
+    named = "; ".join(f"{role} {heads}" for role, heads in table["heads"].items())
+    summary = f"circuit_diagram: {title} ({source}), {named}"
     return Plot(summary, table, _svg(width, goal.y + goal.height + 10, parts, summary))

@@ -66,7 +66,8 @@ class _Grid:
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #50206894
 def _axes(grid: _Grid, x: float, y: float, left: bool, below: bool) -> Iterator[str]:
-    """The labels of the heatmap with its corner at (x, y): to its left, and below it, where they are wanted."""
+    """The labels of the heatmap with its corner at (x, y): to its left, and below it,
+    where they are wanted."""
     (width, height), (across, down), (cell_x, cell_y) = grid.size, grid.steps, grid.cell
     if left:
         yield _text(x - grid.left + 14, y + height / 2, grid.y_title, turn=-90)
@@ -77,20 +78,28 @@ def _axes(grid: _Grid, x: float, y: float, left: bool, below: bool) -> Iterator[
         for i, label in list(enumerate(grid.x_labels))[::across]:
             middle = x + (i + 0.5) * cell_x
             turned = (middle + 4, y + height + 6, label, "end", -90)
-            yield _text(*turned) if grid.turned else _text(middle, y + height + 16, label)
+            yield (
+                _text(*turned) if grid.turned else _text(middle, y + height + 16, label)
+            )
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #e5b23a0b
-def _heat_svg(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, limit: float, lowest: int = -1) -> str:
-    """Heatmaps in rows of `grid.columns`, with one colour bar from `lowest` × `limit` to `limit`."""
+def _heat_svg(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame,
+              limit: float, lowest: int = -1) -> str:
+    """Heatmaps in rows of `grid.columns`, with one colour bar from `lowest` × `limit`
+    to `limit`."""
     width, height = grid.size
     parts, n = [], len(panels)
     for i, (name, values) in enumerate(panels.items()):
         row, column = divmod(i, grid.columns)
         x, y = grid.left + column * (width + 24), grid.top + row * (height + 30)
-        parts += [_text(x + width / 2, y - 8, name), _cells(values, limit, x, y, *grid.cell)]
+        parts += [_text(x + width / 2, y - 8, name),
+                  _cells(values, limit, x, y, *grid.cell)]
         parts += _axes(grid, x, y, left=column == 0, below=i + grid.columns >= n)
     rows, right = -(-n // grid.columns), grid.left + min(n, grid.columns) * (width + 24)
-    parts.append(_cells(np.linspace(limit, lowest * limit, 33)[:, None], limit, right, grid.top, 12, height / 33))
+    parts.append(
+        _cells(np.linspace(limit, lowest * limit, 33)[:, None], limit, right, grid.top,
+               12, height / 33)
+    )
     for level in range(lowest, 2):
         y = grid.top + 8 + (1 - level) / (1 - lowest) * (height - 8)
         parts.append(_text(right + 17, y, _number(level * limit), "start"))
@@ -99,24 +108,31 @@ def _heat_svg(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, limi
     return _headed(right + 66, end, grid.left, parts, frame)
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #9c360e38
-def _heat_figure(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, limit: float, hover: str) -> go.Figure:
+def _heat_figure(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame,
+                 limit: float, hover: str) -> go.Figure:
     """The same heatmaps beside each other, in plotly."""
     n, (width, height), (across, down) = len(panels), grid.size, grid.steps
     inside, titles = n * width + (n - 1) * 24, [_plain(name) for name in panels]
-    figure = make_subplots(1, n, shared_yaxes=True, horizontal_spacing=24 / inside, subplot_titles=titles)
-    x, y = [_plain(label) for label in grid.x_labels], [_plain(label) for label in grid.y_labels]
+    figure = make_subplots(1, n, shared_yaxes=True, horizontal_spacing=24 / inside,
+                           subplot_titles=titles)
+    x = [_plain(label) for label in grid.x_labels]
+    y = [_plain(label) for label in grid.y_labels]
     for column, values in enumerate(panels.values(), 1):
-        cells = dict(z=values.tolist(), x=x, y=y, coloraxis="coloraxis", hovertemplate=hover)
+        cells = dict(z=values.tolist(), x=x, y=y, coloraxis="coloraxis",
+                     hovertemplate=hover)
         figure.add_heatmap(**cells, row=1, col=column)
     figure.update_annotations(font_size=12)
     total = grid.left + inside + 80, grid.top + height + grid.bottom + 22
     layout = _layout(frame, *total, grid.left, 80, grid.top, grid.bottom + 22)
     layout["annotations"] = [*figure.layout.annotations, *layout["annotations"]]
     figure.update_layout(layout)
-    figure.update_coloraxes(colorscale=list(SCALE), cmin=-limit, cmax=limit, colorbar_thickness=12)
-    figure.update_xaxes(type="category", dtick=across, tickangle=-90 if grid.turned else 0, showgrid=False)
+    figure.update_coloraxes(colorscale=list(SCALE), cmin=-limit, cmax=limit,
+                            colorbar_thickness=12)
+    figure.update_xaxes(type="category", dtick=across,
+                        tickangle=-90 if grid.turned else 0, showgrid=False)
     figure.update_xaxes(title=dict(text=grid.x_title, standoff=6))
-    figure.update_yaxes(type="category", dtick=down, autorange="reversed", showgrid=False)
+    figure.update_yaxes(type="category", dtick=down, autorange="reversed",
+                        showgrid=False)
     figure.update_yaxes(title_text=grid.y_title, col=1)
     return figure
 
@@ -124,7 +140,10 @@ def _heat_figure(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame, l
 def _extremes(values: np.ndarray) -> list[str]:
     """The largest and the smallest head, in words."""
     where = {"max": values.argmax(), "min": values.argmin()}
-    return [f"{k} {head_name(*np.unravel_index(i, values.shape))} {_number(values.flat[i])}" for k, i in where.items()]
+    return [
+        f"{k} {head_name(*np.unravel_index(i, values.shape))} {_number(values.flat[i])}"
+        for k, i in where.items()
+    ]
 
 
 def head_heatmap(
@@ -139,61 +158,76 @@ def head_heatmap(
     layers, heads = values.shape
     frame = _Frame.of("head_heatmap", title, unit, model)
     cell = float(np.clip(430 / heads, 12, 40)), float(np.clip(340 / layers, 10, 40))
-    labels = [str(head) for head in range(heads)], [str(layer) for layer in range(layers)]
+    labels = [str(head) for head in range(heads)], [
+        str(layer) for layer in range(layers)
+    ]
     grid = _Grid(*labels, "head", "layer", cell, top=44)
     panels, limit = {"": values}, float(np.abs(values).max())
     return Plot(
         frame.summary(f"{layers} layers × {heads} heads", *_extremes(values)),
-        pd.DataFrame(values, [f"L{i}" for i in range(layers)], [f"H{i}" for i in range(heads)]),
+        pd.DataFrame(values, [f"L{i}" for i in range(layers)],
+                     [f"H{i}" for i in range(heads)]),
         _heat_svg(panels, grid, frame, limit),
-        _heat_figure(panels, grid, frame, limit, f"L%{{y}}H%{{x}}<br>%{{z}} {_plain(unit)}<extra></extra>"),
+        _heat_figure(panels, grid, frame, limit,
+                     f"L%{{y}}H%{{x}}<br>%{{z}} {_plain(unit)}<extra></extra>"),
     )
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #04b54d01
 def token_labels(tokens: Sequence[str]) -> list[str]:
     """Tokens with their positions, so that no two are the same: " John@2"."""
     if isinstance(tokens, str):
-        raise ValueError(f"tokens must be a list with one string per position; got the string {tokens!r}.")
-    shown = [token if token.isprintable() else repr(token)[1:-1] for token in map(str, tokens)]
+        raise ValueError("tokens must be a list with one string per position; got the "
+                         f"string {tokens!r}.")
+    shown = [token if token.isprintable() else repr(token)[1:-1]
+             for token in map(str, tokens)]
     return [f"{token}@{pos}" for pos, token in enumerate(shown)]
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #093d2b95
 def patch_heatmap(
-    values: Float[Tensor, "layer pos"] | Mapping[str, Float[Tensor, "layer pos"]],  # one panel, or several by name
+    # one panel, or several by name
+    values: Float[Tensor, "layer pos"] | Mapping[str, Float[Tensor, "layer pos"]],
     tokens: Sequence[str],  # the prompt's tokens
     title: str,  # what was measured
     unit: str,  # in which unit
     *,
     model,  # the model it was measured on, or that model's name
 ) -> Plot:
-    """A number per layer and position, in panels that share one colour scale: layer down, position across."""
+    """A number per layer (down) and position (across), in panels of one scale."""
     given = values if isinstance(values, Mapping) else {"": values}
-    panels = {k: _array(v, ["layer", "pos"], f"values[{k!r}]" if k else "values") for k, v in given.items()}
+    panels = {k: _array(v, ["layer", "pos"], f"values[{k!r}]" if k else "values")
+              for k, v in given.items()}
     shapes = {name: list(panel.shape) for name, panel in panels.items()}
     if len(set(map(tuple, shapes.values()))) != 1:
-        raise ValueError(f"values must have one panel or more, all of one shape; got {shapes}.")
+        raise ValueError("values must have one panel or more, all of one shape; got "
+                         f"{shapes}.")
     stacked = _round(np.stack(list(panels.values())))
     n, layers, positions = stacked.shape
     labels = _labels(token_labels(tokens), positions, "tokens", "position")
     frame = _Frame.of("patch_heatmap", title, unit, model)
-    cell = float(np.clip(640 / n / positions, 13, 30)), float(np.clip(300 / layers, 10, 30))
-    grid = _Grid(labels, [str(i) for i in range(layers)], "position", "layer", cell, n, True, 44 if n == 1 else 62)
-    panels, limit = dict(zip(panels, stacked, strict=True)), float(np.abs(stacked).max())
+    cell = (float(np.clip(640 / n / positions, 13, 30)),
+            float(np.clip(300 / layers, 10, 30)))
+    grid = _Grid(labels, [str(i) for i in range(layers)], "position", "layer", cell, n,
+                 True, 44 if n == 1 else 62)
+    panels = dict(zip(panels, stacked, strict=True))
+    limit = float(np.abs(stacked).max())
     top = np.unravel_index(np.abs(stacked).argmax(), stacked.shape)
-    place = " ".join(filter(None, [list(panels)[top[0]], f"layer {top[1]}", repr(labels[top[2]])]))
+    where = [list(panels)[top[0]], f"layer {top[1]}", repr(labels[top[2]])]
+    place = " ".join(filter(None, where))
     farthest = f"farthest from 0: {_number(stacked[top])} at {place}"
     rows = [f"{name} {layer}".strip() for name in panels for layer in range(layers)]
     return Plot(
         frame.summary(f"{layers} layers × {positions} positions", farthest),
         pd.DataFrame(stacked.reshape(-1, positions), rows, labels),
         _heat_svg(panels, grid, frame, limit),
-        _heat_figure(panels, grid, frame, limit, f"layer %{{y}}, %{{x}}<br>%{{z}} {_plain(unit)}<extra></extra>"),
+        _heat_figure(panels, grid, frame, limit,
+                     f"layer %{{y}}, %{{x}}<br>%{{z}} {_plain(unit)}<extra></extra>"),
     )
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #ff6493f9
 def _short(token: str, most: int = 7) -> str:
     """A token as it fits into a cell."""
-    token = token.strip() if token.strip() and token.strip().isprintable() else repr(token)[1:-1]
+    token = (token.strip() if token.strip() and token.strip().isprintable()
+             else repr(token)[1:-1])
     return token if len(token) <= most else token[: most - 1] + "…"
 
 # %% ../../nbs/library/plots/heatmaps.ipynb #38eaf6f1
@@ -206,24 +240,32 @@ def token_heatmap(
     *,
     model,  # the model it was measured on, or that model's name
 ) -> Plot:
-    """A token in each cell on a colour that says how likely it is: place down, position across."""
-    frame, (width, height) = _Frame.of("token_heatmap", title, "probability", model), (46, 22)
+    """A token in each cell on a colour that says how likely it is: place down, position
+    across."""
+    frame = _Frame.of("token_heatmap", title, "probability", model)
+    width, height = (46, 22)
     values = _round(_array(probs, ["place", "pos"], "probs"))
     if [len(row) for row in written] != [values.shape[1]] * len(values):
-        raise ValueError(f"written needs one token per number, {values.shape[0]} rows of {values.shape[1]}.")
+        raise ValueError(f"written needs one token per number, {values.shape[0]} rows "
+                         f"of {values.shape[1]}.")
     rows = _labels(list(places), values.shape[0], "places", "place")
     columns = _labels(token_labels(tokens), values.shape[1], "tokens", "position")
-    grid = _Grid(columns, rows, "position", "place in the residual stream", (width, height), turned=True, top=44)
+    grid = _Grid(columns, rows, "position", "place in the residual stream",
+                 (width, height), turned=True, top=44)
     cells = [[_short(token) for token in row] for row in written]
-    figure = _heat_figure({"": values}, grid, frame, 1.0, "%{y}, %{x}<br>%{text} %{z}<extra></extra>")
-    figure.update_traces(text=[[_plain(t) for t in row] for row in cells], texttemplate="%{text}", textfont_size=10)
+    figure = _heat_figure({"": values}, grid, frame, 1.0,
+                          "%{y}, %{x}<br>%{text} %{z}<extra></extra>")
+    figure.update_traces(text=[[_plain(t) for t in row] for row in cells],
+                         texttemplate="%{text}", textfont_size=10)
     figure.update_coloraxes(cmin=0, colorscale=list(SCALE[3:]))
     texts = []
     for (row, column), value in np.ndenumerate(values):
         x, y = grid.left + (column + 0.5) * width, grid.top + (row + 0.5) * height + 4
         style = f" font-size='10' style='fill:{'#fff' if value > 0.6 else '#444'}'"
         texts.append(_text(x, y, cells[row][column], style=style))
-    svg = _heat_svg({"": values}, grid, frame, 1.0, lowest=0).replace("</svg>", "".join(texts) + "</svg>")
+    svg = _heat_svg({"": values}, grid, frame, 1.0, lowest=0).replace(
+        "</svg>", "".join(texts) + "</svg>"
+    )
     last = f"at the end {cells[-1][-1]!r} with {_number(values[-1, -1])}"
     summary = frame.summary(f"{len(rows)} places × {len(columns)} positions", last)
     return Plot(summary, pd.DataFrame(cells, rows, columns), svg, figure)
@@ -239,17 +281,21 @@ def labelled_heatmap(
     *,
     model,  # the model it was measured on, or that model's name
 ) -> Plot:
-    """A number per row and column, both with names of their own: rows down, columns across."""
-    values, frame = _round(_array(values, list(axes), "values")), _Frame.of("labelled_heatmap", title, unit, model)
+    """A number per row and column, both with names of their own: rows down, columns
+    across."""
+    values = _round(_array(values, list(axes), "values"))
+    frame = _Frame.of("labelled_heatmap", title, unit, model)
     down = _labels(list(rows), values.shape[0], "rows", axes[0])
     across = _labels(list(columns), values.shape[1], "columns", axes[1])
     limit = float(np.abs(values).max())
-    cell = float(np.clip(520 / len(across), 18, 54)), float(np.clip(300 / len(down), 16, 26))
+    cell = (float(np.clip(520 / len(across), 18, 54)),
+            float(np.clip(300 / len(down), 16, 26)))
     turned = 7 * max(map(len, across)) > cell[0]
     grid = _Grid(across, down, axes[1], axes[0], cell, turned=turned, top=44)
     row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
     hover = f"%{{y}}, %{{x}}<br>%{{z}} {_plain(unit)}<extra></extra>"
-    farthest = f"farthest from 0: {_number(values[row, column])} at {down[row]}, {across[column]}"
+    farthest = (f"farthest from 0: {_number(values[row, column])} at {down[row]}, "
+                f"{across[column]}")
     return Plot(
         frame.summary(f"{len(down)} × {len(across)}", farthest),
         pd.DataFrame(values, down, across),

@@ -12,41 +12,60 @@ from .core import _text
 from .panels import _LINE, Picture, _bold, _panel
 from .pictures import _CLEAN, _OTHER, _dot
 
-# %% ../../nbs/library/plots/knockouts.ipynb #5912cca4
+# %% ../../nbs/library/plots/knockouts.ipynb #e2d25ebd
 _HEADS = tuple((layer, head) for layer in range(3) for head in range(4))
 _CIRCUIT = ((0, 1), (1, 0), (1, 2), (2, 1), (2, 3))
 _K = ((1, 2), (2, 1))
 
 
-def _heads(title: str, text: str, alive: Collection[tuple[int, int]], result: str) -> str:
-    """One run: a circle for each head, framed if it is in the circuit, crossed by its letter if it is in K."""
+def _heads(title: str, text: str, alive: Collection[tuple[int, int]],
+           result: str) -> str:
+    """One run: a circle for each head, framed if it is in the circuit, crossed by its
+    letter if it is in K."""
     parts = [_bold(12, 20, title, "start")]
     for layer, head in _HEADS:
         x, y = 62 + 52 * head, 56 + 44 * layer
         parts.append(_dot(x, y, _CLEAN if (layer, head) in alive else _OTHER))
         if (layer, head) in _CIRCUIT:
-            parts.append(f"<rect x='{x - 14:g}' y='{y - 14:g}' width='28' height='28' rx='4' {_LINE}/>")
+            parts.append(f"<rect x='{x - 14:g}' y='{y - 14:g}' width='28' height='28' "
+                         f"rx='4' {_LINE}/>")
         if (layer, head) in _K:
             parts.append(_text(x + 22, y + 5, "K"))
     parts += [_text(20, 61 + 44 * layer, str(layer)) for layer in range(3)]
     return _panel(270, 208, title, text, [*parts, _bold(140, 194, result)])
 
-
+# %% ../../nbs/library/plots/knockouts.ipynb #5912cca4
 def four_runs() -> Picture:
     """Model and circuit, whole and without the same heads K."""
     out = [head for head in _HEADS if head not in _K]
     runs = (
         ("The model", "Every head is computed.", _HEADS, "F(M)"),
-        ("The circuit", "Only the heads of the circuit are computed, each at its place; the others put out their mean.",
-         _CIRCUIT, "F(C)"),
-        ("The model without K", "Two heads of the circuit, the set K, put out their mean; all others are computed.",
-         out, "F(M \u2216 K)"),
-        ("The circuit without K", "Of the circuit's heads those in K put out their mean as well.",
-         [head for head in _CIRCUIT if head not in _K], "F(C \u2216 K)"),
-    )  # fmt: skip
+        (
+            "The circuit",
+            "Only the heads of the circuit are computed, each at its place; the others "
+            "put out their mean.",
+            _CIRCUIT, "F(C)",
+        ),
+        (
+            "The model without K",
+            "Two heads of the circuit, the set K, put out their mean; all others are "
+            "computed.",
+            out, "F(M \u2216 K)",
+        ),
+        (
+            "The circuit without K",
+            "Of the circuit's heads those in K put out their mean as well.",
+            [head for head in _CIRCUIT if head not in _K], "F(C \u2216 K)",
+        ),
+    )
     alt = "Three layers of four heads, five of them in the circuit, two of these in K. "
-    alt += " ".join(f"{result}, {title.lower()}: {text}" for title, text, _, result in runs)
-    alt += " Faithful: F(C) is close to F(M). Complete: F(C \u2216 K) is close to F(M \u2216 K) for every K."
-    caption = "Filled: computed. Empty: replaced by the mean. Framed: in the circuit. K: in the set that is taken out. "
-    caption += "The first two should be equal for a faithful circuit; the last two, for every K, for a complete one."
-    return Picture("Four runs that judge a circuit", tuple(_heads(*run) for run in runs), alt, (), caption, across=2)
+    alt += " ".join(f"{result}, {title.lower()}: {text}"
+                    for title, text, _, result in runs)
+    alt += (" Faithful: F(C) is close to F(M). Complete: F(C \u2216 K) is close to F(M "
+            "\u2216 K) for every K.")
+    caption = ("Filled: computed. Empty: replaced by the mean. Framed: in the circuit. "
+               "K: in the set that is taken out. ")
+    caption += ("The first two should be equal for a faithful circuit; the last two, "
+                "for every K, for a complete one.")
+    return Picture("Four runs that judge a circuit",
+                   tuple(_heads(*run) for run in runs), alt, (), caption, across=2)

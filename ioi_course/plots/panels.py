@@ -19,54 +19,63 @@ _LINE = "fill='none' stroke='currentColor' stroke-width='1.5'"
 
 
 def _in_rows(panels: Iterable[str], across: int) -> str:
-    """The drawings one after the other, with the end of a row after each `across` of them; 0: where the column ends."""
+    """The drawings one after the other, with the end of a row after each `across` of
+    them; 0: where the column ends."""
     end = "<span style='flex:0 0 100%'></span>"
-    return "".join(end * bool(across and i and i % across == 0) + panel for i, panel in enumerate(panels))
+    return "".join(end * bool(across and i and i % across == 0) + panel
+                   for i, panel in enumerate(panels))
 
 # %% ../../nbs/library/plots/panels.ipynb #91fa9009
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """A drawing that shows itself as SVG in the colours of the page; in a terminal, its description in one line."""
+    """A drawing, shown as SVG in the page's colours; in a terminal, in one line."""
 
     title: str
     panels: tuple[str, ...]  # the SVG drawings, side by side where there is room
     alt: str  # what the picture says, in words
     notes: tuple[str, ...] = ()  # numbered lines beside the drawing
     caption: str = ""
-    across: int = 0  # at most so many drawings side by side; 0: as many as there is room for
+    across: int = 0  # at most so many side by side; 0: as many as there is room for
 
     def __repr__(self) -> str:
         return f"{self.title}: {self.alt}"
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        notes = notes and f"<ol style='flex:1 1 14em;margin:.5em 0;padding-left:1.6em'>{notes}</ol>"
-        caption = self.caption and f"<figcaption style='flex:1 1 100%'>{html.escape(self.caption)}</figcaption>"
-        return (
-            f"<figure class='ioi-picture' style='margin:1em 0;display:flex;flex-wrap:wrap;gap:1em;align-items:center'>"
-            f"{_in_rows(self.panels, self.across)}{notes}{caption}</figure>"
-        )
+        style = "flex:1 1 14em;margin:.5em 0;padding-left:1.6em"
+        notes = notes and f"<ol style='{style}'>{notes}</ol>"
+        caption = html.escape(self.caption)
+        if caption:
+            caption = f"<figcaption style='flex:1 1 100%'>{caption}</figcaption>"
+        style = "margin:1em 0;display:flex;flex-wrap:wrap;gap:1em;align-items:center"
+        return (f"<figure class='ioi-picture' style='{style}'>"
+                f"{_in_rows(self.panels, self.across)}{notes}{caption}</figure>")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
     def save(self, path: Path | str) -> Path:
-        """Write the drawing to an .html file that stands alone, in light or dark as the reader's system asks."""
+        """Write the drawing to an .html file that stands alone, light or dark."""
         if Path(path).suffix != ".html":
-            raise ValueError(f"A picture is saved as an .html page; got the name {str(path)!r}.")
-        head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=color-scheme content='light dark'>"
+            raise ValueError(f"A picture is saved as an .html page; got {str(path)!r}.")
+        head = ("<!doctype html><html lang=en><meta charset=utf-8><meta "
+                "name=color-scheme content='light dark'>")
         page = f"{head}<title>{html.escape(self.title)}</title>{self._repr_html_()}\n"
         Path(path).write_text(page, encoding="utf-8")
         return Path(path)
 
 # %% ../../nbs/library/plots/panels.ipynb #5051055b
-def _panel(width: float, height: float, title: str, alt: str, parts: Iterable[str]) -> str:
-    """One drawing: at its own size or a little larger, smaller where the column is narrower."""
+def _panel(width: float, height: float, title: str, alt: str,
+           parts: Iterable[str]) -> str:
+    """One drawing: at its own size or a little larger, smaller where the column is
+    narrower."""
+    most, least = 1.3 * width, 0.85 * width
+    style = f"max-width:min(100%,{most:g}px);height:auto;flex:1 1 {least:g}px"
+    said = f"<title>{html.escape(title)}</title><desc>{html.escape(alt)}</desc>"
     return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' width='{width:g}' role='img' "
-        f"style='max-width:min(100%,{1.3 * width:g}px);height:auto;flex:1 1 {0.85 * width:g}px' "
-        f"font-family='sans-serif' font-size='13' fill='currentColor'>"
-        f"<title>{html.escape(title)}</title><desc>{html.escape(alt)}</desc>{''.join(parts)}</svg>"
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' "
+        f"width='{width:g}' role='img' style='{style}' font-family='sans-serif' "
+        f"font-size='13' fill='currentColor'>{said}{''.join(parts)}</svg>"
     )
 
 
@@ -74,20 +83,24 @@ def _bold(x: float, y: float, text: str, anchor: str = "middle") -> str:
     return _text(x, y, text, anchor, style=" font-weight='bold'")
 
 
-def _line(x0: float, y0: float, x1: float, y1: float, style: str = "", colour: str = "currentColor") -> str:
-    return f"<path d='M{x0:g} {y0:g}L{x1:g} {y1:g}' fill='none' stroke='{colour}' stroke-width='1.5'{style}/>"
+def _line(x0: float, y0: float, x1: float, y1: float, style: str = "",
+          colour: str = "currentColor") -> str:
+    return (f"<path d='M{x0:g} {y0:g}L{x1:g} {y1:g}' fill='none' stroke='{colour}' "
+            f"stroke-width='1.5'{style}/>")
 
 
-def _arrow(x0: float, y0: float, x1: float, y1: float, colour: str = "currentColor", style: str = "") -> str:
+def _arrow(x0: float, y0: float, x1: float, y1: float, colour: str = "currentColor",
+           style: str = "") -> str:
     """A straight arrow with its own head."""
     length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
     dx, dy = (x1 - x0) / length, (y1 - y0) / length
     bx, by = x1 - 8 * dx, y1 - 8 * dy
-    head = f"M{x1:g} {y1:g}L{bx - 4 * dy:.4g} {by + 4 * dx:.4g}L{bx + 4 * dy:.4g} {by - 4 * dx:.4g}z"
+    head = (f"M{x1:g} {y1:g}L{bx - 4 * dy:.4g} {by + 4 * dx:.4g}L{bx + 4 * dy:.4g} "
+            f"{by - 4 * dx:.4g}z")
     return _line(x0, y0, bx, by, style, colour) + f"<path d='{head}' fill='{colour}'/>"
 
 
 def _badge(x: float, y: float, text: str, colour: str = _BLUE) -> str:
     """A number in a filled circle."""
     return (f"<circle cx='{x:g}' cy='{y:g}' r='9' fill='{colour}'/>"
-            + _text(x, y + 4.5, text, style=" fill='#fff' font-weight='bold'"))  # fmt: skip
+            + _text(x, y + 4.5, text, style=" fill='#fff' font-weight='bold'"))

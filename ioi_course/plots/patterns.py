@@ -19,41 +19,55 @@ from .heatmaps import _Grid, _heat_svg, token_labels
 # %% ../../nbs/library/plots/patterns.ipynb #5339ebfd
 def _check_patterns(patterns: np.ndarray, names: list[str], labels: list[str]) -> None:
     """A ValueError if a row is not a probability distribution."""
-    wrong = np.argwhere((np.abs(patterns.sum(-1) - 1) > 0.01) | (patterns.min(-1) < -1e-6))
+    sums, least = patterns.sum(-1), patterns.min(-1)
+    wrong = np.argwhere((np.abs(sums - 1) > 0.01) | (least < -1e-6))
     if len(wrong):
         head, row = wrong[0]
         raise ValueError(
-            f"patterns must be probabilities, but {names[head]} from {labels[row]!r} sums to "
-            f"{patterns[head, row].sum():.3f}, with a smallest entry of {patterns[head, row].min():.3f}. "
-            """Pass the pattern (after the softmax), not the scores, and all of its source positions."""
+            f"patterns must be probabilities, but {names[head]} from {labels[row]!r} "
+            f"sums to {sums[head, row]:.3f}, with a smallest entry of "
+            f"{least[head, row]:.3f}. "
+            "Pass the pattern (after the softmax), not the scores, and all of its "
+            "source positions."
         )
 
 # %% ../../nbs/library/plots/patterns.ipynb #605b56ed
 def attention_heads(
-    patterns: Float[Tensor, "head dest src"],  # attention probabilities: each row sums to 1
+    # attention probabilities: each row sums to 1
+    patterns: Float[Tensor, "head dest src"],
     tokens: Sequence[str],  # the prompt's tokens
     names: Sequence[str | tuple[int, int]],  # the heads: "L9H9" or (9, 9)
     title: str = "Attention patterns",  # what is shown
     *,
     model,  # the model it was measured on, or that model's name
 ) -> Plot:
-    """The attention patterns of some heads on one prompt: destination down, source across."""
+    """The attention patterns of some heads on one prompt: destination down, source
+    across."""
     patterns = _array(patterns, ["head", "dest", "src"], "patterns")
     heads, dest, src = patterns.shape
     if dest != src:
-        raise ValueError(f"patterns must be [head, dest, src] over one prompt; got {dest} destinations, {src} sources.")
+        raise ValueError("patterns must be [head, dest, src] over one prompt; got "
+                         f"{dest} destinations, {src} sources.")
     labels = _labels(token_labels(tokens), src, "tokens", "position")
-    names = _labels([name if isinstance(name, str) else head_name(*name) for name in names], heads, "names", "head")
+    names = _labels(
+        [name if isinstance(name, str) else head_name(*name) for name in names], heads,
+        "names", "head",
+    )
     _check_patterns(patterns, names, labels)
-    patterns, frame = np.round(patterns, 3) + 0.0, _Frame.of("attention_heads", title, "probability", model)
+    patterns = np.round(patterns, 3) + 0.0
+    frame = _Frame.of("attention_heads", title, "probability", model)
     best = patterns.argmax(-1)
-    rows = [(names[h], labels[d], labels[best[h, d]], patterns[h, d, best[h, d]]) for h, d in np.ndindex(heads, dest)]
+    rows = [(names[h], labels[d], labels[best[h, d]], patterns[h, d, best[h, d]])
+            for h, d in np.ndindex(heads, dest)]
     cell = float(np.clip(200 / src, 8, 20))
-    grid = _Grid(labels, labels, "source", "destination", (cell, cell), min(heads, 3), True)
-    props = {"attention": patterns.tolist(), "attentionHeadNames": names, "tokens": [str(token) for token in tokens]}
+    grid = _Grid(labels, labels, "source", "destination", (cell, cell), min(heads, 3),
+                 True)
+    props = {"attention": patterns.tolist(), "attentionHeadNames": names,
+             "tokens": [str(token) for token in tokens]}
     return Plot(
         frame.summary(f"{heads} heads × {dest} tokens", ", ".join(names)),
         pd.DataFrame(rows, columns=["head", "from", "looks most at", "probability"]),
         _heat_svg(dict(zip(names, patterns, strict=True)), grid, frame, 1.0, lowest=0),
-        circuitsvis={"element": "AttentionHeads", "props": props, "heading": f"{frame.heading}, {frame.footer}"},
+        circuitsvis={"element": "AttentionHeads", "props": props,
+                     "heading": f"{frame.heading}, {frame.footer}"},
     )

@@ -12,7 +12,7 @@ from ioi_course.publish.badge import is_badge
 from ioi_course.publish.exercises import HEADING, exercises
 
 WORDS_A_MINUTE = 150  # of text that is worked through, tables and plots looked at on the way
-LINES_A_MINUTE = 20  # of code that is read and run, not written
+LINES_A_MINUTE = 27  # of code, of 88 columns at most, that is read and run, not written
 EXERCISE = {"★": 5, "★★": 10, "★★★": 20}  # minutes to solve one
 STARS = re.compile(r"\((★{1,3})\)$", re.MULTILINE)
 HIDDEN = re.compile(r"^#\| *hide *$", re.MULTILINE)
