@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..engine import Block, Engine, Run, Window
+from ..engine import Block, Engine, Run, Window, linear
 from ..metrics import wide
 
 # %% ../../nbs/library/discovery/changes.ipynb #46881f5c
@@ -22,11 +22,8 @@ Product = Callable[[Float[Tensor, "row d_in"]], Float[Tensor, "row d_out"]]
 
 def product(weight: Float[Tensor, "d_in d_out"]) -> Product:
     """Rows times a matrix, in float32."""
-    weight = weight.float()
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return lambda rows: rows @ weight
-    packed = weight.T.contiguous().to_mkldnn()
-    return lambda rows: torch.ops.aten.mkldnn_linear(rows.contiguous().to_mkldnn(), packed).to_dense()
+    laid_out = weight.float().T.contiguous().T  # as `linear` wants it, once for all
+    return lambda rows: linear(rows, laid_out)
 
 # %% ../../nbs/library/discovery/changes.ipynb #b6cddc94
 class Reader:

@@ -75,7 +75,7 @@ def _before_norm(
         slope = slope - slope.mean(dim=-1, keepdim=True)
     return torch.addcmul(slope, along, unit, value=-1).mul_(scale)
 
-
+# %% ../../nbs/library/discovery/gradients.ipynb #027b50a9
 def _at_receivers(
     side: Sides, kept: Run, slopes: dict[str, list[Tensor]], first: int = 0
 ) -> Iterator[tuple[range, Float[Tensor, "receiver batch pos d_model"]]]:
