@@ -20,10 +20,7 @@ LESSONS = [path for at in ("[0-9]*", "appendix/*", "reference/*") for path in so
 LIBRARY = sorted(ROOT.glob("nbs/library/**/*.ipynb"))
 MASTERS = sorted(ROOT.glob("assignments/*/*.ipynb"))
 COLUMNS = 88  # of a line of code in a notebook: what a page shows without a scroll bar
-WIDE = """nbs/library/discovery/changes nbs/library/discovery/curves nbs/library/discovery/exact
-    nbs/library/discovery/gradients nbs/library/discovery/graph nbs/library/discovery/pruning nbs/library/discovery/runs
-    nbs/library/discovery/scores nbs/library/discovery/streams
-    assignments/a_tokens_and_metric/a_tokens_and_metric assignments/b_lens_and_attribution/b_lens_and_attribution
+WIDE = """assignments/a_tokens_and_metric/a_tokens_and_metric assignments/b_lens_and_attribution/b_lens_and_attribution
     assignments/c_patching/c_patching assignments/d_circuit/d_circuit""".split()  # still to be broken: it only shrinks
 
 

@@ -25,16 +25,20 @@ def product(weight: Float[Tensor, "d_in d_out"]) -> Product:
     laid_out = weight.float().T.contiguous().T  # as `linear` wants it, once for all
     return lambda rows: linear(rows, laid_out)
 
-# %% ../../nbs/library/discovery/changes.ipynb #b6cddc94
+# %% ../../nbs/library/discovery/changes.ipynb #3afc1b99
 class Reader:
     """A norm and the matrices after it, side by side."""
 
-    def __init__(self, block: Block, norm: str, weights: Sequence[Float[Tensor, "d_model d_out"]]):
-        scaled = wide(getattr(block, norm)[0])[:, None] * wide(torch.cat(list(weights), dim=1))
+    def __init__(
+        self, block: Block, norm: str, weights: Sequence[Float[Tensor, "d_model d_out"]]
+    ):
+        scaled = wide(getattr(block, norm)[0])[:, None] * wide(
+            torch.cat(list(weights), dim=1)
+        )
         self.matrix = (scaled if block.rms else scaled - scaled.mean(dim=0)).float()
         self.eps, self.rms, self.times = block.eps, block.rms, product(self.matrix)
 
-
+# %% ../../nbs/library/discovery/changes.ipynb #b6cddc94
 class Reading:
     """What a reader makes of changes of these streams."""
 
@@ -42,46 +46,72 @@ class Reading:
         x = wide(x) if reader.rms else wide(x) - wide(x).mean(dim=-1, keepdim=True)
         scale = (x.square().mean(dim=-1, keepdim=True) + reader.eps).rsqrt()
         own = reader.times((x * scale).float().flatten(0, 1)).unflatten(0, x.shape[:2])
-        self.reader, self.x, self.scale, self.own = reader, *(part.float()[:, None] for part in (x, scale, own))
+        self.reader, self.x, self.scale, self.own = reader, *(
+            part.float()[:, None] for part in (x, scale, own)
+        )
 
-    def scales(self, change: Float[Tensor, "prompt patch row d_model"]) -> tuple[Tensor, Tensor]:
-        """What the changed streams are multiplied by, and the share by which that has grown."""
-        more = torch.linalg.vecdot(torch.add(change, self.x, alpha=2), change)[..., None] / change.shape[-1]
+    def scales(
+        self, change: Float[Tensor, "prompt patch row d_model"]
+    ) -> tuple[Tensor, Tensor]:
+        """What the changed streams are multiplied by, and the share by which that has
+        grown."""
+        more = torch.linalg.vecdot(
+            torch.add(change, self.x, alpha=2), change
+        )[..., None] / change.shape[-1]
         if not self.reader.rms:
             more = more - change.mean(dim=-1, keepdim=True).square()
         grown = torch.expm1(-0.5 * torch.log1p(more * self.scale.square()))
         return self.scale * (1 + grown), grown
 
-    def __call__(self, change: Float[Tensor, "prompt patch row d_model"]) -> Float[Tensor, "prompt patch row d_out"]:
+    def __call__(
+        self, change: Float[Tensor, "prompt patch row d_model"]
+    ) -> Float[Tensor, "prompt patch row d_out"]:
         scale, grown = self.scales(change)
         found = self.reader.times(change.flatten(0, 2)).unflatten(0, change.shape[:3])
         return found.mul_(scale).addcmul_(grown, self.own)
 
-# %% ../../nbs/library/discovery/changes.ipynb #4dc096a7
+# %% ../../nbs/library/discovery/changes.ipynb #d9134a30
 class _Beside:
     """A layer's readers and products, and the base run in it at a window's rows."""
 
     def __init__(self, weights: "_Layer", base: Run, window: Window, layer: int):
         block = self.block = weights.block
-        self.weights, self.window, last = weights, window, layer == len(base.mlp_out) - 1
+        self.weights, self.window, last = weights, window, layer == len(
+            base.mlp_out
+        ) - 1
         read = (base.resid_pre if block.parallel else base.resid_mid)[layer]
         end = Window(window.prompts, window.start, window.end, only_end=last).rows(read)
-        self.qkv, self.mlp = Reading(weights.qkv, window.rows(base.resid_pre[layer])), Reading(weights.mlp, end)
+        self.qkv, self.mlp = Reading(
+            weights.qkv, window.rows(base.resid_pre[layer])
+        ), Reading(weights.mlp, end)
         normed = block.norm(end, "ln2")
-        self.hidden = torch.cat([normed @ weight + bias for weight, bias in _ins(block)], dim=-1)[:, None]
+        self.hidden = torch.cat(
+            [normed @ weight + bias for weight, bias in _ins(block)], dim=-1
+        )[:, None]
         start, stop = window.start, int(window.end.max()) + 1
-        q, k, v, pattern = (getattr(base, name)[layer][window.prompts] for name in ("q", "k", "v", "pattern"))
-        self.q, self.k, self.v = q[:, :, start:stop].float(), k[:, :, :stop].float(), v[:, :, :stop].float()
-        self.pattern = wide(pattern[:, :, start:stop, :stop]).unflatten(1, (block.n_kv, -1))
+        q, k, v, pattern = (
+            getattr(base, name)[layer][window.prompts]
+            for name in ("q", "k", "v", "pattern")
+        )
+        self.q, self.k, self.v = q[
+            :, :, start:stop
+        ].float(), k[:, :, :stop].float(), v[:, :, :stop].float()
+        self.pattern = wide(pattern[:, :, start:stop, :stop]).unflatten(
+            1, (block.n_kv, -1)
+        )
 
-    def at_end(self, x: Float[Tensor, "prompt patch row d"]) -> Float[Tensor, "prompt patch d"]:
+    def at_end(
+        self, x: Float[Tensor, "prompt patch row d"]
+    ) -> Float[Tensor, "prompt patch d"]:
         return _at_end(x, self.window)
 
 
-def _at_end(x: Float[Tensor, "prompt patch row d"], window: Window) -> Float[Tensor, "prompt patch d"]:
+def _at_end(
+    x: Float[Tensor, "prompt patch row d"], window: Window
+) -> Float[Tensor, "prompt patch d"]:
     return x[torch.arange(len(x), device=x.device), :, window.end - window.start]
 
-
+# %% ../../nbs/library/discovery/changes.ipynb #4dc096a7
 def _ins(block: Block) -> list[tuple[Tensor, Tensor]]:
     return [part for part in (block.mlp_in, block.mlp_gate) if part is not None]
 
@@ -90,70 +120,103 @@ class _Layer:
     """What is made of a layer's weights once."""
 
     def __init__(self, block: Block):
-        self.block, self.out, self.mlp_out = block, product(block.out[0]), product(block.mlp_out[0])
+        self.block, self.out, self.mlp_out = block, product(block.out[0]), product(
+            block.mlp_out[0]
+        )
         self.qkv = Reader(block, "ln1", [block.qkv[0]])
         self.mlp = Reader(block, "ln2", [weight for weight, _ in _ins(block)])
 
-# %% ../../nbs/library/discovery/changes.ipynb #48ee9cd9
+# %% ../../nbs/library/discovery/changes.ipynb #6ad8cde9
 def _patterns(
     old: Float[Tensor, "*rows key"], added: Float[Tensor, "*rows key"], start: int
 ) -> tuple[Float[Tensor, "*rows key"], Float[Tensor, "*rows window"]]:
-    """What patterns change by, for what was added to their scores; and the new ones at the places from `start` on."""
+    """What patterns change by, for what was added to their scores; and the new ones at
+    the places from `start` on."""
     scores = added.to(old.dtype) + old.log()
     weights = (scores - scores.amax(dim=-1, keepdim=True)).exp_()
     change = weights.div_(weights.sum(dim=-1, keepdim=True)).sub_(old).float()
     return change, change[..., start:] + old[..., start:].float()
 
-
-def _attention(at: _Beside, change: Float[Tensor, "prompt patch row d_model"]) -> Tensor:
+# %% ../../nbs/library/discovery/changes.ipynb #48ee9cd9
+def _attention(
+    at: _Beside, change: Float[Tensor, "prompt patch row d_model"]
+) -> Tensor:
     """What the stream after attention changes by."""
-    block, start, shape, heads = at.block, at.window.start, change.shape[:3], (at.block.n_kv, -1)
+    block, start, shape, heads = at.block, at.window.start, change.shape[:3], (
+        at.block.n_kv, -1
+    )
     widths = [block.d_head * n for n in (block.n_heads, block.n_kv, block.n_kv)]
-    q, k, v = (part.unflatten(-1, (-1, block.d_head)) for part in at.qkv(change).split(widths, dim=-1))
+    q, k, v = (
+        part.unflatten(-1, (-1, block.d_head))
+        for part in at.qkv(change).split(widths, dim=-1)
+    )
     if block.turn:
         places = at.window.places()[:, None].expand(shape)
         q, k = block.turn(q, places).float(), block.turn(k, places).float()
-    q = q.unflatten(3, heads).permute(0, 3, 1, 4, 2, 5).contiguous()  # prompt group patch head row d_head
-    k, v = (part.permute(0, 3, 1, 2, 4) for part in (k, v))  # prompt group patch row d_head
+    # prompt group patch head row d_head
+    q = q.unflatten(3, heads).permute(0, 3, 1, 4, 2, 5).contiguous()
+    # prompt group patch row d_head
+    k, v = (part.permute(0, 3, 1, 2, 4) for part in (k, v))
     cut = q.shape[2:5]
     added = (q.flatten(2, 4) @ at.k.transpose(-1, -2)).unflatten(2, cut)
     q = q + at.q.unflatten(1, heads)[:, :, None]
     added[..., start:] += (q.flatten(3, 4) @ k.transpose(-1, -2)).unflatten(3, cut[1:])
-    moved, new = _patterns(at.pattern[:, :, None], added.mul_(block.d_head**-0.5), start)
+    moved, new = _patterns(
+        at.pattern[:, :, None], added.mul_(block.d_head**-0.5), start
+    )
     z = (moved.flatten(2, 4) @ at.v).unflatten(2, cut)
     z += (new.flatten(3, 4) @ v).unflatten(3, cut[1:])
     z = z.permute(0, 2, 4, 1, 3, 5).flatten(3)
     return at.weights.out(z.flatten(0, 2)).unflatten(0, shape).add_(change)
 
 # %% ../../nbs/library/discovery/changes.ipynb #7d6e8b3b
-def _attention_at_end(at: _Beside, change: Float[Tensor, "prompt patch row d_model"]) -> Tensor:
+def _attention_at_end(
+    at: _Beside, change: Float[Tensor, "prompt patch row d_model"]
+) -> Tensor:
     """What the stream after the last layer's attention changes by at END: one row."""
     if at.block.turn:
         return at.at_end(_attention(at, change))[:, :, None]
-    d_head, start, reading, end = at.block.d_head, at.window.start, at.qkv, at.at_end(change)
+    d_head, start, reading, end = at.block.d_head, at.window.start, at.qkv, at.at_end(
+        change
+    )
     scale, grown = reading.scales(change)
-    to_q, to_k, to_v = (part.unflatten(-1, (-1, d_head)) for part in reading.reader.matrix.chunk(3, dim=-1))
-    own_q, own_k, own_v = (part.unflatten(-1, (-1, d_head)) for part in reading.own.chunk(3, dim=-1))
+    to_q, to_k, to_v = (
+        part.unflatten(-1, (-1, d_head))
+        for part in reading.reader.matrix.chunk(3, dim=-1)
+    )
+    own_q, own_k, own_v = (
+        part.unflatten(-1, (-1, d_head)) for part in reading.own.chunk(3, dim=-1)
+    )
     q = torch.einsum("psm,mhd->pshd", end * at.at_end(scale), to_q)
     q = q + at.at_end(grown)[..., None] * at.at_end(own_q)
-    scale, grown = scale.transpose(-1, -2), grown.transpose(-1, -2)  # prompt patch 1 row
+    # prompt patch 1 row
+    scale, grown = scale.transpose(-1, -2), grown.transpose(-1, -2)
     added = torch.einsum("pshd,phkd->pshk", q, at.k)
     q = q + at.at_end(at.q.transpose(1, 2)[:, None])
     back = torch.einsum("pshd,mhd->pshm", q, to_k) @ change.transpose(-1, -2)
-    added[..., start:] += scale * back + grown * torch.einsum("pshd,pxrhd->pshr", q, own_k)
+    added[..., start:] += scale * back + grown * torch.einsum(
+        "pshd,pxrhd->pshr", q, own_k
+    )
     old = at.at_end(at.pattern[:, :, 0].transpose(1, 2)[:, None])  # prompt 1 head key
     moved, new = _patterns(old, added.mul_(d_head**-0.5), start)
     z = torch.einsum("pshk,phkd->pshd", moved, at.v)
     z += torch.einsum("pshr,pxrhd->pshd", new * grown, own_v)
     z += torch.einsum("pshm,mhd->pshd", (new * scale) @ change, to_v)
-    return at.weights.out(z.flatten(2).flatten(0, 1)).unflatten(0, end.shape[:2]).add_(end)[:, :, None]
+    return at.weights.out(z.flatten(2).flatten(0, 1)).unflatten(
+        0, end.shape[:2]
+    ).add_(end)[:, :, None]
 
 # %% ../../nbs/library/discovery/changes.ipynb #3ba5b6af
-def _mlp(at: _Beside, reads: Tensor, change: Float[Tensor, "prompt patch row d_model"]) -> Tensor:
-    """What the stream after the MLP changes by, for changes of what the MLP reads and of the stream beside it."""
+def _mlp(
+    at: _Beside, reads: Tensor, change: Float[Tensor, "prompt patch row d_model"]
+) -> Tensor:
+    """What the stream after the MLP changes by, for changes of what the MLP reads and
+    of the stream beside it."""
     hidden = at.hidden + at.mlp(reads)
     moved = (_activated(at.block, hidden) - _activated(at.block, at.hidden)).float()
-    return at.weights.mlp_out(moved.flatten(0, 2)).unflatten(0, change.shape[:3]).add_(change)
+    return at.weights.mlp_out(moved.flatten(0, 2)).unflatten(
+        0, change.shape[:3]
+    ).add_(change)
 
 
 def _activated(block: Block, hidden: Tensor) -> Tensor:
@@ -164,7 +227,8 @@ def _activated(block: Block, hidden: Tensor) -> Tensor:
 
 
 class Carrier:
-    """A model that carries changes. It holds a copy of the layers' weights in float32."""
+    """A model that carries changes. It holds a copy of the layers' weights in
+    float32."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
@@ -177,10 +241,10 @@ class Carrier:
         """Patches of a window of this run."""
         return Carried(self, base, window)
 
-# %% ../../nbs/library/discovery/changes.ipynb #4519160f
+# %% ../../nbs/library/discovery/changes.ipynb #e4fd19f3
 _ROWS = 1024  # rows at a time; more are no faster
 
-
+# %% ../../nbs/library/discovery/changes.ipynb #4519160f
 class Carried:
     """One window of a run, and the changes of its streams by many patches."""
 
@@ -189,18 +253,24 @@ class Carried:
 
     def layer(self, layer: int) -> _Beside:
         if layer not in self.known:
-            self.known[layer] = _Beside(self.carrier.layers[layer], self.base, self.window, layer)
+            self.known[layer] = _Beside(
+                self.carrier.layers[layer], self.base, self.window, layer
+            )
         return self.known[layer]
 
     def to_end(
-        self, change: Float[Tensor, "prompt patch row d_model"], layer: int, mid: bool = False
+        self, change: Float[Tensor, "prompt patch row d_model"], layer: int,
+        mid: bool = False
     ) -> Float[Tensor, "prompt patch d_model"]:
-        """What the stream after the last layer changes by at END, for changes before a layer (or before its MLP).
+        """What the stream after the last layer changes by at END, for changes before a
+        layer (or before its MLP).
 
         Layer `n_layers` is the end. Changes are in float32.
         """
         size = max(1, _ROWS // change[:, 0, :, 0].numel())
-        return torch.cat([self._some(part, layer, mid) for part in change.split(size, dim=1)], dim=1)
+        return torch.cat(
+            [self._some(part, layer, mid) for part in change.split(size, dim=1)], dim=1
+        )
 
     def _some(self, change: Tensor, layer: int, mid: bool) -> Tensor:
         first, last = layer, self.carrier.engine.n_layers - 1

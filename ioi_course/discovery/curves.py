@@ -35,11 +35,15 @@ def sizes(
     graph: Graph,
     shares: Sequence[float] = SHARES,
 ) -> list[int]:
-    """How many edges these shares are, rounded down. ValueError for a share that is 0 edges, or more than all."""
+    """How many edges these shares are, rounded down. ValueError for a share that is 0
+    edges, or more than all."""
     found = [int(share * len(graph)) for share in shares]
     for share, n in zip(shares, found, strict=True):
         if not 1 <= n <= len(graph):
-            raise ValueError(f"A share of {share} is {n} of {len(graph):,} edges; a circuit has 1 to {len(graph):,}.")
+            raise ValueError(
+                f"A share of {share} is {n} of {len(graph):,} edges; a circuit has 1 "
+                f"to {len(graph):,}."
+            )
     return found
 
 
@@ -50,21 +54,20 @@ def area(x: Sequence[float], y: Float[Tensor, "*axes size"]) -> Float[Tensor, "*
 
 # %% ../../nbs/library/discovery/curves.ipynb #8234ad39
 class _Areas:
-    """What follows from the metric of circuits of several sizes: f, the two areas, and their errors."""
+    """Faithfulness of circuits of several sizes, the two areas, and their errors."""
 
-    def _f(self, keep: Bool[Tensor, "batch"] | slice = slice(None)) -> Float[Tensor, "size"]:
-        empty = self.empty[keep].mean()
-        return (self.runs[:, keep].mean(dim=1) - empty) / (self.full[keep].mean() - empty)
+    def _f(self, keep: Tensor | slice = slice(None)) -> Float[Tensor, "size"]:
+        full, empty = self.full[keep].mean(), self.empty[keep].mean()
+        return (self.runs[:, keep].mean(dim=1) - empty) / (full - empty)
 
     @property
     def f(self) -> Float[Tensor, "size"]:
         """Faithfulness: 0 as the corrupted run, 1 as the clean one."""
         return self._f()
 
-    def _jackknife(self, of: Callable[[Tensor], Tensor]) -> float:
+    # NaN for one prompt
+    def _jackknife(self, of: Callable[[Tensor], Tensor]) -> Tensor:
         n = self.runs.shape[1]
-        if n == 1:
-            return float("nan")
         each = torch.stack([of(self._f(torch.arange(n) != i)) for i in range(n)])
         return ((n - 1) / n * (each - each.mean(dim=0)).pow(2).sum(dim=0)).sqrt()
 
@@ -87,7 +90,8 @@ class _Areas:
     @property
     def errors(self) -> dict[str, float]:
         """The standard errors of CPR and CMD over prompts."""
-        return {"CPR": float(self._jackknife(self._cpr)), "CMD": float(self._jackknife(self._cmd))}
+        areas = {"CPR": self._cpr, "CMD": self._cmd}
+        return {name: float(self._jackknife(of)) for name, of in areas.items()}
 
 # %% ../../nbs/library/discovery/curves.ipynb #46463e0a
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,21 +107,24 @@ class Curve(Shown, _Areas):
     name: str  # of the model
 
     def smallest(self, f: float = 0.8) -> int | None:
-        """How many edges the smallest of these circuits has that is at least this faithful; None if none is."""
-        return next((n for n, value in zip(self.edges, self.f.tolist(), strict=True) if value >= f), None)
+        """The fewest edges that are at least this faithful; None if none are."""
+        sizes = zip(self.edges, self.f.tolist(), strict=True)
+        return next((n for n, value in sizes if value >= f), None)
 
     def table(self) -> pd.DataFrame:
         """A row for each size: edges, the metric's mean, f and its error."""
-        error = self._jackknife(lambda f: f)
-        error = error.tolist() if isinstance(error, Tensor) else [error] * len(self.edges)
-        columns = {"edges": self.edges, "metric": self.runs.mean(dim=1).tolist(), "f": self.f.tolist(), "error": error}
-        return pd.DataFrame(columns, pd.Index([f"{share:.1%}" for share in self.shares], name="share"))
+        error = self._jackknife(lambda f: f).tolist()
+        columns = {
+            "edges": self.edges, "metric": self.runs.mean(dim=1).tolist(),
+            "f": self.f.tolist(), "error": error,
+        }
+        shares = pd.Index([f"{share:.1%}" for share in self.shares], name="share")
+        return pd.DataFrame(columns, shares)
 
     def _caption(self) -> str:
-        return (
-            f"{self.method}: CPR {self.cpr:.2f}, CMD {self.cmd:.2f} ({self.runs.shape[1]} prompts; all edges "
-            f"{self.full.mean():.2f}, none {self.empty.mean():.2f}; model {self.name})"
-        )
+        ends = f"all edges {self.full.mean():.2f}, none {self.empty.mean():.2f}"
+        about = f"{self.runs.shape[1]} prompts; {ends}; model {self.name}"
+        return f"{self.method}: CPR {self.cpr:.2f}, CMD {self.cmd:.2f} ({about})"
 
     def _rounded(self) -> pd.DataFrame:
         return self.table().dropna(axis=1, how="all").round(2) + 0.0
@@ -136,24 +143,36 @@ def curve(
     choose: Callable[[Scores, int, bool], Tensor] = best,  # or `greedy`
     progress: bool = True,
 ) -> Curve:
-    """Run the circuits of these sizes. ValueError where clean and corrupted run hardly differ: f means nothing then."""
+    """Run the circuits of these sizes. ValueError where clean and corrupted run hardly
+    differ: f means nothing then."""
     if scores.graph != runner.graph:
-        raise ValueError("The scores are of another graph than the runner's: of another model?")
-    apart, scale = (runner.full - runner.empty).mean().abs(), torch.cat([runner.full, runner.empty]).abs().mean()
+        raise ValueError(
+            "The scores are of another graph than the runner's: of another model?"
+        )
+    apart, scale = (runner.full - runner.empty).mean().abs(), torch.cat(
+        [runner.full, runner.empty]
+    ).abs().mean()
     if not apart > max(0.05 * scale, 1e-4):
         raise ValueError(
-            f"The clean runs have a mean of {runner.full.mean():.3g}, the corrupted ones {runner.empty.mean():.3g}: "
-            "too close for a scale. Take other prompts, or another counterfactual."
+            f"The clean runs have a mean of {runner.full.mean():.3g}, the corrupted "
+            f"ones {runner.empty.mean():.3g}: too close for a scale. Take other "
+            "prompts, or another counterfactual."
         )
     counts, runs = sizes(runner.graph, shares), []
     with _bar("circuits", progress) as bar:
         bar.total = len(counts)
         for n in counts:
-            runs.append(runner.full if n == len(runner.graph) else runner(choose(scores, n, signed)))
+            runs.append(
+                runner.full if n == len(runner.graph)
+                else runner(choose(scores, n, signed))
+            )
             bar.update(1)
     how = f"{scores.method}, signed" if signed else scores.method
     name = model_name(runner.model)
-    return Curve(tuple(shares), tuple(counts), torch.stack(runs), runner.full, runner.empty, how, name)
+    return Curve(
+        tuple(shares), tuple(counts), torch.stack(runs), runner.full, runner.empty, how,
+        name,
+    )
 
 # %% ../../nbs/library/discovery/curves.ipynb #54df00b3
 def curves_plot(
@@ -162,23 +181,40 @@ def curves_plot(
 ) -> Plot:
     """f over the share of edges (as powers of ten) for each method."""
     x = {name: np.log10(np.array(one.shares) * 100) for name, one in curves.items()}
-    rows = {name: np.round(one.f.double().numpy(), 4) + 0.0 for name, one in curves.items()}
+    rows = {
+        name: np.round(one.f.double().numpy(), 4) + 0.0 for name, one in curves.items()
+    }
     series = [
-        _Series(name, x[name], rows[name], [f"{n} edges" for n in one.edges], PALETTE[i % len(PALETTE)])
+        _Series(
+            name, x[name], rows[name], [f"{n} edges" for n in one.edges],
+            PALETTE[i % len(PALETTE)],
+        )
         for i, (name, one) in enumerate(curves.items())
     ]
     first = next(iter(curves.values()))
-    table = pd.DataFrame(rows, pd.Index([f"{share:.1%}" for share in first.shares], name="share of edges"))
+    table = pd.DataFrame(
+        rows,
+        pd.Index([f"{share:.1%}" for share in first.shares], name="share of edges"),
+    )
     frame = _Frame.of("curves_plot", title, "", first.name)
     chart = _Chart(series, "share of edges (log10 of %)", "faithfulness f", named=[])
     said = f"{len(curves)} rankings, {len(first.shares)} sizes"
-    return Plot(frame.summary(said), table, _chart_svg(chart, frame), _chart_figure(chart, frame))
+    return Plot(
+        frame.summary(said), table, _chart_svg(chart, frame),
+        _chart_figure(chart, frame),
+    )
 
 # %% ../../nbs/library/discovery/curves.ipynb #7d014a2d
-def key_edges(graph: Graph, circuit: Circuit, edges: Sequence[Edge] | None = None) -> Bool[Tensor, "sender receiver"]:
-    """The edges between heads that a circuit's edges between classes stand for (all, or some of them)."""
+def key_edges(
+    graph: Graph, circuit: Circuit, edges: Sequence[Edge] | None = None
+) -> Bool[Tensor, "sender receiver"]:
+    """The edges between heads that a circuit's edges between classes stand for (all, or
+    some of them)."""
     if (graph.n_layers, graph.n_heads) != (circuit.n_layers, circuit.n_heads):
-        shape = f"{circuit.n_layers} layers of {circuit.n_heads} heads, the graph {graph.n_layers} of {graph.n_heads}"
+        shape = (
+            f"{circuit.n_layers} layers of {circuit.n_heads} heads, the graph "
+            f"{graph.n_layers} of {graph.n_heads}"
+        )
         raise ValueError(f"The circuit of {circuit.name} is of {shape}.")
     chosen = torch.zeros_like(graph.real)
     for sender, receiver, via in head_edges(circuit, edges):
@@ -187,7 +223,8 @@ def key_edges(graph: Graph, circuit: Circuit, edges: Sequence[Edge] | None = Non
 
 
 def between_heads(graph: Graph) -> Bool[Tensor, "sender receiver"]:
-    """The edges from heads to heads, and from heads to the logits: those of which a key can speak."""
+    """The edges from heads to heads, and from heads to the logits: those of which a key
+    can speak."""
     heads = torch.tensor([name.startswith("L") for name in graph.senders])
     inputs = torch.tensor(["." in name or name == "logits" for name in graph.receivers])
     return graph.real & heads[:, None] & inputs
@@ -196,14 +233,21 @@ def between_heads(graph: Graph) -> Bool[Tensor, "sender receiver"]:
 def against_key(
     scores: Scores,
     key: Bool[Tensor, "sender receiver"],
-    among: Bool[Tensor, "sender receiver"] | None = None,  # edges that the key speaks of; None: `between_heads`
-    n: int | None = None,  # size of the circuit for precision and recall, among these edges; None: as many as the key
+    # edges that the key speaks of; None: `between_heads`
+    among: Bool[Tensor, "sender receiver"] | None = None,
+    # size of the circuit for precision and recall, among these edges; None: as
+    # many as the key
+    n: int | None = None,
 ) -> dict[str, float]:
-    """AUROC, AUPRC (average precision), and precision and recall of the n best, by the size of the score."""
+    """AUROC, AUPRC (average precision), and precision and recall of the n best, by the
+    size of the score."""
     among = between_heads(scores.graph) if among is None else among
     true = key[among]
     if not true.any() or true.all():
-        raise ValueError(f"The key has {int(true.sum())} of {true.numel()} edges here: nothing to tell apart.")
+        raise ValueError(
+            f"The key has {int(true.sum())} of {true.numel()} edges here: nothing to "
+            "tell apart."
+        )
     size = scores.values.abs().cpu()[among].double().numpy()
     true, n = true.numpy(), int(true.sum()) if n is None else n
     if not 1 <= n <= len(true):

@@ -20,7 +20,9 @@ from torch import Tensor
 from .changes import Carrier
 from .graph import Graph, graph_of
 from .scores import Scores
-from .streams import Metric, Sides, batches_of, check_pairs, measured, mlp_reads
+from ioi_course.discovery.streams import (
+    Metric, Sides, batches_of, check_pairs, measured, mlp_reads,
+)
 from ..engine import Window, first_differences, given_head, windows_from
 from ..models import model_name
 from ..progress import _bar
@@ -28,64 +30,89 @@ from ..prompts import IOIDataset
 
 # %% ../../nbs/library/discovery/exact.ipynb #2d612e40
 def _attention_changes(
-    side: Sides, window: Window, layer: int, changes: Float[Tensor, "sender batch pos d_model"], todo: set[int]
+    side: Sides, window: Window, layer: int,
+    changes: Float[Tensor, "sender batch pos d_model"], todo: set[int]
 ) -> Iterator[tuple[int, Float[Tensor, "prompt sender row d_model"]]]:
-    """For each receiver of a layer's attention what it changes the streams after it by, one for each sender."""
-    block, base, rows = side.engine.blocks[layer], side.clean, slice(window.start, int(window.end.max()) + 1)
+    """For each receiver of a layer's attention what it changes the streams after it by,
+    one for each sender."""
+    block, base, rows = side.engine.blocks[layer], side.clean, slice(
+        window.start, int(window.end.max()) + 1
+    )
     moved = changes[:, window.prompts, rows]
     x = block.norm(window.rows(base.resid_pre[layer]) + moved, "ln1")
-    parts = dict(zip("qkv", block.heads(x, window.places().expand(x.shape[:3])), strict=True))
+    parts = dict(
+        zip("qkv", block.heads(x, window.places().expand(x.shape[:3])), strict=True)
+    )
     weight = block.out[0].unflatten(0, (block.n_heads, -1))
     for via, places in list(side.graph.inputs(layer).items())[:3]:
         per = block.n_heads // len(places)
         for i, place in enumerate(places):
             if place in todo:
                 heads, values = range(i * per, (i + 1) * per), parts[via][..., i, :]
-                written = (given_head(base, window, layer, head, via, values) @ weight[head] for head in heads)
+                written = (
+                    given_head(base, window, layer, head, via, values) @ weight[head]
+                    for head in heads
+                )
                 yield place, sum(written).transpose(0, 1).float()
 
 
-def _mlp_changes(side: Sides, window: Window, layer: int, changes: Tensor) -> Float[Tensor, "prompt sender row d"]:
-    """What the streams change by after a layer, if its MLP reads what senders write in the corrupted run."""
+def _mlp_changes(
+    side: Sides, window: Window, layer: int, changes: Tensor
+) -> Float[Tensor, "prompt sender row d"]:
+    """What the streams change by after a layer, if its MLP reads what senders write in
+    the corrupted run."""
     block = side.engine.blocks[layer]
     moved = changes[:, window.prompts, window.start : int(window.end.max()) + 1]
     x = window.rows(mlp_reads(side.engine, side.clean, layer)) + moved
-    change = block.mlp(x.flatten(0, 2)).view_as(x) - window.rows(side.clean.mlp_out[layer])
+    change = block.mlp(x.flatten(0, 2)).view_as(x) - window.rows(
+        side.clean.mlp_out[layer]
+    )
     return change.transpose(0, 1).float()
 
 # %% ../../nbs/library/discovery/exact.ipynb #9d81e76d
 def _patched(
     side: Sides, carrier: Carrier, window: Window, changes: Tensor, todo: set[int]
 ) -> Iterator[tuple[int, Float[Tensor, "sender prompt d_model"]]]:
-    """For each of these receivers the streams at END with each of its edges corrupted, from the last layer down."""
+    """For each of these receivers the streams at END with each of its edges corrupted,
+    from the last layer down."""
     graph, carried = side.graph, carrier.beside(side.clean, window)
     end = side.at_end(side.clean.resid_pre[-1])[window.prompts]
 
     def ends(change: Tensor, layer: int, mid: bool = False) -> Tensor:
-        return end + carried.to_end(change.contiguous(), layer, mid).transpose(0, 1).to(end.dtype)
+        return end + carried.to_end(
+            change.contiguous(), layer, mid
+        ).transpose(0, 1).to(end.dtype)
 
     if len(graph.receivers) - 1 in todo:
         yield len(graph.receivers) - 1, end + side.at_end(changes)[:, window.prompts]
     for layer in reversed(range(graph.n_layers)):
         (mlp,), below = graph.inputs(layer)["mlp"], changes[: graph.sender(layer, 0)]
         if mlp in todo:
-            yield mlp, ends(_mlp_changes(side, window, layer, changes[: graph.reach[mlp]]), layer + 1)
+            yield mlp, ends(
+                _mlp_changes(side, window, layer, changes[: graph.reach[mlp]]),
+                layer + 1,
+            )
         if todo & {*range(graph.inputs(layer)["q"][0], mlp)}:
             for place, change in _attention_changes(side, window, layer, below, todo):
                 yield place, ends(change, layer, mid=True)
 
-# %% ../../nbs/library/discovery/exact.ipynb #e353f374
+# %% ../../nbs/library/discovery/exact.ipynb #0c80bc72
 class _Kept:
     """Scores found so far, in a file; NaN where none is found yet."""
 
-    def __init__(self, path: Path | None, found: Float[Tensor, "batch sender receiver"], fingerprint: str):
-        self.path, self.found, self.fingerprint, self.saved = path, found, fingerprint, monotonic()
+    def __init__(
+        self, path: Path | None, found: Float[Tensor, "batch sender receiver"],
+        fingerprint: str,
+    ):
+        self.path, self.found, self.fingerprint, self.saved = (
+            path, found, fingerprint, monotonic()
+        )
         if path is not None and path.exists():
             with safe_open(path, "pt") as file:
                 if (file.metadata() or {}).get("of") != fingerprint:
                     raise ValueError(
-                        f"{path.name} holds scores of another model, of other prompts or another metric. Give another "
-                        "file, or remove this one."
+                        f"{path.name} holds scores of another model, of other prompts "
+                        "or another metric. Give another file, or remove this one."
                     )
                 self.found[:] = file.get_tensor("scores")
 
@@ -99,57 +126,81 @@ class _Kept:
     def done(self, rows: slice, receiver: int) -> bool:
         return not self.found[rows, 0, receiver].isnan().any()
 
-
-def _fingerprint(model, clean: IOIDataset, corrupted: IOIDataset, metric: Metric | None) -> str:
-    mark = sha256(repr((model_name(model), str(model.W_E.dtype), getattr(metric, "__qualname__", metric))).encode())
-    for values in (clean.tokens.cpu(), corrupted.tokens.cpu(), model.W_E[:64, :4].detach().float().cpu()):
+# %% ../../nbs/library/discovery/exact.ipynb #e353f374
+def _fingerprint(
+    model, clean: IOIDataset, corrupted: IOIDataset, metric: Metric | None
+) -> str:
+    mark = sha256(
+        repr(
+            (
+                model_name(model), str(model.W_E.dtype),
+                getattr(metric, "__qualname__", metric),
+            )
+        ).encode()
+    )
+    for values in (
+        clean.tokens.cpu(), corrupted.tokens.cpu(),
+        model.W_E[:64, :4].detach().float().cpu(),
+    ):
         mark.update(values.contiguous().numpy().tobytes())
     return mark.hexdigest()[:16]
 
-# %% ../../nbs/library/discovery/exact.ipynb #574d7413
+# %% ../../nbs/library/discovery/exact.ipynb #d0b676fe
 def exact_scores(
-    model,  # a TransformerBridge of a family that the engine serves; else `Unsupported`, a ValueError
+    model,  # a TransformerBridge that the engine serves; else `Unsupported`
     clean: IOIDataset,
     corrupted: IOIDataset,  # its counterfactual, position by position
     *,
-    receivers: Sequence[str] | None = None,  # only edges into these, such as ["L9H9.q"]; None: all
-    metric: Metric | None = None,  # (logits at END, the clean prompts) -> one number each; None: logit difference
-    keep: str | Path | None = None,  # a file in which to keep what is found, and from which to go on
-    memory: float = 0.5,  # GB (2**30 bytes), beside the weights and a copy of them in float32
+    # only edges into these, such as ["L9H9.q"]; None: all
+    receivers: Sequence[str] | None = None,
+    # (logits at END, clean prompts) -> a number each; None: logit difference
+    metric: Metric | None = None,
+    # a file in which to keep what is found, and from which to go on
+    keep: str | Path | None = None,
+    # GB (2**30 bytes), beside the weights and a copy of them in float32
+    memory: float = 0.5,
     progress: bool = True,
 ) -> Scores:
-    """For every edge what the metric loses when that edge alone is corrupted and all else runs on.
+    """For every edge what the metric loses when that edge alone is corrupted.
 
-    An edge whose work others take over scores 0. Ctrl-C stops the run; with `keep`, what was found is kept. Edges into
-    receivers that are not asked for have 0.
+    All else runs on. An edge whose work others take over scores 0. Ctrl-C stops the
+    run; with `keep`, what was found is kept. Edges into receivers that are not asked
+    for have 0.
     """
     engine, graph = check_pairs(model, clean, corrupted, memory), graph_of(model)
-    carrier = Carrier(engine)
+    carrier, pairs = Carrier(engine), (clean, corrupted)
     asked = _asked(graph, receivers)
-    found = torch.full((len(clean), *graph.real.shape), torch.nan, dtype=engine.embed[0].dtype)
-    kept = _Kept(Path(keep) if keep else None, found, _fingerprint(model, clean, corrupted, metric))
+    shape, dtype = (len(clean), *graph.real.shape), engine.embed[0].dtype
+    found = torch.full(shape, torch.nan, dtype=dtype)
+    path = Path(keep) if keep else None
+    kept = _Kept(path, found, _fingerprint(model, clean, corrupted, metric))
     try:
         with torch.no_grad(), _bar("exact scores", progress) as bar:
             bar.total, at = len(clean) * sum(graph.reach[r] for r in asked), 0
-            for side in batches_of(engine, graph, clean, corrupted, memory, gradients=False):
-                _score_side(side, carrier, kept, slice(at, at := at + len(side.rows)), asked, metric, bar)
+            for side in batches_of(engine, graph, *pairs, memory, gradients=False):
+                rows = slice(at, at := at + len(side.rows))
+                _score_side(side, carrier, kept, rows, asked, metric, bar)
     finally:
         kept.save()
     left = [r for r in range(len(graph.receivers)) if r not in asked]
     found[:, :, left] = 0
     return Scores(found, graph, "exact", model_name(model))
 
-
+# %% ../../nbs/library/discovery/exact.ipynb #574d7413
 def _asked(graph: Graph, receivers: Sequence[str] | None) -> set[int]:
-    """The places of the receivers that are asked for, or a ValueError that names the nearest."""
+    """The places of the receivers that are asked for, or a ValueError that names the
+    nearest."""
     names = graph.receivers if receivers is None else receivers
     if isinstance(names, str) or not names:
-        raise ValueError(f"receivers is {receivers!r}; give a list of names, such as ['L9H9.q'].")
+        raise ValueError(
+            f"receivers is {receivers!r}; give a list of names, such as ['L9H9.q']."
+        )
     return {graph[f"input -> {name}"][1] for name in names}
 
 # %% ../../nbs/library/discovery/exact.ipynb #7b5b0a1c
 def _score_side(
-    side: Sides, carrier: Carrier, kept: _Kept, rows: slice, asked: set[int], metric: Metric | None, bar
+    side: Sides, carrier: Carrier, kept: _Kept, rows: slice, asked: set[int],
+    metric: Metric | None, bar
 ) -> None:
     """Fill in the scores of one batch that are not there yet."""
     graph, changes = side.graph, side.differences()
@@ -157,14 +208,21 @@ def _score_side(
     bar.update(len(side.rows) * sum(graph.reach[r] for r in asked - todo))
     if not todo:
         return
-    whole = measured(side.engine, side.at_end(side.clean.resid_pre[-1]), side.data, metric)
+    whole = measured(
+        side.engine, side.at_end(side.clean.resid_pre[-1]), side.data, metric
+    )
     windows = windows_from(first_differences(*side.tokens), side.end)
-    for parts in zip(*(_patched(side, carrier, window, changes, todo) for window in windows), strict=True):
+    for parts in zip(
+        *(_patched(side, carrier, window, changes, todo) for window in windows),
+        strict=True,
+    ):
         part = torch.zeros_like(kept.found[rows, :, 0])
         receiver = parts[0][0]
         for window, (_, ends) in zip(windows, parts, strict=True):
             prompts = window.prompts.cpu()
-            lost = whole[window.prompts] - measured(side.engine, ends, side.data[prompts], metric)
+            lost = whole[window.prompts] - measured(
+                side.engine, ends, side.data[prompts], metric
+            )
             part[prompts, : len(ends)] = lost.T.to(part)
         kept.found[rows, :, receiver] = part
         bar.update(len(side.rows) * side.graph.reach[receiver])

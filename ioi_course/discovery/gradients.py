@@ -15,7 +15,9 @@ from torch import Tensor
 from .changes import Reader, Reading, _patterns
 from .graph import graph_of
 from .scores import Scores
-from .streams import Metric, Sides, batches_of, check_pairs, measured, mlp_reads
+from ioi_course.discovery.streams import (
+    Metric, Sides, batches_of, check_pairs, measured, mlp_reads,
+)
 from ..engine import Block, Run, run, spread
 from ..metrics import wide
 from ..models import model_name
@@ -29,7 +31,8 @@ Put = Callable[[str, int, Tensor], Tensor]
 def _slopes(
     side: Sides, metric: Metric | None, put: Put = lambda site, layer, value: value
 ) -> tuple[Run, dict[str, list[Tensor]]]:
-    """A run, and the gradients of the summed metric with respect to q, k, v, pattern, mlp_out and the last stream."""
+    """A run, and the gradients of the summed metric with respect to q, k, v, pattern,
+    mlp_out and the last stream."""
 
     def started(site: str, layer: int, value: Tensor) -> Tensor:
         value = put(site, layer, value)
@@ -38,35 +41,57 @@ def _slopes(
     sites = ("q", "k", "v", "pattern", "mlp_out")
     with torch.enable_grad():
         kept = run(side.engine, side.tokens[0], put=started)
-        found = measured(side.engine, side.at_end(kept.resid_pre[-1]), side.data, metric)
+        found = measured(
+            side.engine, side.at_end(kept.resid_pre[-1]), side.data, metric
+        )
         if not found.requires_grad:
-            raise ValueError("The metric has no gradient: it counts or compares. Give one that changes smoothly.")
-        values = [value for site in sites for value in getattr(kept, site)] + [kept.resid_pre[-1]]
+            raise ValueError(
+                "The metric has no gradient: it counts or compares. Give one that "
+                "changes smoothly."
+            )
+        values = [value for site in sites for value in getattr(kept, site)] + [
+            kept.resid_pre[-1]
+        ]
         grads = torch.autograd.grad(found.sum(), values, allow_unused=True)
-    grads = [torch.zeros_like(value) if grad is None else grad for grad, value in zip(grads, values, strict=True)]
+    grads = [
+        torch.zeros_like(value) if grad is None else grad
+        for grad, value in zip(grads, values, strict=True)
+    ]
     n = side.engine.n_layers
-    return kept, {site: grads[i * n : (i + 1) * n] for i, site in enumerate(sites)} | {"end": grads[-1:]}
+    return kept, {site: grads[i * n : (i + 1) * n] for i, site in enumerate(sites)} | {
+        "end": grads[-1:]
+    }
 
 # %% ../../nbs/library/discovery/gradients.ipynb #fb2f8f19
 def _at_norm(
     block: Block, slope: Float[Tensor, "batch head pos d_head"], via: str
 ) -> Float[Tensor, "head batch pos d_model"]:
-    """For slopes at queries, keys or values (turned ones) the slope at the normalised stream, for each head."""
-    if block.turn and via != "v":  # turning is linear: its slopes are the same everywhere
+    """For slopes at queries, keys or values (turned ones) the slope at the normalised
+    stream, for each head."""
+    # turning is linear: its slopes are the same everywhere
+    if block.turn and via != "v":
         with torch.enable_grad():
             start = torch.zeros_like(slope).transpose(1, 2).requires_grad_()
-            at = torch.arange(slope.shape[2], device=slope.device).expand(start.shape[:2])
-            slope = torch.autograd.grad(block.turn(start, at), start, slope.transpose(1, 2))[0].transpose(1, 2)
+            at = torch.arange(slope.shape[2], device=slope.device).expand(
+                start.shape[:2]
+            )
+            slope = torch.autograd.grad(
+                block.turn(start, at), start, slope.transpose(1, 2)
+            )[0].transpose(1, 2)
     widths = [block.d_head * n for n in (block.n_heads, block.n_kv, block.n_kv)]
-    weight = block.qkv[0].split(widths, dim=-1)["qkv".index(via)].unflatten(-1, (-1, block.d_head))
+    weight = block.qkv[0].split(widths, dim=-1)["qkv".index(via)].unflatten(
+        -1, (-1, block.d_head)
+    )
     found = slope.transpose(0, 1).flatten(1, 2) @ weight.permute(1, 2, 0)
     return found.unflatten(1, (slope.shape[0], slope.shape[2]))
 
 
 def _before_norm(
-    block: Block, x: Float[Tensor, "batch pos d_model"], slope: Float[Tensor, "head batch pos d_model"]
+    block: Block, x: Float[Tensor, "batch pos d_model"],
+    slope: Float[Tensor, "head batch pos d_model"]
 ) -> Float[Tensor, "head batch pos d_model"]:
-    """For slopes at the normalised stream the slope at the stream itself, which all heads share."""
+    """For slopes at the normalised stream the slope at the stream itself, which all
+    heads share."""
     x = x if block.rms else x - x.mean(dim=-1, keepdim=True)
     scale = (x.square().mean(dim=-1, keepdim=True) + block.eps).rsqrt()
     unit, slope = x * scale, slope * block.ln1[0]
@@ -79,23 +104,30 @@ def _before_norm(
 def _at_receivers(
     side: Sides, kept: Run, slopes: dict[str, list[Tensor]], first: int = 0
 ) -> Iterator[tuple[range, Float[Tensor, "receiver batch pos d_model"]]]:
-    """Layer by layer from the first: receivers, and the slope of the metric at the stream that each reads."""
+    """Layer by layer from the first: receivers, and the slope of the metric at the
+    stream that each reads."""
     engine, graph = side.engine, side.graph
     for layer in range(first, engine.n_layers):
-        block, places, x = engine.blocks[layer], graph.inputs(layer), kept.resid_pre[layer].detach()
+        block, places, x = engine.blocks[layer], graph.inputs(
+            layer
+        ), kept.resid_pre[layer].detach()
         heads = torch.cat([_at_norm(block, slopes[via][layer], via) for via in "qkv"])
         yield range(places["q"].start, places["v"].stop), _before_norm(block, x, heads)
         with torch.enable_grad():
             x = mlp_reads(engine, kept, layer).detach().requires_grad_()
             out = block.mlp(x.flatten(0, 1)).view_as(x)
-        yield places["mlp"], torch.autograd.grad(out, x, slopes["mlp_out"][layer])[0][None]
+        yield places["mlp"], torch.autograd.grad(
+            out, x, slopes["mlp_out"][layer]
+        )[0][None]
     yield range(len(graph.receivers) - 1, len(graph.receivers)), slopes["end"][0][None]
 
 # %% ../../nbs/library/discovery/gradients.ipynb #4a8cf0d2
 def _products(
-    side: Sides, flat: Float[Tensor, "batch sender pos_d_model"], parts: Iterator[tuple[range, Tensor]]
+    side: Sides, flat: Float[Tensor, "batch sender pos_d_model"],
+    parts: Iterator[tuple[range, Tensor]]
 ) -> Float[Tensor, "batch sender receiver"]:
-    """For every edge the change times the slope, summed over positions; 0 where there is no edge."""
+    """For every edge the change times the slope, summed over positions; 0 where there
+    is no edge."""
     graph = side.graph
     found = flat.new_zeros(len(flat), len(graph.senders), len(graph.receivers))
     for places, slope in parts:
@@ -125,25 +157,35 @@ def _ig_inputs(side: Sides, metric: Metric | None, steps: int) -> Tensor:
     for share in _middles(steps):
 
         def between(site: str, layer: int, value: Tensor, share=share) -> Tensor:
-            return torch.lerp(clean, other, share) if (site, layer) == ("resid_pre", 0) else value
+            return (
+                torch.lerp(clean, other, share) if (site, layer) == ("resid_pre", 0)
+                else value
+            )
 
-        total = total + _products(side, flat, _at_receivers(side, *_slopes(side, metric, between)))
+        total = total + _products(
+            side, flat, _at_receivers(side, *_slopes(side, metric, between))
+        )
     return total / steps
 
 # %% ../../nbs/library/discovery/gradients.ipynb #ea387f0e
 def _ig_activations(side: Sides, metric: Metric | None, steps: int) -> Tensor:
-    """Changes by slopes that are averaged over outputs of the sender between its values in the two runs."""
+    """Changes by slopes that are averaged over outputs of the sender between its values
+    in the two runs."""
     flat, graph, n_heads = _flat(side), side.graph, side.engine.n_heads
     found = flat.new_zeros(len(flat), len(graph.senders), len(graph.receivers))
     layers = range(side.engine.n_layers)
     moves = [("resid_pre", 0, 0, 1)] + [move for layer in layers for move in (
-        ("z", layer, graph.sender(layer, 0), n_heads), ("mlp_out", layer, graph.sender(layer), 1)
+        ("z", layer, graph.sender(layer, 0), n_heads),
+        ("mlp_out", layer, graph.sender(layer), 1)
     )]  # fmt: skip
     for site, at, first, width in moves:
         clean, other = getattr(side.clean, site)[at], getattr(side.corrupted, site)[at]
         for share in _middles(steps):
 
-            def between(name: str, layer: int, value: Tensor, now=(site, at), two=(clean, other, share)) -> Tensor:
+            def between(
+                name: str, layer: int, value: Tensor, now=(site, at),
+                two=(clean, other, share),
+            ) -> Tensor:
                 return torch.lerp(*two) if (name, layer) == now else value
 
             parts = _at_receivers(side, *_slopes(side, metric, between), first=at)
@@ -152,45 +194,70 @@ def _ig_activations(side: Sides, metric: Metric | None, steps: int) -> Tensor:
     return found
 
 
-def _rows_of(side: Sides, flat: Tensor, parts: Iterator[tuple[range, Tensor]], rows: slice) -> Tensor:
+def _rows_of(
+    side: Sides, flat: Tensor, parts: Iterator[tuple[range, Tensor]], rows: slice
+) -> Tensor:
     """As `_products`, for some senders only."""
     found = flat.new_zeros(len(flat), rows.stop - rows.start, len(side.graph.receivers))
     for places, slope in parts:
         if rows.stop <= side.graph.reach[places[0]]:
-            found[:, :, places.start : places.stop] = flat[:, rows] @ slope.transpose(0, 1).flatten(2).transpose(1, 2)
+            found[:, :, places.start : places.stop] = flat[:, rows] @ slope.transpose(
+                0, 1
+            ).flatten(2).transpose(1, 2)
     return found
 
-# %% ../../nbs/library/discovery/gradients.ipynb #c2d3b639
+# %% ../../nbs/library/discovery/gradients.ipynb #7e5c17d0
 def _qk(side: Sides, metric: Metric | None, steps: int) -> Tensor:
-    """As `_eap`, but for queries and keys the pattern's exact change times the slope at the pattern."""
+    """As `_eap`, but for queries and keys the pattern's exact change times the slope at
+    the pattern."""
     kept, slopes = _slopes(side, metric)
     changes = side.differences()
-    found = _products(side, changes.transpose(0, 1).flatten(2), _at_receivers(side, kept, slopes))
+    found = _products(
+        side, changes.transpose(0, 1).flatten(2), _at_receivers(side, kept, slopes)
+    )
     with torch.no_grad():
         for layer in range(side.engine.n_layers):
-            places, reach = side.graph.inputs(layer), side.graph.reach[side.graph.inputs(layer)["q"][0]]
+            places, reach = side.graph.inputs(
+                layer
+            ), side.graph.reach[side.graph.inputs(layer)["q"][0]]
             for via in "qk":
                 change = _pattern_changes(side, kept, layer, via)
                 for some in torch.arange(reach).split(24):
-                    moved = (change(changes[some]) * slopes["pattern"][layer][:, None]).sum(dim=(-2, -1))
-                    moved = moved.unflatten(-1, (len(places[via]), -1)).sum(dim=-1)  # batch sender head or group
-                    found[:, some, places[via].start : places[via].stop] = moved.to(found)
+                    moved = (
+                        change(changes[some]) * slopes["pattern"][layer][:, None]
+                    ).sum(dim=(-2, -1))
+                    # batch sender head or group
+                    moved = moved.unflatten(-1, (len(places[via]), -1)).sum(dim=-1)
+                    found[:, some, places[via].start : places[via].stop] = moved.to(
+                        found
+                    )
     return found
 
-
+# %% ../../nbs/library/discovery/gradients.ipynb #c2d3b639
 def _pattern_changes(
     side: Sides, kept: Run, layer: int, via: str
-) -> Callable[[Float[Tensor, "sender batch pos d_model"]], Float[Tensor, "batch sender head query key"]]:
-    """What the patterns of a layer's heads change by if their queries, or keys, read a stream that is changed."""
+) -> Callable[
+    [Float[Tensor, "sender batch pos d_model"]],
+    Float[Tensor, "batch sender head query key"],
+]:
+    """What the patterns of a layer's heads change by if their queries, or keys, read a
+    stream that is changed."""
     block, old = side.engine.blocks[layer], wide(kept.pattern[layer])[:, None]
     widths = [block.d_head * n for n in (block.n_heads, block.n_kv, block.n_kv)]
-    reads = Reading(Reader(block, "ln1", [block.qkv[0].split(widths, dim=-1)["qk".index(via)]]), kept.resid_pre[layer])
+    reads = Reading(
+        Reader(block, "ln1", [block.qkv[0].split(widths, dim=-1)["qk".index(via)]]),
+        kept.resid_pre[layer],
+    )
     q, k = kept.q[layer].float(), spread(kept.k[layer], block.n_heads, dim=1).float()
 
     def change(changes: Tensor) -> Tensor:
-        new = reads(changes.transpose(0, 1).float().contiguous()).unflatten(-1, (-1, block.d_head))
+        new = reads(changes.transpose(0, 1).float().contiguous()).unflatten(
+            -1, (-1, block.d_head)
+        )
         if block.turn:
-            new = block.turn(new, torch.arange(new.shape[2], device=new.device).expand(new.shape[:3])).float()
+            new = block.turn(
+                new, torch.arange(new.shape[2], device=new.device).expand(new.shape[:3])
+            ).float()
         if via == "q":
             added = torch.einsum("bsqhd,bhkd->bshqk", new, k)
         else:
@@ -199,29 +266,43 @@ def _pattern_changes(
 
     return change
 
+# %% ../../nbs/library/discovery/gradients.ipynb #ed23a62c
+GRADIENTS = {
+    "eap": _eap, "eap-ig-inputs": _ig_inputs, "eap-ig-activations": _ig_activations,
+    "eap-qk": _qk,
+}
+
 # %% ../../nbs/library/discovery/gradients.ipynb #c45d2d25
-GRADIENTS = {"eap": _eap, "eap-ig-inputs": _ig_inputs, "eap-ig-activations": _ig_activations, "eap-qk": _qk}
-
-
 def gradient_scores(
-    model,  # a TransformerBridge of a family that the engine serves; else `Unsupported`, a ValueError
+    # a TransformerBridge of a family that the engine serves; else `Unsupported`,
+    # a ValueError
+    model,
     clean: IOIDataset,
     corrupted: IOIDataset,  # its counterfactual, position by position
     method: str = "eap-ig-inputs",  # one of `GRADIENTS`
     *,
     steps: int = 5,  # of integrated gradients
-    metric: Metric | None = None,  # (logits at END, the clean prompts) -> one number each; None: the logit difference
+    # (logits at END, the clean prompts) -> one number each; None: the logit
+    # difference
+    metric: Metric | None = None,
     memory: float = 0.5,  # GB (2**30 bytes), beside the weights
     progress: bool = True,
 ) -> Scores:
-    """An estimate, for every edge, of what the metric loses when the edge is corrupted; sources in this notebook.
+    """An estimate, for every edge, of what the metric loses when the edge is corrupted;
+    sources in this notebook.
 
-    It misleads where the metric is not straight between the two runs, at saturated attention above all.
+    It misleads where the metric is not straight between the two runs, at saturated
+    attention above all.
     """
     if method not in GRADIENTS:
-        raise ValueError(f"There is no method {method!r} by gradients; there are {', '.join(GRADIENTS)}.")
+        raise ValueError(
+            f"There is no method {method!r} by gradients; there are "
+            f"{', '.join(GRADIENTS)}."
+        )
     if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-        raise ValueError(f"steps is {steps!r}; give how many gradients to average, at least 1.")
+        raise ValueError(
+            f"steps is {steps!r}; give how many gradients to average, at least 1."
+        )
     engine, graph = check_pairs(model, clean, corrupted, memory), graph_of(model)
     parts = []
     with torch.inference_mode(False), _bar(f"{method} scores", progress) as bar:

@@ -36,26 +36,31 @@ class _Places:
 
     def inputs(self, layer: int) -> dict[str, range]:
         """The places of a layer's receivers: "q", "k", "v" and "mlp"."""
-        widths, at, found = (self.n_heads, self.n_kv, self.n_kv, 1), layer * (self.n_heads + 2 * self.n_kv + 1), {}
+        widths, at, found = (self.n_heads, self.n_kv, self.n_kv, 1), layer * (
+            self.n_heads + 2 * self.n_kv + 1
+        ), {}
         for name, width in zip(("q", "k", "v", "mlp"), widths, strict=True):
             found[name] = range(at, at := at + width)
         return found
 
     def receiver(self, head: Head | str, via: str) -> int:
-        """The place of a head's queries, keys or values (those of its group), or of the logits."""
+        """The place of a head's queries, keys or values (those of its group), or of the
+        logits."""
         if head == "logits":
             return len(self.receivers) - 1
         layer, at = head
-        return self.inputs(layer)[via][at if via == "q" else at * self.n_kv // self.n_heads]
+        return self.inputs(layer)[via][
+            at if via == "q" else at * self.n_kv // self.n_heads
+        ]
 
 # %% ../../nbs/library/discovery/graph.ipynb #591d1420
 @dataclass(frozen=True)
 class Graph(_Places):
-    """What can write, what can read, and who can hear whom: sender `s` is heard by receiver `r` if s < reach[r]."""
+    """What writes, what reads, and who hears whom: `r` hears `s` if s < reach[r]."""
 
     n_layers: int
     n_heads: int
-    n_kv: int  # keys and values of a layer: as many as heads, or one for each group of them
+    n_kv: int  # keys and values of a layer: one for each head, or each group of heads
     parallel: bool = False  # the MLP reads the stream before attention
     senders: tuple[str, ...] = field(init=False, repr=False)
     receivers: tuple[str, ...] = field(init=False, repr=False)
@@ -65,14 +70,19 @@ class Graph(_Places):
         senders, receivers, reach = ["input"], [], []
         for layer in range(self.n_layers):
             heads = [head_name(layer, head) for head in range(self.n_heads)]
-            groups = heads if self.n_kv == self.n_heads else [f"L{layer}G{group}" for group in range(self.n_kv)]
+            own = self.n_kv == self.n_heads
+            groups = heads if own else [f"L{layer}G{i}" for i in range(self.n_kv)]
             named = zip("qkv", (heads, groups, groups), strict=True)
             inputs = [f"{name}.{via}" for via, names in named for name in names]
             before = len(senders)
             senders += [*heads, f"MLP{layer}"]
             receivers += [*inputs, f"MLP{layer}"]
-            reach += [before] * len(inputs) + [before if self.parallel else before + self.n_heads]
-        made = {"senders": senders, "receivers": [*receivers, "logits"], "reach": [*reach, len(senders)]}
+            mlp = before if self.parallel else before + self.n_heads
+            reach += [*[before] * len(inputs), mlp]
+        made = {
+            "senders": senders, "receivers": [*receivers, "logits"],
+            "reach": [*reach, len(senders)],
+        }
         for name, values in made.items():
             object.__setattr__(self, name, tuple(values))
 
@@ -80,7 +90,8 @@ class Graph(_Places):
         return sum(self.reach)
 
     def __getitem__(self, edge: str) -> tuple[int, int]:
-        """The places of an edge's sender and receiver: graph["L5H5 -> L8H6.v"]. ValueError with the nearest edge."""
+        """The places of an edge's sender and receiver: graph["L5H5 -> L8H6.v"].
+        ValueError with the nearest edge."""
         return _found(self, edge)
 
 # %% ../../nbs/library/discovery/graph.ipynb #8716a940
@@ -100,24 +111,33 @@ def _found(graph: Graph, edge: str) -> tuple[int, int]:
     elif not arrow:
         why = "an edge is written as 'L5H5 -> L8H6.v'"
     else:
-        wrong, what = (receiver, "reads") if sender in graph.senders else (sender, "writes")
+        wrong, what = (
+            (receiver, "reads") if sender in graph.senders else (sender, "writes")
+        )
         why = f"nothing that {what} is called {wrong!r}"
     pairs = zip(graph.receivers, graph.reach, strict=True)
     receiver = _near(receiver, [name for name, reach in pairs if reach > place])
-    sender = _near(sender, graph.senders[: graph.reach[graph.receivers.index(receiver)]])
-    raise ValueError(f"There is no edge {edge!r}: {why}. The nearest is '{sender} -> {receiver}'.")
+    sender = _near(
+        sender, graph.senders[: graph.reach[graph.receivers.index(receiver)]]
+    )
+    raise ValueError(
+        f"There is no edge {edge!r}: {why}. The nearest is '{sender} -> {receiver}'."
+    )
 
 # %% ../../nbs/library/discovery/graph.ipynb #1606fa1d
 def graph_of(
     model,  # a TransformerBridge
 ) -> Graph:
-    """The graph of a model of a family that the engine serves. Raises ValueError for another."""
+    """The graph of a model of a family that the engine serves. Raises ValueError for
+    another."""
     cfg = model.cfg
     if cfg.architecture not in FAMILIES:
         served = ", ".join(dict.fromkeys(FAMILIES.values()))
         raise ValueError(
-            f"The architecture {cfg.architecture} is not served: nobody has said here what reads what in it. Circuits "
-            f"are looked for in models of {served}."
+            f"The architecture {cfg.architecture} is not served: nobody has said here "
+            f"what reads what in it. Circuits are looked for in models of {served}."
         )
     n_kv = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
-    return Graph(cfg.n_layers, cfg.n_heads, n_kv, bool(getattr(cfg, "parallel_attn_mlp", False)))
+    return Graph(
+        cfg.n_layers, cfg.n_heads, n_kv, bool(getattr(cfg, "parallel_attn_mlp", False))
+    )

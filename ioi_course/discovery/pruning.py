@@ -27,29 +27,35 @@ class _Visit:
 
     side: Sides
     receiver: int
-    less: Float[Tensor, "sender batch pos d_model"]  # what each sender writes in the clean run, less in the corrupted
+    # what each sender writes in the clean run, less in the corrupted
+    less: Float[Tensor, "sender batch pos d_model"]
 
     def __post_init__(self):
         graph = self.side.graph
         self.layer, at = divmod(self.receiver, graph.n_heads + 2 * graph.n_kv + 1)
-        self.from_mlp = self.layer < graph.n_layers and self.receiver in graph.inputs(self.layer)["mlp"]
-        cut = graph.sender(self.layer) if self.from_mlp else 1 + self.layer * (graph.n_heads + 1)
-        self.below = self.less[:cut]
+        logits = self.layer == graph.n_layers
+        self.from_mlp = not logits and self.receiver in graph.inputs(self.layer)["mlp"]
+        before = 1 + self.layer * (graph.n_heads + 1)
+        self.below = self.less[: graph.sender(self.layer) if self.from_mlp else before]
 
     def base(self) -> Float[Tensor, "batch pos d_model"]:
         """The corrupted stream that the receiver would read."""
         kept = self.side.corrupted
-        after_attention = self.from_mlp and not self.side.engine.blocks[self.layer].parallel
-        return (kept.resid_mid if after_attention else kept.resid_pre)[self.layer]
+        mid = self.from_mlp and not self.side.engine.blocks[self.layer].parallel
+        return (kept.resid_mid if mid else kept.resid_pre)[self.layer]
 
     def __call__(
-        self, weights: Float[Tensor, "sender receiver"], tries: Float[Tensor, "try sender"], metric
+        self, weights: Float[Tensor, "sender receiver"],
+        tries: Float[Tensor, "try sender"], metric
     ) -> Float[Tensor, "try batch"]:
         """Each prompt's metric for several sets of edges into the receiver."""
         n = min(len(self.below), self.side.graph.reach[self.receiver])
-        read = (tries[:, :n] @ self.below[:n].flatten(1)).view(len(tries), *self.below.shape[1:]) + self.base()
-        flow = _Flow(self.side, weights, self.below, len(tries), {self.receiver: read.flatten(0, 1)})
-        return measured(self.side.engine, _end(flow, self.layer, self.from_mlp), self.side.data, metric)
+        heard = tries[:, :n] @ self.below[:n].flatten(1)
+        read = heard.view(len(tries), *self.below.shape[1:]) + self.base()
+        given = {self.receiver: read.flatten(0, 1)}
+        flow = _Flow(self.side, weights, self.below, len(tries), given)
+        end = _end(flow, self.layer, self.from_mlp)
+        return measured(self.side.engine, end, self.side.data, metric)
 
 # %% ../../nbs/library/discovery/pruning.ipynb #2197a3dc
 @dataclass(frozen=True)
@@ -64,8 +70,9 @@ class Pruned:
 
     def __repr__(self) -> str:
         return (
-            f"ACDC at {self.threshold:g}: {int(self.edges.sum())} edges are left, {self.tried} were tried; the metric "
-            f"is {self.metric:.2f} (model {self.name})"
+            f"ACDC at {self.threshold:g}: {int(self.edges.sum())} edges are left, "
+            f"{self.tried} were tried; the metric is {self.metric:.2f} (model "
+            f"{self.name})"
         )
 
 
@@ -80,14 +87,19 @@ def _feeds(graph: Graph) -> dict[int, list[int]]:
 # %% ../../nbs/library/discovery/pruning.ipynb #86ad75f8
 def acdc(
     runner: Runner,
-    threshold: float,  # the change of the mean metric, in its unit, below which an edge is dropped
+    # the change of the mean metric, in its unit, below which an edge is dropped
+    threshold: float,
     *,
-    at_a_time: int = 16,  # decisions that are tried together; changes nothing but the time
+    at_a_time: int = 16,  # decisions tried together; changes nothing but the time
     progress: bool = True,
 ) -> Pruned:
-    """Prune the graph as ACDC does: receivers from the logits back, senders from the last to the first."""
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not threshold > 0:
-        raise ValueError(f"threshold is {threshold!r}; give a change of the metric, more than 0, such as 0.01.")
+    """Prune the graph as ACDC does: from the logits back, the last sender first."""
+    number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+    if not number or not threshold > 0:
+        raise ValueError(
+            f"threshold is {threshold!r}; give a change of the metric, more than 0, "
+            "such as 0.01."
+        )
     graph, feeds = runner.graph, _feeds(runner.graph)
     weights = graph.real.to(runner.sides[0].clean.resid_pre[0])
     less = [-side.differences() for side in runner.sides]
@@ -95,20 +107,28 @@ def acdc(
     with torch.no_grad(), _bar("ACDC", progress) as bar:
         bar.total = len(graph)
         for receiver in reversed(range(len(graph.receivers))):
-            if feeds[receiver] and not any(weights[sender].any() for sender in feeds[receiver]):
+            used = any(weights[sender].any() for sender in feeds[receiver])
+            if feeds[receiver] and not used:
                 weights[:, receiver] = 0
             else:
-                visits = [_Visit(*pair) for pair in zip(runner.sides, [receiver] * len(less), less, strict=True)]
-                now = _decide(runner, visits, weights, receiver, now, threshold, at_a_time)
+                pairs = zip(runner.sides, less, strict=True)
+                visits = [_Visit(side, receiver, change) for side, change in pairs]
+                now = _decide(
+                    runner, visits, weights, receiver, now, threshold, at_a_time
+                )
                 tried += graph.reach[receiver]
             bar.update(graph.reach[receiver])
-    return Pruned(weights.bool().cpu(), float(threshold), now, tried, model_name(runner.model))
+    return Pruned(
+        weights.bool().cpu(), float(threshold), now, tried, model_name(runner.model)
+    )
 
 # %% ../../nbs/library/discovery/pruning.ipynb #7b4e6a0e
 def _decide(
-    runner: Runner, visits: list[_Visit], weights: Tensor, receiver: int, now: float, threshold: float, at_a_time: int
+    runner: Runner, visits: list[_Visit], weights: Tensor, receiver: int, now: float,
+    threshold: float, at_a_time: int
 ) -> float:
-    """Drop what is not missed of the edges into a receiver, in place; the mean metric after it."""
+    """Drop what is not missed of the edges into a receiver, in place; the mean metric
+    after it."""
     left = list(reversed(range(runner.graph.reach[receiver])))
     while left:
         some = left[:at_a_time]
@@ -121,15 +141,18 @@ def _decide(
         while gone < len(some) and abs(found[gone] - now) < threshold:
             now, gone = found[gone], gone + 1
         weights[some[:gone], receiver] = 0
-        left = left[min(gone + 1, len(some)) :]  # the one that stopped it is missed, and stays
+        # the one that stopped it is missed, and stays
+        left = left[min(gone + 1, len(some)) :]
     return now
 
 # %% ../../nbs/library/discovery/pruning.ipynb #3c625724
 def prune_nodes(
     runner: Runner,
-    threshold: float,  # the change of the mean metric, in its unit, below which a node is dropped
+    # the change of the mean metric, in its unit, below which a node is dropped
+    threshold: float,
 ) -> list[str]:
-    """The nodes that are missed when they are corrupted one after the other, from the last to the first."""
+    """The nodes that are missed when they are corrupted one after the other, from the
+    last to the first."""
     edges, now, left = runner.graph.real.clone(), runner.full.mean().item(), []
     for sender in reversed(range(len(runner.graph.senders))):
         without = edges.clone()

@@ -13,24 +13,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .graph import Graph, graph_of
-from .streams import Metric, Sides, batches_of, check_pairs, measured, read
+from ioi_course.discovery.streams import (
+    Metric, Sides, batches_of, check_pairs, measured, read,
+)
 from ..engine import Block, attend, spread
 from ..prompts import IOIDataset
 
-# %% ../../nbs/library/discovery/runs.ipynb #6f159e7d
+# %% ../../nbs/library/discovery/runs.ipynb #2427354e
 @dataclass
-class _Flow:
-    """One pass through a model whose receivers each read a stream of their own."""
+class _Written:
+    """What senders have written so far in one pass, in which receivers differ."""
 
     side: Sides
     weights: Float[Tensor, "sender receiver"]
-    below: Float[Tensor, "sender batch pos d_model"]  # of the first senders: clean less corrupted, known beforehand
+    # of the first senders: clean less corrupted, known beforehand
+    below: Float[Tensor, "sender batch pos d_model"]
     times: int = 1  # streams of each prompt
-    given: dict[int, Tensor] = field(default_factory=dict)  # receivers whose streams [times_batch pos d] are known
+    # receivers whose streams [times_batch pos d] are known
+    given: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
         self.heard = (self.weights != 0).any(dim=1)
-        known = len(self.below) if self.times == 1 else 0  # one stream a prompt: what is below is like all else
+        # one stream a prompt: what is below is like all else
+        known = len(self.below) if self.times == 1 else 0
         batch, *rest = self.below.shape[1:]
         room = known + int(self.heard[len(self.below) :].sum())
         self.outs = self.below.new_empty(room, self.times * batch, *rest)
@@ -38,35 +43,47 @@ class _Flow:
             self.outs[:known] = self.below
         self.alive, self.filled = [*range(known)], known
 
-    def streams(self, base: Float[Tensor, "batch pos d_model"], which: list[int]) -> Tensor:
-        """What each of these receivers reads [receiver, times · batch, pos, d_model]."""
+    def wrote(
+        self, senders: list[int], out: Float[Tensor, "sender times_batch pos d_model"]
+    ) -> None:
+        """What senders write more than in the corrupted run."""
+        self.outs[self.filled : self.filled + len(senders)] = out
+        self.alive, self.filled = self.alive + senders, self.filled + len(senders)
+
+# %% ../../nbs/library/discovery/runs.ipynb #6f159e7d
+class _Flow(_Written):
+    """One pass through a model whose receivers each read a stream of their own."""
+
+    def streams(
+        self, base: Float[Tensor, "batch pos d_model"], which: list[int]
+    ) -> Tensor:
+        """What these receivers read [receiver, times · batch, pos, d_model]."""
         heard = self.weights[self.alive][:, which].T
+        outs = self.outs[: self.filled].flatten(1)
         if self.times == 1:
-            x = torch.addmm(base.reshape(1, -1), heard, self.outs[: self.filled].flatten(1)).view(-1, *base.shape)
+            x = torch.addmm(base.reshape(1, -1), heard, outs).view(-1, *base.shape)
         else:
             part = self.weights[: len(self.below), which].T @ self.below.flatten(1)
             x = (base + part.view(len(which), *base.shape)).repeat(1, self.times, 1, 1)
             if self.filled:
-                x += (heard @ self.outs[: self.filled].flatten(1)).view_as(x)
+                x += (heard @ outs).view_as(x)
         for i, place in enumerate(which):
             if place in self.given:
                 x[i] = self.given[place]
         return x
 
-    def wrote(self, senders: list[int], out: Float[Tensor, "sender times_batch pos d_model"]) -> None:
-        """What senders write more than in the corrupted run."""
-        self.outs[self.filled : self.filled + len(senders)] = out
-        self.alive, self.filled = self.alive + senders, self.filled + len(senders)
-
 # %% ../../nbs/library/discovery/runs.ipynb #a1f6e1c8
 def _listening(flow: _Flow, places: range) -> list[int]:
-    """Which of some receivers hear anybody that differs from the corrupted run, counted from the first of them."""
+    """Which of some receivers hear anybody that differs from the corrupted run, counted
+    from the first of them."""
     own = flow.weights[:, places.start : places.stop]
     any_ = (own[: len(flow.below)] != 0).any(dim=0) | (own[flow.alive] != 0).any(dim=0)
     return [i for i, place in enumerate(places) if any_[i] or place in flow.given]
 
 
-def _times(value: Float[Tensor, "batch ..."], flow: _Flow) -> Float[Tensor, "times_batch ..."]:
+def _times(
+    value: Float[Tensor, "batch ..."], flow: _Flow
+) -> Float[Tensor, "times_batch ..."]:
     """A copy of the corrupted run's values for each stream."""
     return value.repeat(flow.times, *[1] * (value.ndim - 1))
 
@@ -76,32 +93,53 @@ def _attention(flow: _Flow, layer: int, block: Block) -> None:
     side, graph, n = flow.side, flow.side.graph, block.n_heads
     parts, touched = {}, torch.zeros(n, dtype=torch.bool)
     for via, places in list(graph.inputs(layer).items())[:3]:
-        parts[via], which = _times(getattr(side.corrupted, via)[layer], flow), _listening(flow, places)
+        parts[via], which = _times(
+            getattr(side.corrupted, via)[layer], flow
+        ), _listening(flow, places)
         if which:
-            x = flow.streams(side.corrupted.resid_pre[layer], [places[i] for i in which])
+            x = flow.streams(
+                side.corrupted.resid_pre[layer], [places[i] for i in which]
+            )
             parts[via][:, which] = read(block, x, via, which)
             per = n // len(places)
-            touched[[head for i in which for head in range(i * per, (i + 1) * per)]] = True
-    heads = [head for head in range(n) if touched[head] and flow.heard[graph.sender(layer, head)]]
+            touched[
+                [head for i in which for head in range(i * per, (i + 1) * per)]
+            ] = True
+    heads = [
+        head
+        for head in range(n) if touched[head] and flow.heard[graph.sender(layer, head)]
+    ]
     if heads:
         k, v = (spread(parts[via], n, dim=1)[:, heads] for via in "kv")
-        z = attend(parts["q"][:, heads], k) @ v - _times(side.corrupted.z[layer][:, heads], flow)
+        z = attend(parts["q"][:, heads], k) @ v - _times(
+            side.corrupted.z[layer][:, heads], flow
+        )
         weight = block.out[0].unflatten(0, (n, -1))[heads]
-        out = z.transpose(0, 1).flatten(1, 2).bmm(weight).unflatten(1, (z.shape[0], z.shape[2]))
+        out = z.transpose(0, 1).flatten(1, 2).bmm(weight).unflatten(
+            1, (z.shape[0], z.shape[2])
+        )
         flow.wrote([graph.sender(layer, head) for head in heads], out)
 
 # %% ../../nbs/library/discovery/runs.ipynb #e5e6e61c
 def _mlp(flow: _Flow, layer: int, block: Block) -> None:
     """The MLP of a layer."""
-    side, places, sender = flow.side, flow.side.graph.inputs(layer)["mlp"], flow.side.graph.sender(layer)
+    side, places, sender = flow.side, flow.side.graph.inputs(
+        layer
+    )["mlp"], flow.side.graph.sender(layer)
     if flow.heard[sender] and _listening(flow, places):
-        base = (side.corrupted.resid_pre if block.parallel else side.corrupted.resid_mid)[layer]
+        base = (
+            side.corrupted.resid_pre if block.parallel else side.corrupted.resid_mid
+        )[layer]
         x = flow.streams(base, [*places])[0]
-        out = block.mlp(x.flatten(0, 1)).view_as(x) - _times(side.corrupted.mlp_out[layer], flow)
+        out = block.mlp(x.flatten(0, 1)).view_as(x) - _times(
+            side.corrupted.mlp_out[layer], flow
+        )
         flow.wrote([sender], out[None])
 
 # %% ../../nbs/library/discovery/runs.ipynb #7cbc3c49
-def _end(flow: _Flow, first: int = 0, from_mlp: bool = False) -> Float[Tensor, "times batch d_model"]:
+def _end(
+    flow: _Flow, first: int = 0, from_mlp: bool = False
+) -> Float[Tensor, "times batch d_model"]:
     """The stream at END, for a pass that begins at a layer, or at its MLP."""
     side = flow.side
     for layer in range(first, side.engine.n_layers):
@@ -112,44 +150,63 @@ def _end(flow: _Flow, first: int = 0, from_mlp: bool = False) -> Float[Tensor, "
     return side.at_end(x.unflatten(0, (flow.times, -1)))
 
 
-def run_side(side: Sides, weights: Float[Tensor, "sender receiver"], metric: Metric | None) -> Float[Tensor, "batch"]:
+def run_side(
+    side: Sides, weights: Float[Tensor, "sender receiver"], metric: Metric | None
+) -> Float[Tensor, "batch"]:
     """The metric of one batch with some edges."""
     start = side.clean.resid_pre[0] - side.corrupted.resid_pre[0]
-    return measured(side.engine, _end(_Flow(side, weights, start[None]))[0], side.data, metric)
+    return measured(
+        side.engine, _end(_Flow(side, weights, start[None]))[0], side.data, metric
+    )
 
 # %% ../../nbs/library/discovery/runs.ipynb #fe49818b
 class Runner:
-    """Runs circuits of edges on pairs of prompts: runner(edges) is each clean prompt's metric."""
+    """Runs circuits of edges on pairs of prompts: runner(edges) is each clean prompt's
+    metric."""
 
     def __init__(
         self,
-        model,  # a TransformerBridge of a family that the engine serves; else `Unsupported`, a ValueError
+        model,  # a TransformerBridge that the engine serves; else `Unsupported`
         clean: IOIDataset,
         corrupted: IOIDataset,  # its counterfactual, position by position
-        metric: Metric | None = None,  # (logits at END, the clean prompts) -> one number each; None: logit difference
-        memory: float = 0.5,  # GB (2**30 bytes) that a batch may take, beside the weights
+        # (logits at END, the clean prompts) -> one number each; None: logit
+        # difference
+        metric: Metric | None = None,
+        # GB (2**30 bytes) that a batch may take, beside the weights
+        memory: float = 0.5,
     ):
         self.model, self.graph, self.metric = model, graph_of(model), metric
         self.engine = check_pairs(model, clean, corrupted, memory)
-        self.sides = list(batches_of(self.engine, self.graph, clean, corrupted, memory, gradients=False))
+        self.sides = list(
+            batches_of(
+                self.engine, self.graph, clean, corrupted, memory, gradients=False
+            )
+        )
         with torch.no_grad():
-            self.full, self.empty = (torch.cat([self._ends(side, name) for side in self.sides]) for name in
-                                     ("clean", "corrupted"))  # fmt: skip
+            self.full = torch.cat([self._ends(side, "clean") for side in self.sides])
+            ends = [self._ends(side, "corrupted") for side in self.sides]
+            self.empty = torch.cat(ends)
 
     def _ends(self, side: Sides, name: str) -> Float[Tensor, "batch"]:
         stream = side.at_end(getattr(side, name).resid_pre[-1])
         return measured(side.engine, stream, side.data, self.metric).cpu()
 
     def __call__(self, edges: Tensor) -> Float[Tensor, "batch"]:
-        """Each prompt's metric with these edges [sender, receiver], true or false, or weights; others corrupted."""
+        """Each prompt's metric with these edges [sender, receiver], true or false, or
+        weights; others corrupted."""
         weights = _checked_edges(self.graph, edges).to(self.sides[0].clean.resid_pre[0])
         with torch.no_grad():
-            return torch.cat([run_side(side, weights, self.metric).cpu() for side in self.sides])
+            return torch.cat(
+                [run_side(side, weights, self.metric).cpu() for side in self.sides]
+            )
 
 # %% ../../nbs/library/discovery/runs.ipynb #c4ec4ed9
 def _checked_edges(graph: Graph, edges: Tensor) -> Tensor:
     if edges.shape != graph.real.shape:
-        raise ValueError(f"edges have the shape {list(edges.shape)}; the graph's is {list(graph.real.shape)}.")
+        raise ValueError(
+            f"edges have the shape {list(edges.shape)}; the graph's is "
+            f"{list(graph.real.shape)}."
+        )
     wrong = (edges != 0).cpu() & ~graph.real
     if wrong.any():
         s, r = wrong.nonzero()[0].tolist()

@@ -22,21 +22,24 @@ class _Ranked:
     """What follows from the mean score of every edge."""
 
     def __getitem__(self, edge: str) -> float:
-        """The score of an edge: scores["L5H5 -> L8H6.v"]. ValueError for one that does not exist."""
+        """The score of an edge: scores["L5H5 -> L8H6.v"]. ValueError for one that does
+        not exist."""
         return self.values[self.graph[edge]].item()
 
     def order(self, signed: bool = False) -> Int[Tensor, "edge"]:
-        """All edges from the largest score to the smallest, as places in the flattened table; by size unless signed."""
+        """All edges from the largest score to the smallest, as places in the flattened
+        table; by size unless signed."""
         return ordered(self.values, self.graph, signed)
 
     def nodes(self) -> Float[Tensor, "sender"]:
-        """For each sender the sum over its edges. Of a gradient this is the node's own score, by the chain rule."""
+        """For each sender the sum over its edges. Of a gradient this is the node's own
+        score, by the chain rule."""
         return self.values.sum(dim=1)
 
 # %% ../../nbs/library/discovery/scores.ipynb #1db17f4b
 @dataclass(frozen=True, eq=False, repr=False)
 class Scores(Shown, _Ranked):
-    """What the metric loses with each edge, by one method. Zero where a pair of sender and receiver is no edge."""
+    """What the metric loses with each edge, by one method; 0 where there is no edge."""
 
     per_prompt: Float[Tensor, "batch sender receiver"]
     graph: Graph
@@ -59,26 +62,37 @@ class Scores(Shown, _Ranked):
         """The k edges with the largest scores."""
         rows = self.order(signed)[:k].tolist()
         places = [divmod(row, len(self.graph.receivers)) for row in rows]
-        columns = {"score": self.values.flatten()[rows].tolist(), "error": self.errors.flatten()[rows].tolist()}
-        return pd.DataFrame(columns, pd.Index([self.graph.name(*at) for at in places], name="edge"))
+        columns = {
+            "score": self.values.flatten()[rows].tolist(),
+            "error": self.errors.flatten()[rows].tolist(),
+        }
+        names = pd.Index([self.graph.name(*at) for at in places], name="edge")
+        return pd.DataFrame(columns, names)
 
     def _caption(self) -> str:
         n = len(self.per_prompt)
-        return f"{self.method}: {len(self.graph):,} edges (largest scores of {n} prompts, in logits; model {self.name})"
+        about = f"largest scores of {n} prompts, in logits; model {self.name}"
+        return f"{self.method}: {len(self.graph):,} edges ({about})"
 
     def _rounded(self) -> pd.DataFrame:
         return self.table().dropna(axis=1, how="all").round(3) + 0.0
 
 # %% ../../nbs/library/discovery/scores.ipynb #4578f375
-def ordered(values: Float[Tensor, "sender receiver"], graph: Graph, signed: bool = False) -> Int[Tensor, "edge"]:
-    """The places of all edges in the flattened table, the largest value (or the largest in size) first."""
+def ordered(
+    values: Float[Tensor, "sender receiver"], graph: Graph, signed: bool = False
+) -> Int[Tensor, "edge"]:
+    """The places of all edges in the flattened table, the largest value (or the largest
+    in size) first."""
     size = values if signed else values.abs()
     real = graph.real.flatten().nonzero().flatten()
     return real[size.flatten().cpu()[real].argsort(descending=True, stable=True)]
 
 # %% ../../nbs/library/discovery/scores.ipynb #b771d8d5
-def best(scores: Scores, n: int, signed: bool = False) -> Bool[Tensor, "sender receiver"]:
-    """The n edges with the largest scores. ValueError for a number that there is not."""
+def best(
+    scores: Scores, n: int, signed: bool = False
+) -> Bool[Tensor, "sender receiver"]:
+    """The n edges with the largest scores. ValueError for a number that there is
+    not."""
     n = _checked_size(scores.graph, n)
     chosen = torch.zeros(scores.graph.real.numel(), dtype=torch.bool)
     chosen[scores.order(signed)[:n]] = True
@@ -88,14 +102,17 @@ def best(scores: Scores, n: int, signed: bool = False) -> Bool[Tensor, "sender r
 def _checked_size(graph: Graph, n: int) -> int:
     if isinstance(n, bool) or int(n) != n or not 1 <= n <= len(graph):
         raise ValueError(
-            f"A circuit of {n!r} edges was asked for. Give a whole number from 1 to {len(graph):,}; 0 edges are no "
-            "circuit, but the corrupted run."
+            f"A circuit of {n!r} edges was asked for. Give a whole number from 1 to "
+            f"{len(graph):,}; 0 edges are no circuit, but the corrupted run."
         )
     return int(n)
 
 # %% ../../nbs/library/discovery/scores.ipynb #5c3b10ad
-def greedy(scores: Scores, n: int, signed: bool = False) -> Bool[Tensor, "sender receiver"]:
-    """n edges, from the logits upstream: always the largest score among edges into what is already in the circuit."""
+def greedy(
+    scores: Scores, n: int, signed: bool = False
+) -> Bool[Tensor, "sender receiver"]:
+    """n edges, from the logits upstream: always the largest score among edges into what
+    is already in the circuit."""
     graph, n = scores.graph, _checked_size(scores.graph, n)
     size = (scores.values if signed else scores.values.abs()).cpu()
     size = torch.where(graph.real, size, -torch.inf)
@@ -111,9 +128,10 @@ def greedy(scores: Scores, n: int, signed: bool = False) -> Bool[Tensor, "sender
             open_[new, receiver] = size[new, receiver]
     return chosen
 
-# %% ../../nbs/library/discovery/scores.ipynb #b89fa68f
+# %% ../../nbs/library/discovery/scores.ipynb #80cb6c93
 def _inputs_of(graph: Graph, sender: int) -> list[int]:
-    """The places of a sender's own inputs among the receivers; none for the embedding."""
+    """The places of a sender's own inputs among the receivers; none for the
+    embedding."""
     if not sender:
         return []
     layer, at = divmod(sender - 1, graph.n_heads + 1)
@@ -122,21 +140,34 @@ def _inputs_of(graph: Graph, sender: int) -> list[int]:
         return [*inputs["mlp"]]
     return [graph.receiver((layer, at), via) for via in "qkv"]
 
-
-def connected(graph: Graph, edges: Bool[Tensor, "sender receiver"]) -> Bool[Tensor, "sender receiver"]:
-    """Those of the edges that lie on a path from the embedding to the logits: the others can change nothing."""
+# %% ../../nbs/library/discovery/scores.ipynb #b89fa68f
+def connected(
+    graph: Graph, edges: Bool[Tensor, "sender receiver"]
+) -> Bool[Tensor, "sender receiver"]:
+    """Those of the edges that lie on a path from the embedding to the logits: the
+    others can change nothing."""
     kept = edges.clone()
     fed = torch.zeros(len(graph.senders), dtype=torch.bool)
     fed[0] = True
     for sender in range(1, len(fed)):
-        fed[sender] = any(bool((kept[:, r] & fed).any()) for r in _inputs_of(graph, sender))
+        fed[sender] = any(
+            bool((kept[:, r] & fed).any()) for r in _inputs_of(graph, sender)
+        )
     kept &= fed[:, None]
     for sender in range(len(fed) - 1, 0, -1):
-        if not kept[sender].any():  # who listens was decided before: receivers come later than their senders
+        # who listens was decided before: receivers come later than their
+        # senders
+        if not kept[sender].any():
             own = {*_inputs_of(graph, sender)}
-            others = [s for s in range(len(fed)) if s != sender and own & {*_inputs_of(graph, s)}]
+            others = [
+                s
+                for s in range(len(fed)) if s != sender
+                and own & {*_inputs_of(graph, s)}
+            ]
             for r in _inputs_of(graph, sender):
-                shared = any(kept[s].any() and r in _inputs_of(graph, s) for s in others)
+                shared = any(
+                    kept[s].any() and r in _inputs_of(graph, s) for s in others
+                )
                 kept[:, r] &= shared
     return kept
 
@@ -147,5 +178,7 @@ def random_scores(
 ) -> Scores:
     """Scores that were drawn: what every method has to beat."""
     graph = graph_of(model)
-    drawn = torch.randn(graph.real.shape, generator=torch.Generator().manual_seed(int(seed)))
+    drawn = torch.randn(
+        graph.real.shape, generator=torch.Generator().manual_seed(int(seed))
+    )
     return Scores((drawn * graph.real)[None], graph, "random", model_name(model))

@@ -23,39 +23,51 @@ from ..prompts import IOIDataset
 Metric = Callable[[Float[Tensor, "batch vocab"], IOIDataset], Float[Tensor, "batch"]]
 
 
-def check_pairs(model, clean: IOIDataset, corrupted: IOIDataset, memory: float = 0.5) -> Engine:
-    """The model's engine, if it can be asked for gradients about these pairs. Raises ValueError, with what to do."""
+def check_pairs(
+    model, clean: IOIDataset, corrupted: IOIDataset, memory: float = 0.5
+) -> Engine:
+    """The model's engine, if it can be asked for gradients about these pairs. Raises
+    ValueError, with what to do."""
     _check_pair(model, clean, corrupted, memory, ("clean", "corrupted"))
     if not model.W_E.is_floating_point():
         raise ValueError(
-            f"The weights are {model.W_E.dtype}: such numbers have no gradient. Load the model in float32, float16 or "
-            "bfloat16."
+            f"The weights are {model.W_E.dtype}: such numbers have no gradient. Load "
+            "the model in float32, float16 or bfloat16."
         )
     graph_of(model)
     engine = engine_of(model)
-    return deepcopy(engine) if engine.embed[0].is_inference() else engine  # such weights take part in no gradient
+    # such weights take part in no gradient
+    return deepcopy(engine) if engine.embed[0].is_inference() else engine
 
 # %% ../../nbs/library/discovery/streams.ipynb #545546e5
 def measured(
     engine: Engine,
-    end: Float[Tensor, "*times batch d_model"],  # the stream after the last layer at END
+    # the stream after the last layer at END
+    end: Float[Tensor, "*times batch d_model"],
     data: IOIDataset,
     metric: Metric | None = None,  # None: the logit difference
 ) -> Float[Tensor, "*times batch"]:
-    """The metric of each prompt. ValueError if a metric gives anything but one number for each."""
+    """The metric of each prompt. ValueError if a metric gives anything but one number
+    for each."""
     if metric is None:
         return engine.logit_diff(end, data.answers.to(end.device))
-    found = [metric(logits, data) for logits in engine.logits(end.reshape(-1, *end.shape[-2:]))]
+    found = [
+        metric(logits, data)
+        for logits in engine.logits(end.reshape(-1, *end.shape[-2:]))
+    ]
     for values in found:
-        shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        shape = (
+            list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        )
         if shape != [len(data)]:
             raise ValueError(
-                f"The metric gives {shape} for {len(data)} prompts. It must give one number for each prompt, "
-                f"a tensor of shape [{len(data)}]: no mean over prompts, and no vector for a prompt."
+                f"The metric gives {shape} for {len(data)} prompts. It must give one "
+                f"number for each prompt, a tensor of shape [{len(data)}]: no mean "
+                "over prompts, and no vector for a prompt."
             )
     return torch.stack(found).view(end.shape[:-1])
 
-# %% ../../nbs/library/discovery/streams.ipynb #83f73418
+# %% ../../nbs/library/discovery/streams.ipynb #e11c3592
 @dataclass
 class Sides:
     """Both runs of some pairs of prompts."""
@@ -65,23 +77,32 @@ class Sides:
     data: IOIDataset  # the clean prompts
     clean: Run
     corrupted: Run
-    tokens: tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]  # of clean and corrupted prompts
+    # of clean and corrupted prompts
+    tokens: tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]
     rows: Int[Tensor, "batch"]  # 0, 1, 2, ...
     end: Int[Tensor, "batch"]
 
-    def at_end(self, x: Float[Tensor, "*times batch pos d_model"]) -> Float[Tensor, "*times batch d_model"]:
+    def at_end(
+        self, x: Float[Tensor, "*times batch pos d_model"]
+    ) -> Float[Tensor, "*times batch d_model"]:
         return x[..., self.rows, self.end, :]
 
     def differences(self) -> Float[Tensor, "sender batch pos d_model"]:
-        """What each sender writes in the corrupted run, less what it writes in the clean run."""
+        """What each sender writes in the corrupted run, less what it writes in the
+        clean run."""
         a, b = self.clean, self.corrupted
         parts = [(b.resid_pre[0] - a.resid_pre[0])[None]]
         for layer, block in enumerate(self.engine.blocks):
-            parts += [block.write(b.z[layer] - a.z[layer]), (b.mlp_out[layer] - a.mlp_out[layer])[None]]
+            parts += [
+                block.write(b.z[layer] - a.z[layer]),
+                (b.mlp_out[layer] - a.mlp_out[layer])[None],
+            ]
         return torch.cat(parts)
 
-
-def sides(engine: Engine, graph: Graph, clean: IOIDataset, corrupted: IOIDataset) -> Sides:
+# %% ../../nbs/library/discovery/streams.ipynb #83f73418
+def sides(
+    engine: Engine, graph: Graph, clean: IOIDataset, corrupted: IOIDataset
+) -> Sides:
     """Run both sides, without gradients."""
     device = engine.embed[0].device
     tokens = tuple(data.tokens.to(device) for data in (clean, corrupted))
@@ -101,33 +122,48 @@ def read(
     widths = [block.d_head * n for n in (block.n_heads, block.n_kv, block.n_kv)]
     weight, bias = (part.split(widths, dim=-1)["qkv".index(via)] for part in block.qkv)
     weight = weight.unflatten(-1, (-1, block.d_head))[:, which].transpose(0, 1)
-    found = block.norm(x, "ln1").flatten(1, 2) @ weight + bias.unflatten(0, (-1, block.d_head))[which][:, None]
+    found = block.norm(x, "ln1").flatten(1, 2) @ weight + bias.unflatten(
+        0, (-1, block.d_head)
+    )[which][:, None]
     found = found.unflatten(1, x.shape[1:3]).permute(1, 2, 0, 3)
     if block.turn and via != "v":
-        found = block.turn(found, torch.arange(x.shape[2], device=x.device).expand(found.shape[:2]))
+        found = block.turn(
+            found, torch.arange(x.shape[2], device=x.device).expand(found.shape[:2])
+        )
     return found.transpose(1, 2)
 
 
-def mlp_reads(engine: Engine, kept: Run, layer: int) -> Float[Tensor, "batch pos d_model"]:
+def mlp_reads(
+    engine: Engine, kept: Run, layer: int
+) -> Float[Tensor, "batch pos d_model"]:
     """The stream that the MLP of a layer reads."""
     return (kept.resid_pre if engine.blocks[layer].parallel else kept.resid_mid)[layer]
 
 # %% ../../nbs/library/discovery/streams.ipynb #d9bf98d9
-def pairs_that_fit(engine: Engine, graph: Graph, pos: int, memory: float, gradients: bool = True) -> int:
+def pairs_that_fit(
+    engine: Engine, graph: Graph, pos: int, memory: float, gradients: bool = True
+) -> int:
     """How many pairs to take at a time. ValueError if not even one fits."""
     layer = (40 if gradients else 24) * engine.d_model + 6 * engine.n_heads * pos
     streams = (len(graph.senders) + 4 * engine.n_heads + 8) * engine.d_model
-    each = engine.embed[0].element_size() * pos * (engine.n_layers * layer + streams) / 2**30
+    each = engine.embed[0].element_size() * pos * (
+        engine.n_layers * layer + streams
+    ) / 2**30
     if each > memory:
         more = f"Give memory={2 * each:.2g} or more"
-        raise ValueError(f"memory is {memory:g} GB, and one pair takes {each:.2g} GB. {more}.")
+        raise ValueError(
+            f"memory is {memory:g} GB, and one pair takes {each:.2g} GB. {more}."
+        )
     return int(memory / each)
 
 
 def batches_of(
-    engine: Engine, graph: Graph, clean: IOIDataset, corrupted: IOIDataset, memory: float, gradients: bool = True
+    engine: Engine, graph: Graph, clean: IOIDataset, corrupted: IOIDataset,
+    memory: float, gradients: bool = True
 ) -> Iterator[Sides]:
     """The pairs in batches that fit into the memory (GB)."""
     size = pairs_that_fit(engine, graph, clean.tokens.shape[1], memory, gradients)
     for start in range(0, len(clean), size):
-        yield sides(engine, graph, clean[start : start + size], corrupted[start : start + size])
+        yield sides(
+            engine, graph, clean[start : start + size], corrupted[start : start + size]
+        )
