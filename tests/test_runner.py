@@ -218,6 +218,25 @@ def test_failed_chapter_shows_no_outputs_of_another_run(small):
     assert "In this run the chapter stopped at cell 2" in page
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_kernel_that_ends_before_its_first_cell_is_started_once_more(small, monkeypatch, times):
+    """Jupyter draws ports before the kernel takes them, so two kernels can be given the same one."""
+    begun, ends = [], course.NotebookClient.async_execute
+
+    async def unlucky(client, **given):
+        begun.append(client)
+        if len(begun) <= times:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return await ends(client, **given)
+
+    monkeypatch.setattr(course.NotebookClient, "async_execute", unlucky)
+    path = write(small, "01_plain", "6 * 7")
+    nb, verdict, failure = course.execute(path, small)
+    assert len(begun) == 2
+    assert verdict.ok == (times == 1) and (failure is None) == (times == 1)
+    assert times == 1 or "Kernel died" in failure.reason
+
+
 def test_execution_ends_when_it_is_told_to(small):
     path, stop = write(small, "01_spoiled", "import time; time.sleep(60)"), threading.Event()
     threading.Timer(5, stop.set).start()

@@ -134,7 +134,10 @@ def execute(
     stop: threading.Event | None = None,  # when set, the kernel ends: `asyncio.CancelledError`
     kernel: str = "python3",  # its name; `warm_kernels` has one that starts faster
 ) -> tuple[NotebookNode, Verdict, Failure | None]:
-    """Execute a notebook in a fresh kernel in its own folder; the copy returned holds outputs up to a failing cell."""
+    """Execute a notebook in a fresh kernel in its own folder; the copy returned holds outputs up to a failing cell.
+
+    A kernel that ends before its first cell is started once more: two that start at the same time may draw one port.
+    """
     nb = read_notebook(path)
     name, start = chapter_name(path, root), time.perf_counter()
     seen: list[int] = []
@@ -148,21 +151,26 @@ def execute(
             seen.append(cell_index)
             on_cell()
 
-    client = NotebookClient(
-        nb,
-        timeout=timeout,
-        kernel_name=kernel,
-        extra_arguments=["--log-level=ERROR"],
-        resources={"metadata": {"path": str(path.parent)}},
-        on_cell_start=lambda cell, cell_index: started.append(cell_index),
-        on_cell_executed=executed,
-    )
-    reason = None
-    try:
-        work = client.async_execute(env=os.environ | _limits(threads))
-        asyncio.run(_until(stop or threading.Event(), client, work))
-    except Exception as error:
-        reason = _reason(error, timeout)
+    def run() -> str | None:
+        client = NotebookClient(
+            nb,
+            timeout=timeout,
+            kernel_name=kernel,
+            extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": str(path.parent)}},
+            on_cell_start=lambda cell, cell_index: started.append(cell_index),
+            on_cell_executed=executed,
+        )
+        try:
+            work = client.async_execute(env=os.environ | _limits(threads))
+            asyncio.run(_until(stop or threading.Event(), client, work))
+        except Exception as error:
+            return _reason(error, timeout)
+        return None
+
+    reason = run()
+    if reason and not started:
+        reason = run()
     verdict = Verdict(name, len(seen), round(time.perf_counter() - start, 1), reason is None)
     return nb, verdict, _failure(name, nb, started, reason)
 
