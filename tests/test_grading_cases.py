@@ -172,7 +172,8 @@ def reached_and_nothing(got):
 @pytest.mark.parametrize("case", CASES)
 def test_a_case_reaches_its_target_on_assignment_a_and_earns_nothing(a_few, server, case):
     one, nb = a_few
-    reached_and_nothing(grade_one("a", with_attack(nb, CASES[case]), one, server, Limits(20, 1.0)))
+    limits = Limits(5 if case == "01" else 20, 1.0)  # a spoiled channel says nothing more: each question waits to its end
+    reached_and_nothing(grade_one("a", with_attack(nb, CASES[case]), one, server, limits))
 
 
 def test_case_12_the_library_through_a_helper_on_assignment_d(real, server):
