@@ -1,4 +1,5 @@
-"""Package metadata comes from settings.ini; pyproject.toml holds the name and the tools' settings."""
+"""Package metadata comes from settings.ini; pyproject.toml holds the name
+and the tools' settings."""
 
 from configparser import ConfigParser
 from pathlib import Path
@@ -16,8 +17,18 @@ def lines(key: str) -> list[str]:
 
 
 init = (root / "ioi_course" / "__init__.py").read_text(encoding="utf-8")
-extras = {key.removesuffix("_requirements"): lines(key) for key in cfg if key.endswith("_requirements")}
-status = {"1": "1 - Planning", "2": "2 - Pre-Alpha", "3": "3 - Alpha", "4": "4 - Beta", "5": "5 - Production/Stable"}
+extras = {
+    key.removesuffix("_requirements"): lines(key)
+    for key in cfg
+    if key.endswith("_requirements")
+}
+status = {
+    "1": "1 - Planning",
+    "2": "2 - Pre-Alpha",
+    "3": "3 - Alpha",
+    "4": "4 - Beta",
+    "5": "5 - Production/Stable",
+}
 
 setup(
     version=init.split('__version__ = "')[1].split('"')[0],

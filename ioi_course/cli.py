@@ -1,4 +1,5 @@
-"""The command `ioi-course`. What a command does, and its options, stand beside what it runs."""
+"""The command `ioi-course`. What a command does, and its options,
+stand beside what it runs."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ from ioi_course.circuit_command import circuit
 from ioi_course.discovery.command import discover
 from ioi_course.grading.command import grade
 from ioi_course.project import CourseError
-from ioi_course.publish.command import circuit_page, docs, lab_page, run
+from ioi_course.publish.command import run
+from ioi_course.publish.site_command import circuit_page, docs, lab_page
 from ioi_course.terminal import Root, console, root_of, stop
 from ioi_course.wiki_command import wiki
 
 app = typer.Typer(
-    help="The IOI course: guided chapters on how GPT-2 small finds the indirect object.",
+    help=(
+        "The IOI course: guided chapters on how GPT-2 small finds the indirect object."
+    ),
     no_args_is_help=True,
     add_completion=False,
 )
@@ -33,14 +37,20 @@ def lab(root: Root = None) -> None:
         import jupyterlab  # noqa: F401
     except ImportError as error:
         raise stop(
-            CourseError("JupyterLab is not installed: pip install 'ioi_course[lab]', or make setup.")
+            CourseError(
+                "JupyterLab is not installed: pip install 'ioi_course[lab]', or "
+                "make setup."
+            )
         ) from error
     from ioi_course.plots import page_head
 
     static = root / "build" / "static"
-    page_head(static / "ioi_course", "")  # the scripts of the plots, served by Jupyter itself: no network needed
+    # the scripts of the plots, served by Jupyter itself: no network needed
+    page_head(static / "ioi_course", "")
     option = f"--ServerApp.extra_static_paths={[str(static)]}"
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(root / "nbs"), option]))
+    raise typer.Exit(
+        subprocess.call([sys.executable, "-m", "jupyterlab", str(root / "nbs"), option])
+    )
 
 
 def doctor() -> None:
@@ -51,7 +61,11 @@ def doctor() -> None:
     for column in ["what", "found", "", "what to do"]:
         table.add_column(column, overflow="fold")
     findings = examine()
-    mark = {True: "[green]ok[/green]", False: "[red]missing[/red]", None: "[yellow]optional[/yellow]"}
+    mark = {
+        True: "[green]ok[/green]",
+        False: "[red]missing[/red]",
+        None: "[yellow]optional[/yellow]",
+    }
     for f in findings:
         table.add_row(f.what, f.found, mark[f.ok], Text(f.todo))
     console.print(table)
@@ -63,7 +77,8 @@ models = typer.Typer(help="List the models, or get one: ioi-course models get sm
 
 @models.callback(invoke_without_command=True)
 def list_them(context: typer.Context) -> None:
-    """List the models with their size, where they come from, and whether they are at hand."""
+    """List the models with their size, where they come from, and
+    whether they are at hand."""
     if context.invoked_subcommand:
         return
     from ioi_course.models import list_models
@@ -76,15 +91,17 @@ def list_them(context: typer.Context) -> None:
         table.add_row(*map(str, row))
     console.print(table)
     console.print(
-        "Choose one with --model NAME, or IOI_COURSE_MODEL=NAME, or load_model(NAME); any other TransformerLens name "
-        "or a local Hugging Face directory works too.",
+        "Choose one with --model NAME, or IOI_COURSE_MODEL=NAME, or load_model(NAME); "
+        "any other TransformerLens name or a local Hugging Face directory works too.",
         highlight=False,
     )
 
 
 @models.command()
 def get(
-    name: Annotated[str, typer.Argument(help="A model's name, such as smollm2 or gpt2-small.")],
+    name: Annotated[
+        str, typer.Argument(help="A model's name, such as smollm2 or gpt2-small.")
+    ],
 ) -> None:
     """Fetch a model, so that it loads without a network from then on."""
     from ioi_course.models import ModelError, describe, load_model
@@ -95,7 +112,19 @@ def get(
         raise stop(error) from error
 
 
-for command in (run, lab, doctor, docs, circuit_page, lab_page, circuit, discover, train, wiki, grade):
+for command in (
+    run,
+    lab,
+    doctor,
+    docs,
+    circuit_page,
+    lab_page,
+    circuit,
+    discover,
+    train,
+    wiki,
+    grade,
+):
     app.command()(command)
 app.add_typer(models, name="models")
 

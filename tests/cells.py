@@ -1,4 +1,5 @@
-"""The cells of a notebook, run one by one in a process of their own that starts with the course's imports made."""
+"""The cells of a notebook, run one by one in a process of their own that starts with
+the course's imports made."""
 
 import io
 import multiprocessing
@@ -13,11 +14,14 @@ import nbformat
 from ioi_course.publish.run import code_cells
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["cells", "transformer_lens", "ioi_course.checks", "ioi_course.universality"])
+PROCESSES.set_forkserver_preload(
+    ["cells", "transformer_lens", "ioi_course.checks", "ioi_course.universality"]
+)
 
 
 def run_cells(path: Path, model: str, timeout: float = 1200) -> str | None:
-    """Run a notebook's code cells on a model: the first failing cell with its traceback, None if all pass."""
+    """Run a notebook's code cells on a model: the first failing cell with its
+    traceback, None if all pass."""
     receiver, sender = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=_run, args=(sender, path, model))
     process.start()
@@ -38,11 +42,15 @@ def _run(sender: Connection, path: Path, model: str) -> None:
 
     os.environ |= {"IOI_COURSE_MODEL": model, "TQDM_DISABLE": "1"}
     os.chdir(path.parent)
-    shell = InteractiveShell.instance()  # its results are formatted in all ways, as a kernel's are
+    shell = (
+        InteractiveShell.instance()
+    )  # its results are formatted in all ways, as a kernel's are
     shell.showtraceback = lambda *_, **__: None
     for cell in code_cells(nbformat.read(path, as_version=4)):
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             result = shell.run_cell(cell.source, store_history=True)
         if error := result.error_before_exec or result.error_in_exec:
-            return sender.send(f"{cell.source}\n{''.join(traceback.format_exception(error))}")
+            return sender.send(
+                f"{cell.source}\n{''.join(traceback.format_exception(error))}"
+            )
     sender.send(None)

@@ -1,4 +1,5 @@
-"""A model hub on this machine for the tests: serves a folder as huggingface.co does, or fails as it is told to."""
+"""A model hub on this machine for the tests: serves a folder as huggingface.co does, or
+fails as it is told to."""
 
 import contextlib
 import hashlib
@@ -11,7 +12,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `folder` as the repository `repo`; `mode` is "serve", "busy" (429), "cut" (half of a file) or "silent"."""
+    """Serves `folder` as the repository `repo`; `mode` is "serve", "busy" (429), "cut"
+    (half of a file) or "silent"."""
 
     daemon_threads = True
 
@@ -34,7 +36,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         hub = self.server
-        if self.path == "/api/agent-harnesses":  # asked by the hub's client on its own account, once a day
+        if (
+            self.path == "/api/agent-harnesses"
+        ):  # asked by the hub's client on its own account, once a day
             return self.reply(404)
         hub.requests.append((self.command, self.path))
         assert len(hub.requests) < 200, "the client asks without end"
@@ -45,18 +49,27 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.mode == "busy":
             return self.reply(429)
         repo, _, file = self.path.strip("/").partition("/resolve/main/")
-        if "/" not in repo and f"{repo}/{repo}" == hub.repo:  # as the hub does with names that have no owner
+        if (
+            "/" not in repo and f"{repo}/{repo}" == hub.repo
+        ):  # as the hub does with names that have no owner
             return self.reply(307, {"Location": f"/{hub.repo}/resolve/main/{file}"})
         if repo != hub.repo:
             return self.reply(404, {"X-Error-Code": "RepoNotFound"})
         path = hub.folder / file
         if not path.is_file():
-            return self.reply(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            return self.reply(
+                404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
+            )
         content = path.read_bytes()
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        headers = {
+            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Repo-Commit": COMMIT,
+        }
         self.reply(200, headers, content)
 
-    def reply(self, status: int, headers: dict[str, str] | None = None, content: bytes = b"") -> None:
+    def reply(
+        self, status: int, headers: dict[str, str] | None = None, content: bytes = b""
+    ) -> None:
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, value)
@@ -77,7 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
 def running(folder: Path, repo: str, mode: str) -> Iterator[Hub]:
     """A hub that runs inside the block."""
     with Hub(folder, repo, mode) as hub:
-        thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = threading.Thread(
+            target=hub.serve_forever, kwargs={"poll_interval": 0.05}
+        )
         thread.start()
         try:
             yield hub

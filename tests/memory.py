@@ -1,6 +1,7 @@
 """Peak memory of a process of its own, as Linux counts it.
 
-Not resource.ru_maxrss: across fork and exec it keeps the peak of the parent, here pytest's with all its models.
+Not resource.ru_maxrss: across fork and exec it keeps the peak of the parent, here
+pytest's with all its models.
 """
 
 import ctypes
@@ -13,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc, with glibc: Linux")
+linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="peak memory is read from /proc, with glibc: Linux"
+)
 
 
 def _status(field: str) -> float:
     """A figure of this process in GB (2**30 bytes)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**20
+    return (
+        next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**20
+    )
 
 
 def peak() -> float:
@@ -28,7 +33,8 @@ def peak() -> float:
 
 
 def restart() -> float:
-    """Give back what is free and let the peak begin anew; returns what the process has now."""
+    """Give back what is free and let the peak begin anew; returns
+    what the process has now."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # or what comes next would hide in what is free
     Path("/proc/self/clear_refs").write_text("5")
@@ -36,13 +42,21 @@ def restart() -> float:
 
 
 def in_a_process(script: str, *arguments: object):
-    """What a script prints last, as JSON; it can import this module and runs on one thread.
+    """What a script prints last, as JSON; it can import this
+    module and runs on one thread.
 
-    Large tensors go back to the system as soon as they are freed. Left to itself glibc raises the size from which it
-    does that as the process goes on, and the same run then peaks at 0.11 GB one time and at 0.15 another.
+    Large tensors go back to the system as soon as they are freed. Left to itself glibc
+    raises the size from which it does that as the process goes on, and the same run
+    then peaks at 0.11 GB one time and at 0.15 another.
     """
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "MALLOC_MMAP_THRESHOLD_": str(2**17)}
+    path = os.pathsep.join(
+        filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
+    )
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": path,
+        "MALLOC_MMAP_THRESHOLD_": str(2**17),
+    }
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

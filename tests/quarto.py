@@ -1,8 +1,10 @@
-"""A mock-up of what Quarto makes of a staged page: Pandoc's HTML in a frame like Quarto's, with the site's own styles.
+"""A mock-up of what Quarto makes of a staged page: Pandoc's HTML in a frame like
+Quarto's, with the site's own styles.
 
-The classes and the columns are those of Quarto 1.9's pages, and so are the rules that reach into a page: those of
-Bootstrap for plain elements, and Quarto's own `.hidden` and `.column`. A page of the layout "custom" gets no <main>.
-When the document is there, Quarto's script reads the address of each link as text; links in a drawing have none.
+The classes and the columns are those of Quarto 1.9's pages, and so are the rules that
+reach into a page: those of Bootstrap for plain elements, and Quarto's own `.hidden` and
+`.column`. A page of the layout "custom" gets no <main>. When the document is there,
+Quarto's script reads the address of each link as text; links in a drawing have none.
 """
 
 import html
@@ -17,19 +19,26 @@ import yaml
 from ioi_course.publish.framed import MAIN
 
 FRAME = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="quarto:offset" content="{up}"><title>{title}</title>
-<style>{frame}</style><style>{theme}</style><link rel="stylesheet" href="{up}styles.css">{header}</head>
+<style>{frame}</style><style>{theme}</style>
+<link rel="stylesheet" href="{up}styles.css">{header}</head>
 <body class="nav-sidebar floating nav-fixed quarto-{scheme}">
 <script>
 addEventListener("DOMContentLoaded", () => {{
-  for (const link of document.querySelectorAll("a")) link.href = link.href.replace("/index.html", "/");
+  for (const link of document.querySelectorAll("a"))
+    link.href = link.href.replace("/index.html", "/");
 }});
-addEventListener("hashchange", () => scrollTo(0, scrollY - document.querySelector("#quarto-header").clientHeight));
+addEventListener("hashchange", () =>
+  scrollTo(0, scrollY - document.querySelector("#quarto-header").clientHeight));
 </script>
-<header id="quarto-header" class="fixed-top"><nav class="navbar navbar-expand-lg" aria-label="Site">
-<button class="navbar-toggler" type="button" aria-label="Toggle navigation">☰</button>{bar}
-<button class="quarto-search" type="button" aria-label="Search">⌕</button></nav></header>
+<header id="quarto-header" class="fixed-top">
+<nav class="navbar navbar-expand-lg" aria-label="Site">
+<button class="navbar-toggler" type="button" aria-label="Toggle navigation"
+  >☰</button>{bar}
+<button class="quarto-search" type="button" aria-label="Search"
+  >⌕</button></nav></header>
 <div id="quarto-content" class="quarto-container {layout}">
 {sidebar}
 {body}
@@ -38,14 +47,17 @@ addEventListener("hashchange", () => scrollTo(0, scrollY - document.querySelecto
 STYLE = """
 *, ::before, ::after { box-sizing: border-box; }
 html { font-size: 17px; }
-body { margin: 0; font-family: system-ui, "Segoe UI", Roboto, sans-serif; line-height: 1.5; color: var(--ioi-ink);
+body { margin: 0; font-family: system-ui, "Segoe UI", Roboto, sans-serif;
+  line-height: 1.5; color: var(--ioi-ink);
   background: var(--ioi-paper); }
 a { color: var(--ioi-link); }
 h1, h2, h3, h4 { line-height: 1.2; margin: 0 0 0.5rem; font-weight: 500; }
-h2 { margin-top: 2rem; padding-bottom: 0.5rem; border-bottom: 1px solid #888; opacity: 0.9; }
+h2 { margin-top: 2rem; padding-bottom: 0.5rem;
+  border-bottom: 1px solid #888; opacity: 0.9; }
 p { margin: 0 0 1rem; }
 figure { margin: 0 0 1rem; }
-legend { float: left; width: 100%; padding: 0; margin-bottom: 0.5rem; font-size: calc(1.275rem + 0.3vw); }
+legend { float: left; width: 100%; padding: 0;
+  margin-bottom: 0.5rem; font-size: calc(1.275rem + 0.3vw); }
 label { display: inline-block; }
 small { font-size: 0.875em; }
 caption { padding: 0.5rem 0; color: #999; }
@@ -54,14 +66,18 @@ button, input, select { margin: 0; font: inherit; }
 div.column { flex: auto; overflow-x: auto; }
 .fixed-top { position: sticky; top: 0; z-index: 1030; }
 .navbar button { background: none; border: 0; color: #e6edf5; }
-.navbar { background: #12304f; padding: 0.5rem 1rem; display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; }
+.navbar { background: #12304f; padding: 0.5rem 1rem;
+  display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; }
 .navbar a { color: #e6edf5; }
-.btn { display: inline-block; padding: 0.25rem 0.5rem; border: 1px solid transparent; border-radius: 4px;
+.btn { display: inline-block; padding: 0.25rem 0.5rem;
+  border: 1px solid transparent; border-radius: 4px;
   text-decoration: none; font-size: 0.875rem; }
 .btn-lg { padding: 0.5rem 1rem; font-size: 1.15rem; }
 .hidden, [hidden] { display: none !important; }
-#quarto-content { display: grid; grid-template-columns: 1.5em 5fr minmax(22px, 44px) minmax(44px, 132px)
-  minmax(22px, 44px) 1rem minmax(500px, calc(960px - 3em)) 1rem minmax(18px, 36px) minmax(36px, 108px)
+#quarto-content { display: grid; grid-template-columns: 1.5em 5fr
+  minmax(22px, 44px) minmax(44px, 132px)
+  minmax(22px, 44px) 1rem minmax(500px, calc(960px - 3em)) 1rem
+  minmax(18px, 36px) minmax(36px, 108px)
   minmax(18px, 36px) 5fr 1.5em; }
 #quarto-sidebar { grid-column: 3 / 6; font-size: 0.85rem; padding-top: 1rem; }
 #quarto-sidebar ul { list-style: none; padding: 0; }
@@ -78,7 +94,11 @@ main.content { grid-column: 7; min-width: 0; padding-top: 1rem; }
 
 def theme(folder: Path, scheme: str) -> str:
     """The rules of a theme's file, which are plain CSS."""
-    return (folder / f"{scheme}.scss").read_text(encoding="utf-8").partition("/*-- scss:rules --*/")[2]
+    return (
+        (folder / f"{scheme}.scss")
+        .read_text(encoding="utf-8")
+        .partition("/*-- scss:rules --*/")[2]
+    )
 
 
 def markdown(path: Path) -> str:
@@ -92,53 +112,80 @@ def markdown(path: Path) -> str:
 
 
 def _code(cell) -> list[str]:
-    source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
+    source = "\n".join(
+        line for line in cell.source.splitlines() if not line.startswith("#|")
+    )
     summary = re.search(r'^#\| code-summary: (".*")$', cell.source, re.MULTILINE)
     parts = [f"````{{.python .cell-code}}\n{source}\n````"]
     if summary:
         heading = html.escape(json.loads(summary[1]))
-        fold = f'```{{=html}}\n<details class="code-fold"><summary>{heading}</summary>\n```'
+        fold = (
+            f'```{{=html}}\n<details class="code-fold"><summary>{heading}</summary>\n'
+            "```"
+        )
         parts = [fold, *parts, "```{=html}\n</details>\n```"]
     for output in cell.outputs:
         data = output.get("data", {"text/plain": "".join(output.get("text", ""))})
-        shown = data.get("text/markdown") or f"````\n{''.join(data.get('text/plain', ''))}\n````"
+        shown = (
+            data.get("text/markdown")
+            or f"````\n{''.join(data.get('text/plain', ''))}\n````"
+        )
         parts.append(f":::: {{.cell-output .cell-output-display}}\n\n{shown}\n\n::::")
     return [":::::: {.cell}", *parts, "::::::"]
 
 
 def render(folder: Path, page: str, scheme: str) -> Path:
-    """Write a staged page (its path below `folder`) as HTML in one colour scheme, beside it; returns the file."""
+    """Write a staged page (its path below `folder`) as HTML in one colour scheme,
+    beside it; returns the file."""
     path = folder / page
     text = markdown(path)
     front = yaml.safe_load(text.split("---\n")[1])
     body, filters = text.split("---\n", 2)[2], [str(folder / "math.lua")]
     made = pypandoc.convert_text(
-        body, "html5", format="markdown", extra_args=["--wrap=none", "--section-divs"], filters=filters
+        body,
+        "html5",
+        format="markdown",
+        extra_args=["--wrap=none", "--section-divs"],
+        filters=filters,
     )
     made = re.sub(r'href="([^":]+)\.(?:ipynb|qmd)', r'href="\1.html', made)
     config = yaml.safe_load((folder / "_quarto.yml").read_text(encoding="utf-8"))
     site = yaml.safe_load((folder / "site.yml").read_text(encoding="utf-8"))["website"]
     up = "../" * page.count("/") or "./"
     links = "".join(
-        f'<a href="{up}{re.sub("(ipynb|qmd)$", "html", item["href"])}">{item["text"]}</a>'
+        f'<a href="{up}{re.sub("(ipynb|qmd)$", "html", item["href"])}">'
+        f"{item['text']}</a>"
         for item in config["website"]["navbar"]["left"]
     )
     custom = front.get("page-layout") == "custom"
     bar = next((bar for bar in site["sidebar"] if page in str(bar["contents"])), None)
-    pages = [each for each in (bar or {"contents": []})["contents"] if isinstance(each, str)]
-    rows = "".join(f'<li><a href="#">{each.partition(".")[0]}</a></li>' for each in pages)
+    pages = [
+        each for each in (bar or {"contents": []})["contents"] if isinstance(each, str)
+    ]
+    rows = "".join(
+        f'<li><a href="#">{each.partition(".")[0]}</a></li>' for each in pages
+    )
     title = front.get("title") or front["pagetitle"]
-    head = f'<h1 class="title">{title}</h1><p class="description">{front["description"]}</p>'
+    head = (
+        f'<h1 class="title">{title}</h1><p '
+        f'class="description">{front["description"]}</p>'
+    )
     out = path.with_suffix(f".{scheme}.html")
     out.write_text(
         FRAME.format(
-            up=up, title=title, frame=STYLE, theme=theme(folder, scheme), bar=links,
+            up=up,
+            title=title,
+            frame=STYLE,
+            theme=theme(folder, scheme),
+            bar=links,
             body=made if custom else f"{MAIN}{head}{made}</main>",
             scheme=scheme,
             header=(folder / "assets.html").read_text(encoding="utf-8"),
             layout="page-layout-custom" if custom else "page-layout-article",
-            sidebar=f'<nav id="quarto-sidebar" aria-label="Pages"><ul>{rows}</ul></nav>' if bar and not custom else "",
+            sidebar=f'<nav id="quarto-sidebar" aria-label="Pages"><ul>{rows}</ul></nav>'
+            if bar and not custom
+            else "",
         ),
         encoding="utf-8",
-    )  # fmt: skip
+    )
     return out

@@ -1,7 +1,9 @@
-"""Cases, and what solution and misconceptions give on them: computed once, though dozens of wrong answers are checked.
+"""Cases, and what solution and misconceptions give on them: computed once, though
+dozens of wrong answers are checked.
 
-Each verdict on a wrong answer compares it with the solution and with every misconception, on cases of which some take
-seconds to make. That the same seed gives the same cases is tested in `test_checks.py`.
+Each verdict on a wrong answer compares it with the solution and with every
+misconception, on cases of which some take seconds to make. That the same seed gives the
+same cases is tested in `test_checks.py`.
 """
 
 from collections import OrderedDict
@@ -53,6 +55,11 @@ REMEMBERED = Remembered()
 
 
 def remember(monkeypatch) -> None:
-    """Have the checks remember, until the test ends; what they know is kept for the next one."""
-    monkeypatch.setattr(core.Exercise, "__call__", lambda *given, **named: REMEMBERED.check(*given, **named))
+    """Have the checks remember, until the test ends; what they know is
+    kept for the next one."""
+    monkeypatch.setattr(
+        core.Exercise,
+        "__call__",
+        lambda *given, **named: REMEMBERED.check(*given, **named),
+    )
     monkeypatch.setattr(core, "run", REMEMBERED.once)

@@ -1,4 +1,5 @@
-"""A tab in Chromium for the tests of the lab: as that of the circuit's page, and it waits for promises."""
+"""A tab in Chromium for the tests of the lab: as that of the circuit's page, and
+it waits for promises."""
 
 import json
 import time
@@ -12,7 +13,12 @@ class Tab(Browser):
 
     def value(self, expression: str):
         """What an expression comes to, a promise included."""
-        found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        found = self.call(
+            "Runtime.evaluate",
+            expression=expression,
+            awaitPromise=True,
+            returnByValue=True,
+        )
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
@@ -21,7 +27,9 @@ class Tab(Browser):
         end = time.monotonic() + seconds
         while not (found := self.value(expression)):
             shown = self.value("document.body.innerText")[:600]
-            assert time.monotonic() < end, f"{expression} is not so after {seconds} s: {shown}"
+            assert time.monotonic() < end, (
+                f"{expression} is not so after {seconds} s: {shown}"
+            )
             time.sleep(0.03)
         return found
 
@@ -30,21 +38,45 @@ class Tab(Browser):
 
     def button(self, text: str) -> None:
         """Click the button that says so, with the mouse."""
-        found = f"[...document.querySelectorAll('button')].find((e) => e.textContent === {json.dumps(text)})"
+        found = (
+            "[...document.querySelectorAll('button')].find((e) => e.textContent === "
+            f"{json.dumps(text)})"
+        )
         self.value(f"{found}.dataset.wanted = ''")
         self.click("[data-wanted]")
-        self.value("document.querySelectorAll('[data-wanted]').forEach((e) => { delete e.dataset.wanted; })")
+        self.value(
+            "document.querySelectorAll('[data-wanted]').forEach((e) => { delete "
+            "e.dataset.wanted; })"
+        )
 
     def enter(self) -> None:
         """Press the Enter key, as it presses a button."""
         for kind, text in (("keyDown", {"text": "\r"}), ("keyUp", {})):
-            self.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, **text)
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key="Enter",
+                code="Enter",
+                windowsVirtualKeyCode=13,
+                **text,
+            )
 
     def shot(self, path: Path) -> None:
         """A picture of the whole page."""
         import base64
 
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        picture = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": size["width"],
+            "height": size["height"],
+            "scale": 1,
+        }
+        picture = self.call(
+            "Page.captureScreenshot",
+            format="png",
+            captureBeyondViewport=True,
+            clip=clip,
+        )
         path.write_bytes(base64.b64decode(picture["data"]))

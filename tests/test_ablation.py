@@ -1,4 +1,5 @@
-"""Ablation: what is put in, what is read, the sums, the known circuit's self-repair, odd datasets, errors."""
+"""Ablation: what is put in, what is read, the sums, the known circuit's self-repair,
+odd datasets, errors."""
 
 from collections import defaultdict
 
@@ -18,7 +19,9 @@ from ioi_course.plots import Plot
 from ioi_course.prompts import IOIDataset
 from ioi_course.templates import TEMPLATES, IOIPrompt
 
-MOVERS, NEGATIVES, BACKUPS = (list(CIRCUIT.roles[f"{kind}name mover"]) for kind in ("", "negative ", "backup "))
+MOVERS, NEGATIVES, BACKUPS = (
+    list(CIRCUIT.roles[f"{kind}name mover"]) for kind in ("", "negative ", "backup ")
+)
 WAYS = ("zero", "mean", "resample")
 
 
@@ -47,7 +50,8 @@ def hooks_on(model) -> int:
 
 
 def by_hand(model, data, z_of, heads, at):
-    """Logit differences prompt by prompt, without padding, with z of some heads replaced at one role or everywhere."""
+    """Logit differences prompt by prompt, without padding, with z of some heads
+    replaced at one role or everywhere."""
     found = []
     for i in range(len(data)):
         one = data[[i]]
@@ -61,7 +65,10 @@ def by_hand(model, data, z_of, heads, at):
                     z[0, where, head] = new[layer][where, head]
             return z
 
-        hooks = [(f"blocks.{layer}.attn.hook_z", put) for layer in {layer for layer, _ in heads}]
+        hooks = [
+            (f"blocks.{layer}.attn.hook_z", put)
+            for layer in {layer for layer, _ in heads}
+        ]
         found.append(logit_diff(model.run_with_hooks(one.tokens, fwd_hooks=hooks), one))
     return torch.stack(found)
 
@@ -69,7 +76,9 @@ def by_hand(model, data, z_of, heads, at):
 def z_alone(model, prompts):
     """z of one prompt in every layer, [layer, pos, head, d_head]."""
     _, cache = model.run_with_cache(prompts.tokens)
-    return torch.stack([cache[f"blocks.{layer}.attn.hook_z"][0] for layer in range(model.cfg.n_layers)])
+    return torch.stack(
+        [cache[f"blocks.{layer}.attn.hook_z"][0] for layer in range(model.cfg.n_layers)]
+    )
 
 
 # --- the reference ---
@@ -101,11 +110,17 @@ def test_a_bad_number_of_reference_prompts(data, least):
 
 @pytest.mark.parametrize("kind", ["abc", "random_names"])
 def test_means_are_those_of_the_same_template_and_order(small, data, kind):
-    reference = data._like([p for seed in (3, 4) for p in data.counterfactual(kind, seed)])
+    reference = data._like(
+        [p for seed in (3, 4) for p in data.counterfactual(kind, seed)]
+    )
     means = reference_means(small, data, reference)
     alone = [z_alone(small, reference[[j]]) for j in range(len(reference))]
     for i, prompt in enumerate(data):
-        same = [j for j, p in enumerate(reference) if (p.template, p.order) == (prompt.template, prompt.order)]
+        same = [
+            j
+            for j, p in enumerate(reference)
+            if (p.template, p.order) == (prompt.template, prompt.order)
+        ]
         assert len(same) >= 2
         expected = torch.stack([alone[j] for j in same]).mean(dim=0)
         for layer, mean in enumerate(means):
@@ -114,16 +129,27 @@ def test_means_are_those_of_the_same_template_and_order(small, data, kind):
 
 def test_means_by_default_are_over_the_abc_reference(small, data):
     for mine, theirs in zip(
-        reference_means(small, data), reference_means(small, data, abc_reference(data)), strict=True
+        reference_means(small, data),
+        reference_means(small, data, abc_reference(data)),
+        strict=True,
     ):
         torch.testing.assert_close(mine, theirs)
-    assert mine.shape == (len(data), data.tokens.shape[1], small.cfg.n_heads, small.cfg.d_head)
+    assert mine.shape == (
+        len(data),
+        data.tokens.shape[1],
+        small.cfg.n_heads,
+        small.cfg.d_head,
+    )
 
 
 def test_reference_prompts_of_other_templates_do_not_count(small, data):
     reference = abc_reference(data)
     more = reference._like([*reference, *IOIDataset(small, 5, templates=TEMPLATES[9:])])
-    for mine, theirs in zip(reference_means(small, data, more), reference_means(small, data, reference), strict=True):
+    for mine, theirs in zip(
+        reference_means(small, data, more),
+        reference_means(small, data, reference),
+        strict=True,
+    ):
         for i, end in enumerate(data.lengths.tolist()):
             torch.testing.assert_close(mine[i, :end], theirs[i, :end])
 
@@ -132,21 +158,35 @@ def test_means_in_small_batches(small, data):
 
     whole = reference_means(small, data)
     each = batches._bytes_per_prompt(small, data, ["blocks.0.attn.hook_z"] * 3) / 2**30
-    for mine, theirs in zip(reference_means(small, data, memory=4 * each), whole, strict=True):
+    for mine, theirs in zip(
+        reference_means(small, data, memory=4 * each), whole, strict=True
+    ):
         torch.testing.assert_close(mine, theirs)
 
 
 def test_places_of_several_tokens_are_not_mixed(small):
-    """Two prompts of one template whose places differ in length: their positions do not mean the same."""
+    """Two prompts of one template whose places differ in length: their positions
+    do not mean the same."""
     template = "When [A] and [B] went to the [PLACE], [S] gave the [OBJECT] to"
-    records = [IOIPrompt(template, "Mary", "John", "ABBA", place, "bag") for place in ("park", "park and the shop")]
+    records = [
+        IOIPrompt(template, "Mary", "John", "ABBA", place, "bag")
+        for place in ("park", "park and the shop")
+    ]
     data = IOIDataset.from_prompts(small, records)
     assert data.lengths[0] != data.lengths[1]
     reference = abc_reference(data, least=3)
     assert len(reference) == 6
     means = reference_means(small, data, reference)
-    expected = torch.stack([z_alone(small, reference[[j]]) for j, p in enumerate(reference) if p.place == "park"])
-    torch.testing.assert_close(means[2][0, : int(data.lengths[0])], expected[:, 2].mean(dim=0))
+    expected = torch.stack(
+        [
+            z_alone(small, reference[[j]])
+            for j, p in enumerate(reference)
+            if p.place == "park"
+        ]
+    )
+    torch.testing.assert_close(
+        means[2][0, : int(data.lengths[0])], expected[:, 2].mean(dim=0)
+    )
 
 
 # --- what is put in ---
@@ -164,7 +204,9 @@ def test_it_is_what_hooks_give_prompt_by_prompt(small, data, how, at):
     }[how]
     found = ablate(small, data, heads, how, at)
     torch.testing.assert_close(found.after, by_hand(small, data, z_of, heads, at))
-    torch.testing.assert_close(found.before, logit_diff(small(data.tokens), data, per_prompt=True))
+    torch.testing.assert_close(
+        found.before, logit_diff(small(data.tokens), data, per_prompt=True)
+    )
 
 
 @pytest.mark.parametrize("how", ["mean", "resample"])
@@ -172,15 +214,25 @@ def test_a_reference_of_ones_own(small, data, how):
     swapped = data.counterfactual("swap_names") if how == "resample" else data
     found = ablate(small, data, [(1, 2)], how, reference=swapped)
     if how == "resample":
-        expected = by_hand(small, data, lambda i, layer: z_alone(small, swapped[[i]])[layer], [(1, 2)], "END")
+        expected = by_hand(
+            small,
+            data,
+            lambda i, layer: z_alone(small, swapped[[i]])[layer],
+            [(1, 2)],
+            "END",
+        )
     else:
         means = reference_means(small, data, data)
-        expected = by_hand(small, data, lambda i, layer: means[layer][i], [(1, 2)], "END")
+        expected = by_hand(
+            small, data, lambda i, layer: means[layer][i], [(1, 2)], "END"
+        )
     torch.testing.assert_close(found.after, expected)
 
 
 def test_a_run_resampled_from_itself_stays_as_it_is(small, data):
-    found = ablate(small, data, [(0, 0), (2, 3)], "resample", "everywhere", reference=data)
+    found = ablate(
+        small, data, [(0, 0), (2, 3)], "resample", "everywhere", reference=data
+    )
     torch.testing.assert_close(found.after, found.before)
     torch.testing.assert_close(found.naive, found.before)
     assert found.change.abs().max() < 1e-9
@@ -194,7 +246,15 @@ def test_in_small_batches_it_is_the_same(small, data, how, monkeypatch):
     whole = ablate(*arguments, names=names)
     monkeypatch.setattr(batches, "_LARGEST_BATCH", 5)
     parts = ablate(*arguments, names=names)
-    for field in ("before", "after", "direct_before", "direct_after", "mlp_after", "scale_after", "bias"):
+    for field in (
+        "before",
+        "after",
+        "direct_before",
+        "direct_after",
+        "mlp_after",
+        "scale_after",
+        "bias",
+    ):
         torch.testing.assert_close(getattr(parts, field), getattr(whole, field))
     for mine, theirs in zip(parts.kept[names[0]], whole.kept[names[0]], strict=True):
         assert mine.shape == theirs.shape
@@ -203,7 +263,9 @@ def test_in_small_batches_it_is_the_same(small, data, how, monkeypatch):
 
 
 def test_a_head_named_twice_counts_once(small, data):
-    twice, once = (ablate(small, data[:4], heads) for heads in ([(1, 1), [1, 1]], [(1, 1)]))
+    twice, once = (
+        ablate(small, data[:4], heads) for heads in ([(1, 1), [1, 1]], [(1, 1)])
+    )
     assert twice.heads == once.heads == ((1, 1),)
     torch.testing.assert_close(twice.naive, once.naive)
 
@@ -213,18 +275,24 @@ def test_a_head_named_twice_counts_once(small, data):
 
 def test_direct_effects_are_those_of_direct_attribution(small, data):
     found = ablate(small, data, [(1, 1)])
-    torch.testing.assert_close(found.direct_before, direct_attribution(small, data, by="head").values)
+    torch.testing.assert_close(
+        found.direct_before, direct_attribution(small, data, by="head").values
+    )
 
     def silence(z, hook):
         z = z.clone()
         z[torch.arange(len(z)), end, 1] = 0
         return z
 
-    same_length = data[[i for i in range(len(data)) if data.lengths[i] == data.lengths[0]]]
+    same_length = data[
+        [i for i in range(len(data)) if data.lengths[i] == data.lengths[0]]
+    ]
     end = int(same_length.pos["END"][0])
     with small.hooks(fwd_hooks=[("blocks.1.attn.hook_z", silence)]):
         expected = direct_attribution(small, same_length, by="head").values
-    torch.testing.assert_close(ablate(small, same_length, [(1, 1)]).direct_after, expected)
+    torch.testing.assert_close(
+        ablate(small, same_length, [(1, 1)]).direct_after, expected
+    )
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -236,19 +304,30 @@ def test_the_changes_add_up(which, how, at):
     found = ablate(small, data, [(0, 2), (1, 1)], how, at)
     torch.testing.assert_close(found.by_output + found.by_scale, found.change)
     torch.testing.assert_close(found.change, found.direct_after - found.direct_before)
-    steps = found.by_output.sum(dim=(1, 2)) + found.mlp_effect.sum(dim=1) + found.scale_effect
+    steps = (
+        found.by_output.sum(dim=(1, 2))
+        + found.mlp_effect.sum(dim=1)
+        + found.scale_effect
+    )
     torch.testing.assert_close(found.before + steps, found.after)
     assert found.scale_effect.abs().max() > 1e-3 and found.mlp_effect.abs().max() > 1e-3
     table = found.repair()
     assert table["mean"].iloc[:-1].sum() == pytest.approx(table["mean"].iloc[-1])
-    assert table.index[0] == "naive" and list(table.index[-3:]) == ["MLPs", "final scale", "measured"]
+    assert table.index[0] == "naive" and list(table.index[-3:]) == [
+        "MLPs",
+        "final scale",
+        "measured",
+    ]
 
 
 def test_by_output_is_the_change_on_the_old_scale(small, data):
     found = ablate(small, data, [(1, 1)])
     wrote_before = found.direct_before * found.scale_before[:, None, None]
     wrote_after = found.direct_after * found.scale_after[:, None, None]
-    torch.testing.assert_close(found.by_output, (wrote_after - wrote_before) / found.scale_before[:, None, None])
+    torch.testing.assert_close(
+        found.by_output,
+        (wrote_after - wrote_before) / found.scale_before[:, None, None],
+    )
 
 
 def test_the_naive_prediction_is_what_is_left_without_the_direct_effect(small, data):
@@ -263,7 +342,10 @@ def test_earlier_heads_do_not_change(small, data):
     found = ablate(small, data, [(1, 1)])
     assert found.by_output[:, 0].abs().max() < 1e-9
     others = [0, 2, 3]
-    assert found.by_output[:, 1, others].abs().max() < 1e-9 and found.by_output[:, 2].abs().max() > 1e-3
+    assert (
+        found.by_output[:, 1, others].abs().max() < 1e-9
+        and found.by_output[:, 2].abs().max() > 1e-3
+    )
 
 
 def test_the_last_layer_leaves_only_the_mlp_and_the_scale(small, data):
@@ -284,8 +366,14 @@ def test_activations_by_name(small, data):
 
 def test_frozen_heads_do_not_look_elsewhere(small, data):
     name = "blocks.2.attn.hook_pattern"
-    free, frozen = (ablate(small, data, [(1, 1)], frozen=heads, names=[name]) for heads in ([], [(2, 0), (2, 3)]))
-    moved = [(run.kept[name][1] - run.kept[name][0]).abs().amax(dim=(0, 2, 3)) > 1e-9 for run in (free, frozen)]
+    free, frozen = (
+        ablate(small, data, [(1, 1)], frozen=heads, names=[name])
+        for heads in ([], [(2, 0), (2, 3)])
+    )
+    moved = [
+        (run.kept[name][1] - run.kept[name][0]).abs().amax(dim=(0, 2, 3)) > 1e-9
+        for run in (free, frozen)
+    ]
     assert [part.tolist() for part in moved] == [[True] * 4, [False, True, True, False]]
     torch.testing.assert_close(free.before, frozen.before)
     assert "attention of L2H0, L2H3 frozen" in frozen.what
@@ -300,7 +388,9 @@ def test_one_prompt(small, data):
 def test_without_bos(small):
     data = IOIDataset(small, 4, bos=False)
     found = ablate(small, data, [(1, 1)], "mean", "everywhere")
-    torch.testing.assert_close(found.before, logit_diff(small(data.tokens), data, per_prompt=True))
+    torch.testing.assert_close(
+        found.before, logit_diff(small(data.tokens), data, per_prompt=True)
+    )
 
 
 # --- the known circuit ---
@@ -308,7 +398,9 @@ def test_without_bos(small):
 
 def test_the_best_name_mover_is_nearly_made_up_for(hole):
     summary = hole.summary
-    assert summary["before"] - summary["measured"] < 0.4 * (summary["before"] - summary["naive"])
+    assert summary["before"] - summary["measured"] < 0.4 * (
+        summary["before"] - summary["naive"]
+    )
     rise = hole.change.mean(dim=0)
     assert sum(rise[head] > 0.1 for head in BACKUPS) >= 5
     assert all(rise[head] > 0.1 for head in NEGATIVES)
@@ -322,8 +414,13 @@ def test_the_repair_by_class(hole):
     assert table["final scale"] == pytest.approx(0.007, abs=0.002)
     assert "induction" not in table.index
     by_layer = hole.repair()["mean"]
-    assert by_layer["heads of layer 10"] + by_layer["heads of layer 11"] == pytest.approx(
-        table["backup name mover"] + table["negative name mover"] + table["name mover"] + table["no class"]
+    assert by_layer["heads of layer 10"] + by_layer[
+        "heads of layer 11"
+    ] == pytest.approx(
+        table["backup name mover"]
+        + table["negative name mover"]
+        + table["name mover"]
+        + table["no class"]
     )
 
 
@@ -343,7 +440,10 @@ def test_the_reference_decides_what_is_taken_out(model):
     heads = list(CIRCUIT.roles["S-inhibition"])
     kept = {
         name: ablate(model, data, heads, "mean", reference=reference).after.mean()
-        for name, reference in (("abc", None), ("ioi", data.counterfactual("random_names")))
+        for name, reference in (
+            ("abc", None),
+            ("ioi", data.counterfactual("random_names")),
+        )
     }
     assert kept["abc"] < 0.5 and kept["ioi"] > 3
 
@@ -352,15 +452,22 @@ def test_who_reads_what_has_been_said(model):
     said = said_scores(model, (9, 9))
     assert said[:10].abs().max() == 0
     reading = {head for head in BACKUPS + NEGATIVES if head[0] > 9}
-    assert {divmod(i, 12) for i in said.flatten().abs().topk(8).indices.tolist()} == reading
-    assert all((said[head] > 3) if head in NEGATIVES else (said[head] < -3) for head in reading)
+    assert {
+        divmod(i, 12) for i in said.flatten().abs().topk(8).indices.tolist()
+    } == reading
+    assert all(
+        (said[head] > 3) if head in NEGATIVES else (said[head] < -3) for head in reading
+    )
     assert said.flatten().abs().sort().values[-9] < 0.3
 
 
 def test_said_scores_are_the_diagonal_of_a_table(small):
     names = ["Mary", "John", "Tom", "James", "Anna"]
     bos = small.tokenizer.bos_token_id
-    ids = [small.tokenizer.encode(f" {name}", add_special_tokens=False)[0] for name in names]
+    ids = [
+        small.tokenizer.encode(f" {name}", add_special_tokens=False)[0]
+        for name in names
+    ]
     _, cache = small.run_with_cache(torch.tensor([[bos, i] for i in ids]))
     stream = cache["blocks.0.hook_resid_post"][:, 1]
 
@@ -382,21 +489,35 @@ def test_said_scores_are_the_diagonal_of_a_table(small):
 def test_tables_and_plots(hole):
     table = hole.table(3, CIRCUIT)
     assert list(table.index) == ["L9H9", "L10H7", "L10H10"]
-    assert list(table["class"]) == ["name mover", "negative name mover", "backup name mover"]
-    assert (table["by output"] + table["by scale"]).tolist() == pytest.approx(table["change"].tolist())
+    assert list(table["class"]) == [
+        "name mover",
+        "negative name mover",
+        "backup name mover",
+    ]
+    assert (table["by output"] + table["by scale"]).tolist() == pytest.approx(
+        table["change"].tolist()
+    )
     assert isinstance(hole.plot(), Plot) and isinstance(hole.scatter(CIRCUIT), Plot)
     assert "L9H9 set to zero at END" in repr(hole) and "measured 3.70" in repr(hole)
-    assert "<table" in hole._repr_html_() and "naive prediction 0.57" in hole._repr_html_()
+    assert (
+        "<table" in hole._repr_html_() and "naive prediction 0.57" in hole._repr_html_()
+    )
     assert isinstance(hole, Ablation) and isinstance(hole.summary, pd.Series)
 
 
 def test_nothing_predicted_has_no_share(small, data):
-    assert ablate(small, data, [(1, 1)], at="S2").repaired != ablate(small, data, [(1, 1)], at="S2").repaired
+    assert (
+        ablate(small, data, [(1, 1)], at="S2").repaired
+        != ablate(small, data, [(1, 1)], at="S2").repaired
+    )
 
 
 def test_many_heads_are_counted(small, data):
     heads = [(layer, head) for layer in range(3) for head in range(2)]
-    assert ablate(small, data[:2], heads, "mean", "everywhere").what == "6 heads set to the mean everywhere"
+    assert (
+        ablate(small, data[:2], heads, "mean", "everywhere").what
+        == "6 heads set to the mean everywhere"
+    )
 
 
 @pytest.mark.parametrize("k", [0, 1.5, True])
@@ -408,7 +529,9 @@ def test_a_bad_number_of_rows(hole, k):
 def test_a_circuit_of_another_size(small, data):
     found = ablate(small, data[:2], [(1, 1)])
     for show in (found.table, found.repair):
-        with pytest.raises(ValueError, match="12 layers of 12 heads; the model has 3 of 4"):
+        with pytest.raises(
+            ValueError, match="12 layers of 12 heads; the model has 3 of 4"
+        ):
             show(circuit=CIRCUIT)
 
 
@@ -476,13 +599,18 @@ def test_an_interrupt_leaves_the_model_clean(small, data, error):
     def stop(value, hook):
         raise error("stopped")
 
-    with pytest.raises(error), small.hooks(fwd_hooks=[("blocks.2.hook_resid_post", stop)]):
+    with (
+        pytest.raises(error),
+        small.hooks(fwd_hooks=[("blocks.2.hook_resid_post", stop)]),
+    ):
         ablate(small, data, [(1, 1)], "mean", frozen=[(2, 1)])
     assert not hooks_on(small)
     assert not torch.is_inference_mode_enabled()
 
 
-def test_an_interrupt_in_the_ablated_run_leaves_the_model_clean(small, data, monkeypatch):
+def test_an_interrupt_in_the_ablated_run_leaves_the_model_clean(
+    small, data, monkeypatch
+):
     from ioi_course import ablation
 
     def broken(heads, cache):
@@ -498,12 +626,16 @@ def test_an_interrupt_in_the_ablated_run_leaves_the_model_clean(small, data, mon
 
 
 def test_parts_that_do_not_add_up_are_refused(small, data):
-    """A model that does something else at the end: direct effects would explain another logit difference."""
+    """A model that does something else at the end: direct effects would explain
+    another logit difference."""
 
     def more(value, hook):
         return value * 1.5
 
-    with small.hooks(fwd_hooks=[("ln_final.hook_normalized", more)]), pytest.raises(RuntimeError, match="misses"):
+    with (
+        small.hooks(fwd_hooks=[("ln_final.hook_normalized", more)]),
+        pytest.raises(RuntimeError, match="misses"),
+    ):
         ablate(small, data, [(1, 1)])
     assert not hooks_on(small)
 
@@ -512,6 +644,8 @@ def test_in_float32_on_gpt2s_shape(random_gpt2):
     gpt2 = load_model(str(random_gpt2))
     data = IOIDataset(gpt2, 2, templates=TEMPLATES[:1])
     found = ablate(gpt2, data, [(9, 9)], "resample")
-    torch.testing.assert_close(found.by_output + found.by_scale, found.change, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.by_output + found.by_scale, found.change, rtol=1e-4, atol=1e-5
+    )
     assert found.by_output[:, :9].abs().max() < 1e-4
     assert said_scores(gpt2, (9, 9)).isfinite().all()

@@ -28,7 +28,10 @@ def test_a_circuit_agrees_with_itself():
 
 
 def test_by_class_and_by_head():
-    plain, matched = agreement(ONE, TWO), agreement(ONE, TWO, {"steering": "inhibition"})
+    plain, matched = (
+        agreement(ONE, TWO),
+        agreement(ONE, TWO, {"steering": "inhibition"}),
+    )
     one, two = plain.table(), matched.table()
     assert one.loc["all classes", "right"] == 1
     assert two.loc["all classes", "right"] == 2

@@ -1,4 +1,5 @@
-"""The answer key is the whole truth: its edges are those written, they suffice, and each is worth its stated share."""
+"""The answer key is the whole truth: its edges are those written, they suffice, and
+each is worth its stated share."""
 
 import itertools
 
@@ -24,15 +25,24 @@ def prompts(model):
 
 
 def other_edges() -> set:
-    """Every edge between heads of the circuit, or to the logits, that is not in the key.
+    """Every edge between heads of the circuit, or to the
+    logits, that is not in the key.
 
-    Without the one from the S-inhibition heads to the logits: what they write has no direction that is read there, but
-    it makes the stream longer, so that LayerNorm shrinks the rest by 2 %.
+    Without the one from the S-inhibition heads to the logits: what they write has no
+    direction that is read there, but it makes the stream longer, so that LayerNorm
+    shrinks the rest by 2 %.
     """
     longer = head_edges(CIRCUIT, [Edge("S-inhibition", "logits", "residual")])
     heads = CIRCUIT.heads
-    pairs = {(a, b, via) for a, b, via in itertools.product(heads, heads, "qkv") if a[0] < b[0]}
-    return {*pairs, *((head, "logits", "residual") for head in heads)} - {*head_edges(CIRCUIT), *longer}
+    pairs = {
+        (a, b, via)
+        for a, b, via in itertools.product(heads, heads, "qkv")
+        if a[0] < b[0]
+    }
+    return {*pairs, *((head, "logits", "residual") for head in heads)} - {
+        *head_edges(CIRCUIT),
+        *longer,
+    }
 
 
 def test_the_key_has_the_edges_that_the_design_of_the_heads_has():
@@ -52,7 +62,9 @@ def test_the_published_drawing_is_part_of_it_and_is_unchanged():
 
 
 def test_gpt2_small_has_the_published_circuit(model, monkeypatch):
-    monkeypatch.setattr("ioi_course.bundled.answer_key.is_gpt2_small", lambda model: True)
+    monkeypatch.setattr(
+        "ioi_course.bundled.answer_key.is_gpt2_small", lambda model: True
+    )
     assert known_circuit(model) is PAPER
 
 
@@ -65,7 +77,11 @@ def test_the_keys_edges_alone_keep_the_difference(model, prompts):
 
 def test_the_published_edges_alone_do_not(model, prompts):
     data, means, whole = prompts
-    assert run_with_edges(model, data, head_edges(PAPER), means=means).mean() / whole.mean() < 0
+    assert (
+        run_with_edges(model, data, head_edges(PAPER), means=means).mean()
+        / whole.mean()
+        < 0
+    )
 
 
 def test_no_other_edge_between_its_heads_matters(model, prompts):
@@ -75,17 +91,31 @@ def test_no_other_edge_between_its_heads_matters(model, prompts):
 
 
 def test_each_class_of_edges_is_worth_its_share(model, prompts):
-    """As stated, and more than four standard errors from nothing: an edge that is not there would be worth nothing."""
+    """As stated, and more than four standard errors from nothing: an edge that is not
+    there would be worth nothing."""
     data, means, whole = prompts
     assert tuple(SHARES) == CIRCUIT.edges
     for edge, share in SHARES.items():
-        lost = (whole - run_with_edges(model, data, drop=head_edges(CIRCUIT, [edge]), means=means)) / whole.mean()
+        lost = (
+            whole
+            - run_with_edges(model, data, drop=head_edges(CIRCUIT, [edge]), means=means)
+        ) / whole.mean()
         assert lost.mean().item() == pytest.approx(share, abs=0.004), edge
         assert abs(lost.mean()) > 4 * lost.std() / len(data) ** 0.5, edge
 
 
 def test_edges_into_the_movers_keys_are_weak_even_together(model, prompts):
     data, means, whole = prompts
-    to_keys = [Edge(*edge) for edge in CIRCUIT.edges if edge.via == "k" and edge.receiver.endswith("name mover")]
-    lost = 1 - run_with_edges(model, data, drop=head_edges(CIRCUIT, to_keys), means=means).mean() / whole.mean()
+    to_keys = [
+        Edge(*edge)
+        for edge in CIRCUIT.edges
+        if edge.via == "k" and edge.receiver.endswith("name mover")
+    ]
+    lost = (
+        1
+        - run_with_edges(
+            model, data, drop=head_edges(CIRCUIT, to_keys), means=means
+        ).mean()
+        / whole.mean()
+    )
     assert len(to_keys) == 6 and lost < 0.15, "the queries do the work"

@@ -1,9 +1,16 @@
-"""Attention to roles: against plain loops, on prompts of different lengths, with and without BOS."""
+"""Attention to roles: against plain loops, on prompts of different lengths,
+with and without BOS."""
 
 import pytest
 import torch
 
-from ioi_course.attention import KEYS, QUERIES, attention_to_roles, by_roles, value_lengths
+from ioi_course.attention import (
+    KEYS,
+    QUERIES,
+    attention_to_roles,
+    by_roles,
+    value_lengths,
+)
 from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import random_data, random_model
 from ioi_course.models import load_model
@@ -16,8 +23,16 @@ def looks(model):
 
 
 def loop(model, data, weighted):
-    """The same with a loop over prompts, heads and roles, one prompt at a time and without padding."""
-    found = torch.zeros(len(data), model.cfg.n_layers, model.cfg.n_heads, len(QUERIES), len(KEYS), dtype=torch.float64)
+    """The same with a loop over prompts, heads and roles, one prompt at a
+    time and without padding."""
+    found = torch.zeros(
+        len(data),
+        model.cfg.n_layers,
+        model.cfg.n_heads,
+        len(QUERIES),
+        len(KEYS),
+        dtype=torch.float64,
+    )
     for i in range(len(data)):
         tokens = data.tokens[i : i + 1, : data.lengths[i]]
         _, cache = model.run_with_cache(tokens)
@@ -28,12 +43,18 @@ def loop(model, data, weighted):
             for head in range(model.cfg.n_heads):
                 pattern = cache["pattern", layer][0, head]
                 if weighted:
-                    pattern = pattern * (cache["v", layer][0, :, head] @ model.W_O[layer, head]).norm(dim=-1)
+                    pattern = pattern * (
+                        cache["v", layer][0, :, head] @ model.W_O[layer, head]
+                    ).norm(dim=-1)
                 for j, query in enumerate(QUERIES):
                     row = pattern[data.pos[query][i]]
                     for k, key in enumerate(KEYS[:-1]):
-                        found[i, layer, head, j, k] = row[places[key]] if key in places else torch.nan
-                    found[i, layer, head, j, -1] = row.sum() - sum(row[place] for place in places.values())
+                        found[i, layer, head, j, k] = (
+                            row[places[key]] if key in places else torch.nan
+                        )
+                    found[i, layer, head, j, -1] = row.sum() - sum(
+                        row[place] for place in places.values()
+                    )
     return found
 
 
@@ -44,8 +65,12 @@ def test_equals_a_plain_loop_without_padding(bos, processing):
     data = IOIDataset(model, 5, seed=2, bos=bos)
     assert len(set(data.lengths.tolist())) > 1
     looks = attention_to_roles(model, data)
-    assert torch.allclose(looks.attention, loop(model, data, False), atol=1e-9, equal_nan=True)
-    assert torch.allclose(looks.weighted, loop(model, data, True), atol=1e-9, equal_nan=True)
+    assert torch.allclose(
+        looks.attention, loop(model, data, False), atol=1e-9, equal_nan=True
+    )
+    assert torch.allclose(
+        looks.weighted, loop(model, data, True), atol=1e-9, equal_nan=True
+    )
 
 
 def test_rows_sum_to_one_and_nothing_looks_ahead(looks):
@@ -59,7 +84,9 @@ def test_batches_do_not_matter():
     data = random_data(model, 9)
     whole = attention_to_roles(model, data)
     small = attention_to_roles(model, data, memory=2e-3)
-    assert torch.allclose(whole.attention, small.attention) and torch.allclose(whole.weighted, small.weighted)
+    assert torch.allclose(whole.attention, small.attention) and torch.allclose(
+        whole.weighted, small.weighted
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,8 +111,14 @@ def test_the_tables_say_what_the_tensors_hold(looks):
     values = looks.attention[:, layer, head, 0, KEYS.index("IO")]
     assert top["mean"].iloc[0] == pytest.approx(values.mean().item())
     assert top["error"].iloc[0] == pytest.approx(values.std().item() / 40**0.5)
-    assert looks.head(layer, head).loc["END", "IO"] == pytest.approx(values.mean().item())
-    assert "40 prompts" in repr(looks) and top.index[0] in repr(looks) and "synthetic" in looks._repr_html_()
+    assert looks.head(layer, head).loc["END", "IO"] == pytest.approx(
+        values.mean().item()
+    )
+    assert (
+        "40 prompts" in repr(looks)
+        and top.index[0] in repr(looks)
+        and "synthetic" in looks._repr_html_()
+    )
     assert top.index[0] in looks.plot("END", "IO").summary
 
 
@@ -98,7 +131,9 @@ def test_lengths_of_values():
 def test_a_model_in_single_precision_agrees(model):
     data = IOIDataset(model, 4)
     single = attention_to_roles(load_model("synthetic", dtype=torch.float32), data)
-    assert torch.allclose(single.attention.double(), attention_to_roles(model, data).attention, atol=1e-4)
+    assert torch.allclose(
+        single.attention.double(), attention_to_roles(model, data).attention, atol=1e-4
+    )
 
 
 def test_wrong_requests_are_refused(looks):

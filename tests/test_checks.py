@@ -22,7 +22,9 @@ from ioi_course.checks.core import (
     same,
 )
 
-EXERCISES = {name: value for name, value in vars(checks).items() if isinstance(value, Exercise)}
+EXERCISES = {
+    name: value for name, value in vars(checks).items() if isinstance(value, Exercise)
+}
 
 
 def mean_of_squares(x):
@@ -41,8 +43,14 @@ SQUARES = Exercise(
     solution=mean_of_squares,
     cases=square_cases,
     misconceptions=(
-        Misconception("mean over the wrong axis", "Which axis is left?", lambda x: (x**2).mean(dim=0)),
-        Misconception("square of the mean", "Square first.", lambda x: x.mean(dim=-1) ** 2),
+        Misconception(
+            "mean over the wrong axis",
+            "Which axis is left?",
+            lambda x: (x**2).mean(dim=0),
+        ),
+        Misconception(
+            "square of the mean", "Square first.", lambda x: x.mean(dim=-1) ** 2
+        ),
     ),
 )
 
@@ -67,8 +75,14 @@ def test_a_misconception_is_recognised_by_what_it_computes():
         return torch.tensor([float(np.mean(row)) ** 2 for row in x.numpy()])
 
     verdict = SQUARES(squared_mean)
-    assert not verdict and verdict.kind == "misconception" and verdict.misconception == "square of the mean"
-    assert "Square first." in repr(verdict) and "✗ Exercise 0.1 · Mean of squares" in repr(verdict)
+    assert (
+        not verdict
+        and verdict.kind == "misconception"
+        and verdict.misconception == "square of the mean"
+    )
+    assert "Square first." in repr(
+        verdict
+    ) and "✗ Exercise 0.1 · Mean of squares" in repr(verdict)
     assert "Square first." in verdict._repr_html_()
 
 
@@ -88,10 +102,18 @@ def test_a_misconception_must_explain_every_case():
         (lambda x: x.no_such_thing, "raised", "AttributeError"),
         (lambda x, y: x, "raised", "missing a required argument"),
         (lambda: 0, "raised", "too many positional arguments"),
-        (lambda x: x.mul_(x).mean(dim=-1), "side effect", "changed its argument 'x' in place"),
+        (
+            lambda x: x.mul_(x).mean(dim=-1),
+            "side effect",
+            "changed its argument 'x' in place",
+        ),
         (lambda x: -mean_of_squares(x), "wrong", "opposite sign"),
         (lambda x: 2 * mean_of_squares(x), "wrong", "2 times"),
-        (lambda x: mean_of_squares(x)[:, None], "wrong", "shape [3, 1], expected is [3]"),
+        (
+            lambda x: mean_of_squares(x)[:, None],
+            "wrong",
+            "shape [3, 1], expected is [3]",
+        ),
         (lambda x: mean_of_squares(x) * torch.nan, "wrong", "NaN in 3 of 3"),
         (lambda x: mean_of_squares(x).mean(), "wrong", "the shape []"),
         (lambda x: "4", "wrong", "a text; expected is numbers of shape [3]"),
@@ -121,7 +143,9 @@ def test_an_error_is_shown_with_the_line_of_the_answer_not_of_a_library():
 
 
 def test_an_answer_that_was_called_is_refused():
-    with pytest.raises(TypeError, match="give the function itself, not what it returned \\(float\\)"):
+    with pytest.raises(
+        TypeError, match="give the function itself, not what it returned \\(float\\)"
+    ):
         SQUARES(1.0)
 
 
@@ -155,7 +179,12 @@ def test_hooks_that_an_answer_leaves_are_noticed_and_taken_off():
     def first_layer(model, tokens):
         kept = []
         with torch.no_grad():
-            model.run_with_hooks(tokens, fwd_hooks=[("blocks.0.hook_resid_post", lambda x, hook: kept.append(x))])
+            model.run_with_hooks(
+                tokens,
+                fwd_hooks=[
+                    ("blocks.0.hook_resid_post", lambda x, hook: kept.append(x))
+                ],
+            )
         return kept[0]
 
     def careless(model, tokens):
@@ -164,7 +193,9 @@ def test_hooks_that_an_answer_leaves_are_noticed_and_taken_off():
         model(tokens)
         return kept[0]
 
-    exercise = Exercise("0.2", "Read", first_layer, lambda seed: [(model, data.tokens)], ())
+    exercise = Exercise(
+        "0.2", "Read", first_layer, lambda seed: [(model, data.tokens)], ()
+    )
     assert exercise(first_layer)
     verdict = exercise(careless)
     assert verdict.kind == "side effect" and "hooks on the model" in verdict.message
@@ -174,7 +205,9 @@ def test_hooks_that_an_answer_leaves_are_noticed_and_taken_off():
 def test_a_changed_cache_is_noticed():
     model = random_model()
     data = random_data(model, 2)
-    _, cache = model.run_with_cache(data.tokens, names_filter=["blocks.0.hook_resid_post"])
+    _, cache = model.run_with_cache(
+        data.tokens, names_filter=["blocks.0.hook_resid_post"]
+    )
     before = cache["blocks.0.hook_resid_post"].clone()
 
     def in_place(cache):
@@ -186,9 +219,14 @@ def test_a_changed_cache_is_noticed():
 
 
 def test_plain_form():
-    assert torch.equal(plain([(9, 9), [9, 6]]), torch.tensor([[9.0, 9.0], [9.0, 6.0]], dtype=torch.float64))
+    assert torch.equal(
+        plain([(9, 9), [9, 6]]),
+        torch.tensor([[9.0, 9.0], [9.0, 6.0]], dtype=torch.float64),
+    )
     assert torch.equal(plain(np.float32(2)), torch.tensor(2.0, dtype=torch.float64))
-    assert plain({(9, 9): 1.0}).keys() == plain({(np.int64(9), torch.tensor(9)): 1}).keys()
+    assert (
+        plain({(9, 9): 1.0}).keys() == plain({(np.int64(9), torch.tensor(9)): 1}).keys()
+    )
     assert plain({(9, 9), (9, 6)}) == plain({(9, 6), (9, 9)})
     assert plain(["L9H9", "L9H6"]) == ["L9H9", "L9H6"]
     assert isinstance(plain([[1], [1, 2]]), list)
@@ -198,9 +236,15 @@ def test_plain_form():
 
 
 def test_sameness_has_a_tolerance_that_is_absolute_below_one_and_relative_above():
-    assert same(plain(1e-5), plain(0.0), 1e-4) and not same(plain(1e-3), plain(0.0), 1e-4)
-    assert same(plain(1000.05), plain(1000.0), 1e-4) and not same(plain(1001.0), plain(1000.0), 1e-4)
-    assert not same(plain("1"), plain(1), 1e-4) and not same(plain([1.0]), plain(1.0), 1e-4)
+    assert same(plain(1e-5), plain(0.0), 1e-4) and not same(
+        plain(1e-3), plain(0.0), 1e-4
+    )
+    assert same(plain(1000.05), plain(1000.0), 1e-4) and not same(
+        plain(1001.0), plain(1000.0), 1e-4
+    )
+    assert not same(plain("1"), plain(1), 1e-4) and not same(
+        plain([1.0]), plain(1.0), 1e-4
+    )
 
 
 def test_clues_about_form():
@@ -220,21 +264,30 @@ def test_random_models_are_kept_and_differ_by_seed():
     tokens = random_data(model).tokens
     with torch.no_grad():
         assert not torch.allclose(model(tokens), random_model(1)(tokens))
-    assert model.cfg.dtype == torch.float64 and len(set(random_data(model).lengths.tolist())) > 1
+    assert (
+        model.cfg.dtype == torch.float64
+        and len(set(random_data(model).lengths.tolist())) > 1
+    )
 
 
 def test_on_the_random_model_layernorm_matters():
     raw = random_model(processing=())
-    assert (raw.ln_final.weight - 1).abs().mean() > 0.1 and raw.ln_final.bias.abs().mean() > 0.1
+    assert (
+        raw.ln_final.weight - 1
+    ).abs().mean() > 0.1 and raw.ln_final.bias.abs().mean() > 0.1
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 @pytest.mark.parametrize("seed", [0, 1, 7])
-def test_the_solution_passes_and_every_misconception_is_told_apart(name, seed, monkeypatch):
+def test_the_solution_passes_and_every_misconception_is_told_apart(
+    name, seed, monkeypatch
+):
     cases = list(EXERCISES[name].cases(seed))
     assert len(cases) >= 3, "mistakes hide in a single case"
     exercise = replace(EXERCISES[name], cases=lambda seed: cases)
-    remembered = {}  # the same function on the same case gives the same: a check asks for it again and again
+    # the same function on the same case gives the same: a check asks
+    # for it again and again
+    remembered = {}
 
     def run_once(function, case, outcome=None):
         key = function, id(case)
@@ -245,21 +298,34 @@ def test_the_solution_passes_and_every_misconception_is_told_apart(name, seed, m
     monkeypatch.setattr(core, "run", run_once)
     assert exercise(exercise.solution, seed)
     assert len(exercise.misconceptions) >= 4
-    assert len({one.name for one in exercise.misconceptions}) == len(exercise.misconceptions)
-    answers = {"solution": [run_once(exercise.solution, case, exercise.outcome) for case in cases]}
+    assert len({one.name for one in exercise.misconceptions}) == len(
+        exercise.misconceptions
+    )
+    answers = {
+        "solution": [
+            run_once(exercise.solution, case, exercise.outcome) for case in cases
+        ]
+    }
     for one in exercise.misconceptions:
-        answers[one.name] = [run_once(one.answer, case, exercise.outcome) for case in cases]
+        answers[one.name] = [
+            run_once(one.answer, case, exercise.outcome) for case in cases
+        ]
         verdict = exercise(one.answer, seed)
         assert verdict.misconception == one.name, verdict
     for (one, left), (other, right) in combinations(answers.items(), 2):
-        differs = any(not same(a, b, exercise.tolerance) for a, b in zip(left, right, strict=True))
+        differs = any(
+            not same(a, b, exercise.tolerance) for a, b in zip(left, right, strict=True)
+        )
         assert differs, f"{one} and {other} cannot be told apart"
 
 
 def test_cases_are_the_same_for_the_same_seed():
     for exercise in EXERCISES.values():
         twice = (exercise.cases(3) for _ in range(2))
-        first, second = ([run(exercise.solution, case, exercise.outcome) for case in cases] for cases in twice)
+        first, second = (
+            [run(exercise.solution, case, exercise.outcome) for case in cases]
+            for cases in twice
+        )
         assert all(same(a, b, 0) for a, b in zip(first, second, strict=True)), exercise
 
 
@@ -267,30 +333,58 @@ def test_a_wrong_answer_shows_its_case():
     cases = [(torch.ones(3), 1), (torch.ones(3), 2)]
     exercise = Exercise("9.9", "Sum", lambda x, n: x.sum() * n, lambda seed: cases, ())
     verdict = exercise(lambda x, n: x.sum())
-    assert dict(verdict.case) == {"x": "[1.0, 1.0, 1.0]", "n": "2", "yours": "3.0", "expected": "6.0"}
-    assert "\n  x: [1.0, 1.0, 1.0]" in repr(verdict) and "<dt>yours</dt><dd><code>3.0" in verdict._repr_html_()
+    assert dict(verdict.case) == {
+        "x": "[1.0, 1.0, 1.0]",
+        "n": "2",
+        "yours": "3.0",
+        "expected": "6.0",
+    }
+    assert (
+        "\n  x: [1.0, 1.0, 1.0]" in repr(verdict)
+        and "<dt>yours</dt><dd><code>3.0" in verdict._repr_html_()
+    )
     assert exercise(lambda x, n: x.sum() * n).case == ()
 
 
 def test_a_choice_is_judged_by_what_it_does():
-    """And what it does cannot be handed in: the outcome is measured on whatever the answer returns."""
+    """And what it does cannot be handed in: the outcome is measured on
+    whatever the answer returns."""
+
     def outcome(choice, n):
         if not isinstance(choice, str):
             raise TypeError("return a word")
         return len(choice) == n
 
     longer = Misconception("too long", "Count again.", lambda n: "x" * (n + 1))
-    exercise = Exercise("9.9", "A word", lambda n: "x" * n, lambda seed: [(2,), (3,)], (longer,), outcome=outcome)
-    assert exercise(lambda n: "y" * n) and exercise(lambda n: "").misconception == "too long"
-    assert exercise(lambda n: True).kind == "raised" and exercise(lambda n: None).kind == "not written"
+    exercise = Exercise(
+        "9.9",
+        "A word",
+        lambda n: "x" * n,
+        lambda seed: [(2,), (3,)],
+        (longer,),
+        outcome=outcome,
+    )
+    assert (
+        exercise(lambda n: "y" * n)
+        and exercise(lambda n: "").misconception == "too long"
+    )
+    assert (
+        exercise(lambda n: True).kind == "raised"
+        and exercise(lambda n: None).kind == "not written"
+    )
 
 
 def test_a_misconception_shows_its_case_too():
     def forgot(x):
         return x
 
-    exercise = Exercise("9.9", "Twice", lambda x: 2 * x, lambda seed: [(torch.ones(2),)],
-                        (Misconception("forgot", "Think of the two.", forgot),))  # fmt: skip
+    exercise = Exercise(
+        "9.9",
+        "Twice",
+        lambda x: 2 * x,
+        lambda seed: [(torch.ones(2),)],
+        (Misconception("forgot", "Think of the two.", forgot),),
+    )
     assert dict(exercise(forgot).case)["expected"] == "[2.0, 2.0]"
 
 

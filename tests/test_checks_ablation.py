@@ -1,4 +1,5 @@
-"""Wrong answers to the exercises of chapter 11, written as students write them, and what the checks make of them."""
+"""Wrong answers to the exercises of chapter 11, written as students write them, and
+what the checks make of them."""
 
 import itertools
 
@@ -109,26 +110,42 @@ def cast_frozen_only(measure, heads, least):
 
 
 def cast_exchanged(measure, heads, least):
-    return labels(measure, heads, least, lambda i, h, rest: "idle" if i - measure([h], rest) >= least else "replaced")
+    return labels(
+        measure,
+        heads,
+        least,
+        lambda i, h, rest: "idle" if i - measure([h], rest) >= least else "replaced",
+    )
 
 
 def cast_in_an_empty_house(measure, heads, least):
     nothing = measure(heads, [])
     return labels(
-        measure, heads, least, lambda i, h, rest: "replaced" if measure(rest, []) - nothing >= least else "idle"
+        measure,
+        heads,
+        least,
+        lambda i, h, rest: (
+            "replaced" if measure(rest, []) - nothing >= least else "idle"
+        ),
     )
 
 
 def cast_by_what_is_left(measure, heads, least):
-    return {head: "needed" if measure([head], []) >= least else "idle" for head in heads}
+    return {
+        head: "needed" if measure([head], []) >= least else "idle" for head in heads
+    }
 
 
 def cast_by_sets(measure, heads, least):
-    """The right answer with sets, and the intact run measured with everything frozen."""
+    """The right answer with sets, and the intact run measured
+    with everything frozen."""
     intact = measure([], heads)
     needed = {h for h in heads if intact - measure([h], []) >= least}
     writes = {h for h in heads if intact - measure([h], set(heads) - {h}) >= least}
-    return {h: "needed" if h in needed else "replaced" if h in writes else "idle" for h in heads}
+    return {
+        h: "needed" if h in needed else "replaced" if h in writes else "idle"
+        for h in heads
+    }
 
 
 # --- 11.4 ---
@@ -168,25 +185,47 @@ def split_divided_again(before, after, scale_before, scale_after):
 # --- 11.5 ---
 
 
-def causes_without_the_cross_term(attention_before, attention_after, worth_before, worth_after):
+def causes_without_the_cross_term(
+    attention_before, attention_after, worth_before, worth_after
+):
     da, dw = attention_after - attention_before, worth_after - worth_before
-    return torch.stack([torch.einsum("bp,bp->b", da, worth_before), torch.einsum("bp,bp->b", attention_before, dw)])
+    return torch.stack(
+        [
+            torch.einsum("bp,bp->b", da, worth_before),
+            torch.einsum("bp,bp->b", attention_before, dw),
+        ]
+    )
 
 
 def causes_value_first(attention_before, attention_after, worth_before, worth_after):
-    value = (attention_before * worth_after).sum(1) - (attention_before * worth_before).sum(1)
-    attention = (attention_after * worth_after).sum(1) - (attention_before * worth_after).sum(1)
+    value = (attention_before * worth_after).sum(1) - (
+        attention_before * worth_before
+    ).sum(1)
+    attention = (attention_after * worth_after).sum(1) - (
+        attention_before * worth_after
+    ).sum(1)
     return torch.stack([attention, value])
 
 
-def causes_the_other_way_round(attention_before, attention_after, worth_before, worth_after):
-    attention = (attention_after * worth_before).sum(1) - (attention_before * worth_before).sum(1)
-    value = (attention_after * worth_after).sum(1) - (attention_after * worth_before).sum(1)
+def causes_the_other_way_round(
+    attention_before, attention_after, worth_before, worth_after
+):
+    attention = (attention_after * worth_before).sum(1) - (
+        attention_before * worth_before
+    ).sum(1)
+    value = (attention_after * worth_after).sum(1) - (
+        attention_after * worth_before
+    ).sum(1)
     return torch.stack([value, attention])
 
 
 def causes_in_distance(attention_before, attention_after, worth_before, worth_after):
-    return torch.stack([(attention_before - attention_after).abs().sum(1), (worth_before - worth_after).abs().sum(1)])
+    return torch.stack(
+        [
+            (attention_before - attention_after).abs().sum(1),
+            (worth_before - worth_after).abs().sum(1),
+        ]
+    )
 
 
 def causes_averaged(attention_before, attention_after, worth_before, worth_after):
@@ -195,7 +234,9 @@ def causes_averaged(attention_before, attention_after, worth_before, worth_after
     return torch.stack([attention, value])
 
 
-def causes_before_minus_after(attention_before, attention_after, worth_before, worth_after):
+def causes_before_minus_after(
+    attention_before, attention_after, worth_before, worth_after
+):
     attention = ((attention_before - attention_after) * worth_before).sum(1)
     value = (attention_after * (worth_before - worth_after)).sum(1)
     return torch.stack([attention, value])
@@ -223,7 +264,9 @@ def still_highest(measure, heads, k):
 def greedily(measure, heads, k):
     found = []
     while len(found) < k:
-        scores = [(measure(found + [head]), head) for head in heads if head not in found]
+        scores = [
+            (measure(found + [head]), head) for head in heads if head not in found
+        ]
         found.append(min(scores)[1])
     return found
 
@@ -237,7 +280,9 @@ def still_the_last(measure, heads, k):
 
 
 def still_every_set(measure, heads, k):
-    sets = sorted(itertools.combinations(heads, k), key=lambda some: measure(list(some)))
+    sets = sorted(
+        itertools.combinations(heads, k), key=lambda some: measure(list(some))
+    )
     return list(sets[0])
 
 
@@ -265,17 +310,33 @@ WRONG = [
     (checks.idle_or_replaced, cast_by_silence, "each silenced, and no more"),
     (checks.idle_or_replaced, cast_frozen_only, "only with the others frozen"),
     (checks.idle_or_replaced, cast_exchanged, "idle and replaced exchanged"),
-    (checks.idle_or_replaced, cast_in_an_empty_house, "the others silenced, not frozen"),
-    (checks.idle_or_replaced, cast_by_what_is_left, "what is left taken for what is lost"),
+    (
+        checks.idle_or_replaced,
+        cast_in_an_empty_house,
+        "the others silenced, not frozen",
+    ),
+    (
+        checks.idle_or_replaced,
+        cast_by_what_is_left,
+        "what is left taken for what is lost",
+    ),
     (checks.by_output_and_scale, split_without_holding, "scale not held"),
     (checks.by_output_and_scale, split_upside_down, "ratio upside down"),
     (checks.by_output_and_scale, split_scale_first, "held at the scale after"),
     (checks.by_output_and_scale, split_by_the_mean_ratio, "one ratio for all prompts"),
-    (checks.by_output_and_scale, split_the_other_way_round, "the two in the other order"),
+    (
+        checks.by_output_and_scale,
+        split_the_other_way_round,
+        "the two in the other order",
+    ),
     (checks.by_output_and_scale, split_divided_again, "scales applied once more"),
     (checks.by_attention_and_value, causes_without_the_cross_term, "cross term lost"),
     (checks.by_attention_and_value, causes_value_first, "values changed first"),
-    (checks.by_attention_and_value, causes_the_other_way_round, "the two in the other order"),
+    (
+        checks.by_attention_and_value,
+        causes_the_other_way_round,
+        "the two in the other order",
+    ),
     (checks.by_attention_and_value, causes_in_distance, "how much attention moved"),
     (checks.by_attention_and_value, causes_averaged, "mean over positions"),
     (checks.by_attention_and_value, causes_before_minus_after, "before minus after"),
@@ -289,7 +350,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-@pytest.mark.parametrize(("exercise", "answer", "name"), WRONG, ids=[answer.__name__ for _, answer, _ in WRONG])
+@pytest.mark.parametrize(
+    ("exercise", "answer", "name"),
+    WRONG,
+    ids=[answer.__name__ for _, answer, _ in WRONG],
+)
 def test_a_wrong_answer_is_recognised(exercise, answer, name, seed):
     verdict = exercise(answer, seed)
     assert verdict.misconception == name, verdict
@@ -324,7 +389,9 @@ def causes_by_difference(attention_before, attention_after, worth_before, worth_
     total = torch.einsum("bp,bp->b", attention_after, worth_after) - torch.einsum(
         "bp,bp->b", attention_before, worth_before
     )
-    attention = torch.einsum("bp,bp->b", attention_after - attention_before, worth_before)
+    attention = torch.einsum(
+        "bp,bp->b", attention_after - attention_before, worth_before
+    )
     return [attention.tolist(), (total - attention).tolist()]
 
 
@@ -339,7 +406,9 @@ RIGHT = [
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT, ids=[answer.__name__ for _, answer in RIGHT])
+@pytest.mark.parametrize(
+    ("exercise", "answer"), RIGHT, ids=[answer.__name__ for _, answer in RIGHT]
+)
 def test_a_right_answer_written_otherwise_passes(exercise, answer, seed):
     verdict = exercise(answer, seed)
     assert verdict, verdict
@@ -349,7 +418,11 @@ def test_every_misconception_has_a_wrong_answer_of_its_own():
     named = {(exercise.number, name) for exercise, _, name in WRONG}
     exercises = {exercise for exercise, _ in RIGHT}
     assert len(exercises) == 6
-    assert named == {(exercise.number, one.name) for exercise in exercises for one in exercise.misconceptions}
+    assert named == {
+        (exercise.number, one.name)
+        for exercise in exercises
+        for one in exercise.misconceptions
+    }
 
 
 def test_z_changed_in_place_is_noticed():

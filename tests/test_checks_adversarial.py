@@ -1,4 +1,5 @@
-"""The checks of chapter 13 recognise wrong answers as students write them, and let right ones pass in any style."""
+"""The checks of chapter 13 recognise wrong answers as students write them, and let
+right ones pass in any style."""
 
 import math
 import random
@@ -19,12 +20,17 @@ def turning_by_loops(pattern, data, extra):
     found = []
     for i in range(len(data)):
         row = pattern[i, :, int(data.pos["END"][i])]
-        found.append(float(row[:, int(extra[i])].mean() - row[:, int(data.pos["S2"][i])].mean()))
+        found.append(
+            float(row[:, int(extra[i])].mean() - row[:, int(data.pos["S2"][i])].mean())
+        )
     return np.array(found)
 
 
 def row_at(pattern, data, end, a, b):
-    return [(p[:, e, x] - p[:, e, y]).mean().item() for p, e, x, y in zip(pattern, end, a, b, strict=True)]
+    return [
+        (p[:, e, x] - p[:, e, y]).mean().item()
+        for p, e, x, y in zip(pattern, end, a, b, strict=True)
+    ]
 
 
 def turning_from_s1(pattern, data, extra):
@@ -61,7 +67,9 @@ def turning_back(pattern, data, extra):
 
 
 def turning_as_one_number(pattern, data, extra):
-    return sum(row_at(pattern, data, data.pos["END"], extra, data.pos["S2"])) / len(data)
+    return sum(row_at(pattern, data, data.pos["END"], extra, data.pos["S2"])) / len(
+        data
+    )
 
 
 # --- 13.2 ---
@@ -108,17 +116,27 @@ def with_names(broken, wanted):
     records = []
     for record in broken:
         before, after = record.template.split(record.IO)
-        records.append(replace(record, template=before + wanted(broken, record) + after))
+        records.append(
+            replace(record, template=before + wanted(broken, record) + after)
+        )
     return IOIDataset.from_prompts(broken.tokenizer, records, broken.bos, broken.names)
 
 
 def control_drawn(broken):
     dice = random.Random(3)
-    return with_names(broken, lambda data, record: dice.choice(sorted({*data.names} - {record.IO, record.S})))
+    return with_names(
+        broken,
+        lambda data, record: dice.choice(sorted({*data.names} - {record.IO, record.S})),
+    )
 
 
 def control_last_name(broken):
-    return with_names(broken, lambda data, record: [n for n in data.names if n not in (record.IO, record.S)][-1])
+    return with_names(
+        broken,
+        lambda data, record: [n for n in data.names if n not in (record.IO, record.S)][
+            -1
+        ],
+    )
 
 
 def control_nothing(broken):
@@ -130,8 +148,12 @@ def control_s(broken):
 
 
 def control_plain(broken):
-    cut = r"(One day \w+ had a good time\. |, where \w+ had a good time| that \w+ liked)"
-    records = [replace(record, template=re.sub(cut, "", record.template)) for record in broken]
+    cut = (
+        r"(One day \w+ had a good time\. |, where \w+ had a good time| that \w+ liked)"
+    )
+    records = [
+        replace(record, template=re.sub(cut, "", record.template)) for record in broken
+    ]
     return IOIDataset.from_prompts(broken.tokenizer, records, broken.bos, broken.names)
 
 
@@ -139,7 +161,9 @@ def control_other_io(broken):
     records = []
     for record in broken:
         name = next(n for n in broken.names if n not in (record.IO, record.S))
-        records.append(replace(record, IO=name, template=record.template.replace(record.IO, name)))
+        records.append(
+            replace(record, IO=name, template=record.template.replace(record.IO, name))
+        )
     return IOIDataset.from_prompts(broken.tokenizer, records, broken.bos, broken.names)
 
 
@@ -147,7 +171,10 @@ def control_other_io(broken):
 
 
 def auc_by_ranks(scores, failed):
-    ranks = [sum((other < x) + 0.5 * (other == x) for other in scores.tolist()) + 0.5 for x in scores.tolist()]
+    ranks = [
+        sum((other < x) + 0.5 * (other == x) for other in scores.tolist()) + 0.5
+        for x in scores.tolist()
+    ]
     bad = [rank for rank, f in zip(ranks, failed.tolist(), strict=True) if f]
     n, m = len(bad), len(failed) - len(bad)
     return (sum(bad) - n * (n + 1) / 2) / (n * m)
@@ -180,7 +207,13 @@ def auc_as_accuracy(scores, failed):
 
 
 def auc_over_all(scores, failed):
-    return loop_pairs(scores, failed, lambda a, b: a > b, 0.5, count=len(scores) * (len(scores) - 1) / 2)
+    return loop_pairs(
+        scores,
+        failed,
+        lambda a, b: a > b,
+        0.5,
+        count=len(scores) * (len(scores) - 1) / 2,
+    )
 
 
 def auc_as_correlation(scores, failed):
@@ -207,7 +240,12 @@ def afresh_grand_mean(scores, k):
 
 def afresh_parts(scores, k, largest=False):
     means = scores.mean(1)
-    return means.mean(), means.topk(k, largest=largest).values.mean(), scores.var(1).mean(), means.var()
+    return (
+        means.mean(),
+        means.topk(k, largest=largest).values.mean(),
+        scores.var(1).mean(),
+        means.var(),
+    )
 
 
 def afresh_not_divided(scores, k):
@@ -278,14 +316,18 @@ RIGHT = [
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT, ids=lambda x: getattr(x, "__name__", ""))
+@pytest.mark.parametrize(
+    ("exercise", "answer"), RIGHT, ids=lambda x: getattr(x, "__name__", "")
+)
 def test_right_answers_pass(exercise, answer, seed):
     verdict = exercise(answer, seed=seed)
     assert verdict, verdict
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(("exercise", "answer", "name"), WRONG, ids=lambda x: getattr(x, "__name__", ""))
+@pytest.mark.parametrize(
+    ("exercise", "answer", "name"), WRONG, ids=lambda x: getattr(x, "__name__", "")
+)
 def test_wrong_answers_are_recognised(exercise, answer, name, seed):
     verdict = exercise(answer, seed=seed)
     assert not verdict and verdict.misconception == name, verdict
@@ -299,10 +341,16 @@ def test_every_misconception_has_an_independent_wrong_answer():
 
 
 def test_a_chance_that_is_met_exactly_is_enough():
-    """1 − 0.9² is 0.19, though not in binary floating point: two prompts do, not three."""
+    """1 − 0.9² is 0.19, though not in binary floating point: two
+    prompts do, not three."""
     assert checks.prompts_to_see.solution(0.1, 0.19) == 2
-    assert checks.prompts_to_see.solution(0.2, 0.36) == 2 and checks.prompts_to_see.solution(0.2, 0.361) == 3
-    for seed in range(6):  # the cases keep off such borders, so that no right way of reckoning is refused
+    assert (
+        checks.prompts_to_see.solution(0.2, 0.36) == 2
+        and checks.prompts_to_see.solution(0.2, 0.361) == 3
+    )
+    for seed in range(
+        6
+    ):  # the cases keep off such borders, so that no right way of reckoning is refused
         for rate, chance in checks.prompts_to_see.cases(seed):
             exact = math.log(1 - chance) / math.log(1 - rate)
             assert abs(exact - round(exact)) > 1e-6

@@ -1,4 +1,5 @@
-"""Wrong answers to the exercises of chapter 5, written as students write them, and what the checks make of them."""
+"""Wrong answers to the exercises of chapter 5, written as students write them, and what
+the checks make of them."""
 
 import math
 from dataclasses import replace
@@ -15,13 +16,18 @@ from ioi_course.prompts import IOIDataset
 
 def products(q, k):
     per_key = q.shape[1] // k.shape[1]
-    heads = [einsum(q[:, h], k[:, h // per_key], "i d, j d -> i j") for h in range(q.shape[1])]
+    heads = [
+        einsum(q[:, h], k[:, h // per_key], "i d, j d -> i j")
+        for h in range(q.shape[1])
+    ]
     return torch.stack(heads)
 
 
 def masked(scores):
     n = scores.shape[-1]
-    mask = torch.tensor([[0.0 if j <= i else -math.inf for j in range(n)] for i in range(n)])
+    mask = torch.tensor(
+        [[0.0 if j <= i else -math.inf for j in range(n)] for i in range(n)]
+    )
     return scores.double() + mask
 
 
@@ -44,7 +50,9 @@ def over_root_of_heads(q, k):
 
 def keys_tiled(q, k):
     k = repeat(k, "j g d -> j (n g) d", n=q.shape[1] // k.shape[1])
-    return masked(einsum(q, k, "i h d, j h d -> h i j") / math.sqrt(q.shape[-1])).softmax(-1)
+    return masked(
+        einsum(q, k, "i h d, j h d -> h i j") / math.sqrt(q.shape[-1])
+    ).softmax(-1)
 
 
 def without_mask(q, k):
@@ -74,22 +82,37 @@ def one_by_one(pattern, data, end=None, places=None):
     rows = []
     for i in range(len(data)):
         row = pattern[i, :, data.pos["END"][i] if end is None else end[i]]
-        at = [0, *(data.pos[role][i] for role in ROLES)] if places is None else [place[i] for place in places]
+        at = (
+            [0, *(data.pos[role][i] for role in ROLES)]
+            if places is None
+            else [place[i] for place in places]
+        )
         known = torch.stack([row[:, j] for j in at], dim=-1)
-        rows.append(torch.cat([known, row.sum(-1, keepdim=True) - known.sum(-1, keepdim=True)], dim=-1))
+        rows.append(
+            torch.cat(
+                [known, row.sum(-1, keepdim=True) - known.sum(-1, keepdim=True)], dim=-1
+            )
+        )
     return torch.stack(rows)
 
 
 def all_pairs(pattern, data):
     end, zero = data.pos["END"], torch.zeros_like(data.lengths)
-    found = [pattern[:, :, end, zero], *(pattern[:, :, end, data.pos[role]] for role in ROLES)]
+    found = [
+        pattern[:, :, end, zero],
+        *(pattern[:, :, end, data.pos[role]] for role in ROLES),
+    ]
     return torch.stack([*found, pattern[:, :, end].sum(-1) - sum(found)], dim=-1)
 
 
 def first_name_is_io(pattern, data):
     a = torch.stack([data.pos["IO"], data.pos["S1"]]).amin(0)
     b = torch.stack([data.pos["IO"], data.pos["S1"]]).amax(0)
-    return one_by_one(pattern, data, places=[torch.zeros_like(a), a, b, data.pos["S1+1"], data.pos["S2"]])
+    return one_by_one(
+        pattern,
+        data,
+        places=[torch.zeros_like(a), a, b, data.pos["S1+1"], data.pos["S2"]],
+    )
 
 
 def bos_not_counted(pattern, data):
@@ -98,7 +121,9 @@ def bos_not_counted(pattern, data):
 
 
 def last_row(pattern, data):
-    return one_by_one(pattern, data, torch.full_like(data.lengths, pattern.shape[-1] - 1))
+    return one_by_one(
+        pattern, data, torch.full_like(data.lengths, pattern.shape[-1] - 1)
+    )
 
 
 def places_of_the_first(pattern, data):
@@ -118,7 +143,8 @@ def mean_of_others(pattern, data):
 
 
 def null_table(data, share):
-    """Rows of QUERIES, columns of KEYS; `share(i, j)`: what position i gives to position j."""
+    """Rows of QUERIES, columns of KEYS; `share(i, j)`: what position
+    i gives to position j."""
     rows = []
     for query in ("END", "S2", "S1+1"):
         per_prompt = []
@@ -126,7 +152,12 @@ def null_table(data, share):
             i = data.pos[query][n].item()
             at = [0, *(data.pos[role][n].item() for role in ROLES)]
             shares = [share(i, j) for j in at]
-            per_prompt.append([*shares, sum(share(i, j) for j in range(data.tokens.shape[1])) - sum(shares)])
+            per_prompt.append(
+                [
+                    *shares,
+                    sum(share(i, j) for j in range(data.tokens.shape[1])) - sum(shares),
+                ]
+            )
         rows.append(np.mean(per_prompt, axis=0))
     return torch.tensor(np.array(rows))
 
@@ -146,9 +177,16 @@ def null_without_bos(data):
 
 def null_at_the_mean_place(data):
     rows = []
-    for query, sees in (("END", (1, 1, 1, 1, 1)), ("S2", (1, 1, 1, 1, 1)), ("S1+1", (1, None, 1, 1, 0))):
+    for query, sees in (
+        ("END", (1, 1, 1, 1, 1)),
+        ("S2", (1, 1, 1, 1, 1)),
+        ("S1+1", (1, None, 1, 1, 0)),
+    ):
         share = 1 / (data.pos[query].float().mean().item() + 1)
-        sees = [(data.pos["IO"] <= data.pos[query]).any().item() if one is None else one for one in sees]
+        sees = [
+            (data.pos["IO"] <= data.pos[query]).any().item() if one is None else one
+            for one in sees
+        ]
         row = [share * one for one in sees]
         rows.append([*row, 1 - sum(row)])
     return torch.tensor(rows)
@@ -201,7 +239,12 @@ def lengths(row, v, W_O, direction, scale):
 
 
 def unit_direction(row, v, W_O, direction, scale):
-    return row * torch.cosine_similarity(v @ W_O, direction[:, None], dim=-1) * (v @ W_O).norm(dim=-1) / scale
+    return (
+        row
+        * torch.cosine_similarity(v @ W_O, direction[:, None], dim=-1)
+        * (v @ W_O).norm(dim=-1)
+        / scale
+    )
 
 
 def whole_head(row, v, W_O, direction, scale):
@@ -242,8 +285,16 @@ def only_a(clean, swapped):
     [
         ("pattern_by_hand", unscaled, "scores not divided by the root of d_head"),
         ("pattern_by_hand", over_d_head, "scores divided by d_head"),
-        ("pattern_by_hand", over_root_of_positions, "scores divided by the root of the number of positions"),
-        ("pattern_by_hand", over_root_of_heads, "scores divided by the root of the number of heads"),
+        (
+            "pattern_by_hand",
+            over_root_of_positions,
+            "scores divided by the root of the number of positions",
+        ),
+        (
+            "pattern_by_hand",
+            over_root_of_heads,
+            "scores divided by the root of the number of heads",
+        ),
         ("pattern_by_hand", keys_tiled, "keys dealt out in turn"),
         ("pattern_by_hand", without_mask, "causal mask forgotten"),
         ("pattern_by_hand", masked_late, "masked after the softmax"),
@@ -259,14 +310,22 @@ def only_a(clean, swapped):
         ("without_preference", null_without_mask, "causal mask forgotten"),
         ("without_preference", null_without_itself, "the destination left out"),
         ("without_preference", null_without_bos, "BOS left out"),
-        ("without_preference", null_at_the_mean_place, "the mean position used for all prompts"),
+        (
+            "without_preference",
+            null_at_the_mean_place,
+            "the mean position used for all prompts",
+        ),
         ("told_apart", subject_swapped, "both explanations expect the same"),
         ("told_apart", left_as_they_are, "both explanations expect the same"),
         ("told_apart", other_names, "both explanations expect the same"),
         ("told_apart", first_two_exchanged, "both explanations expect the same"),
         ("told_apart", another_draw_of_sentences, "more than names was changed"),
         ("told_apart", names_also_of_other_words, "more than names was changed"),
-        ("told_apart", a_distractor, "the explanations agree, and more than names was changed"),
+        (
+            "told_apart",
+            a_distractor,
+            "the explanations agree, and more than names was changed",
+        ),
         ("told_apart", every_other_prompt, "only some of the prompts decide"),
         ("source_effects", no_scale, "scale forgotten"),
         ("source_effects", no_attention, "attention forgotten"),
@@ -318,7 +377,13 @@ def role_and_place(clean, swapped):
     return both.mean(dim=1).tolist()
 
 
-ANSWERS = [pattern_by_hand, from_end, without_preference, source_effects, role_and_place]
+ANSWERS = [
+    pattern_by_hand,
+    from_end,
+    without_preference,
+    source_effects,
+    role_and_place,
+]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -330,7 +395,8 @@ def test_a_right_answer_in_another_style_passes(answer):
 
 @pytest.mark.parametrize("what", ["written", "direction", "both"])
 def test_centring_what_is_centred_is_accepted(what):
-    """The weights are centred, says the exercise, so taking the mean out of what is written is right, if needless."""
+    """The weights are centred, says the exercise, so taking the mean out of what is
+    written is right, if needless."""
 
     def centred(x):
         return x - x.mean(dim=-1, keepdim=True)
@@ -350,9 +416,12 @@ def three_new_names(data):
 
 
 def only_the_last_name_new(data):
-    """The smallest change: the first two names stay, and the subject of the last clause is somebody new."""
+    """The smallest change: the first two names stay, and the subject of the last
+    clause is somebody new."""
     fresh = ({"Mary", "John", "Tom"} - {p.IO, p.S} for p in data)
-    prompts = [replace(p, third=sorted(names)[0]) for p, names in zip(data, fresh, strict=True)]
+    prompts = [
+        replace(p, third=sorted(names)[0]) for p, names in zip(data, fresh, strict=True)
+    ]
     return IOIDataset.from_prompts(random_model(), prompts)
 
 
@@ -365,8 +434,13 @@ def test_prompts_count_by_what_they_do(answer):
 
 def test_a_choice_that_is_none_says_so():
     assert checks.told_apart(lambda data: None).kind == "not written"
-    right = {"the two explanations differ": "on all prompts", "only names were changed": True}
-    assert checks.told_apart(lambda data: right).kind == "raised", "the result itself is no choice of prompts"
+    right = {
+        "the two explanations differ": "on all prompts",
+        "only names were changed": True,
+    }
+    assert checks.told_apart(lambda data: right).kind == "raised", (
+        "the result itself is no choice of prompts"
+    )
     verdict = checks.told_apart(lambda data: "abc")
     assert verdict.kind == "raised" and "IOIDataset" in verdict.message, verdict
     assert checks.told_apart(lambda: None).kind == "raised"
@@ -374,8 +448,8 @@ def test_a_choice_that_is_none_says_so():
 
 def test_the_two_heads_agree_on_the_task_and_only_there():
     data = random_data(random_model(), 6, seed=3)
-    last, repeated = checks.attention._two_heads(data)
+    last, repeated = checks.explanations._two_heads(data)
     at_s2 = torch.arange(len(data)), data.pos["S2"]
     assert last[at_s2].min() > 0.99 and repeated[at_s2].min() > 0.99
-    last, repeated = checks.attention._two_heads(data.counterfactual("abc"))
+    last, repeated = checks.explanations._two_heads(data.counterfactual("abc"))
     assert last[at_s2].min() > 0.99 and repeated[at_s2].max() < 0.01

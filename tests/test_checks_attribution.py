@@ -1,4 +1,5 @@
-"""Wrong answers to the exercises of chapter 4, written as students write them, and what the checks make of them."""
+"""Wrong answers to the exercises of chapter 4, written as students write them, and what
+the checks make of them."""
 
 import numpy as np
 import pytest
@@ -19,7 +20,10 @@ def heads_at_minus_one(z, W_O, direction, end):
 
 def heads_before_end(z, W_O, direction, end):
     out = torch.einsum("bphd,hdm->bphm", z, W_O)
-    return [[(out[i, end[i] - 1, h] @ direction[i]).item() for h in range(z.shape[2])] for i in range(len(z))]
+    return [
+        [(out[i, end[i] - 1, h] @ direction[i]).item() for h in range(z.shape[2])]
+        for i in range(len(z))
+    ]
 
 
 def heads_everywhere(z, W_O, direction, end):
@@ -58,7 +62,11 @@ def parts_at(cache, rows, end, n_layers):
 def difference(model, data, x):
     rows = torch.arange(len(data))
     io, s = data.answers[:, 0], data.answers[:, 1]
-    return (x * (model.W_U[:, io] - model.W_U[:, s]).T).sum(1), model.b_U[io] - model.b_U[s], rows
+    return (
+        (x * (model.W_U[:, io] - model.W_U[:, s]).T).sum(1),
+        model.b_U[io] - model.b_U[s],
+        rows,
+    )
 
 
 def held_norm(cache, x, rows, end):
@@ -86,7 +94,9 @@ def add_up_without_weight(cache, data, model):
 
 def add_up_without_layer_norm(cache, data, model):
     diff, bias, _ = difference(
-        model, data, parts_at(cache, torch.arange(len(data)), data.pos["END"], model.cfg.n_layers)
+        model,
+        data,
+        parts_at(cache, torch.arange(len(data)), data.pos["END"], model.cfg.n_layers),
     )
     return diff + bias
 
@@ -96,15 +106,26 @@ def add_up_own_scales(cache, data, model):
     normed = 0
     for name in cache:
         if "scale" not in name:
-            normed = normed + F.layer_norm(cache[name][rows, end], (model.cfg.d_model,), eps=1e-5)
-    diff, bias, _ = difference(model, data, normed * model.ln_final.w + model.ln_final.b)
+            normed = normed + F.layer_norm(
+                cache[name][rows, end], (model.cfg.d_model,), eps=1e-5
+            )
+    diff, bias, _ = difference(
+        model, data, normed * model.ln_final.w + model.ln_final.b
+    )
     return diff + bias
 
 
 def add_up_without_positions(cache, data, model):
     rows, end = torch.arange(len(data)), data.pos["END"]
-    x = parts_at(cache, rows, end, model.cfg.n_layers) - cache["hook_pos_embed"][rows, end]
-    diff, bias, _ = difference(model, data, held_norm(cache, x, rows, end) * model.ln_final.w + model.ln_final.b)
+    x = (
+        parts_at(cache, rows, end, model.cfg.n_layers)
+        - cache["hook_pos_embed"][rows, end]
+    )
+    diff, bias, _ = difference(
+        model,
+        data,
+        held_norm(cache, x, rows, end) * model.ln_final.w + model.ln_final.b,
+    )
     return diff + bias
 
 
@@ -118,7 +139,9 @@ def add_up_at_minus_one(cache, data, model):
 def add_up_probabilities(cache, data, model):
     rows, end = torch.arange(len(data)), data.pos["END"]
     x = held_norm(cache, parts_at(cache, rows, end, model.cfg.n_layers), rows, end)
-    probs = torch.softmax((x * model.ln_final.w + model.ln_final.b) @ model.W_U + model.b_U, dim=1)
+    probs = torch.softmax(
+        (x * model.ln_final.w + model.ln_final.b) @ model.W_U + model.b_U, dim=1
+    )
     return probs[rows, data.answers[:, 0]] - probs[rows, data.answers[:, 1]]
 
 
@@ -139,7 +162,9 @@ def written(v, W_O, direction):
 def roles_s1_s2_swapped(pattern, v, W_O, direction, pos):
     rows = torch.arange(len(v))
     found = pattern[rows, pos["END"]] * written(v, W_O, direction)
-    return torch.stack([found[rows, pos["IO"]], found[rows, pos["S2"]], found[rows, pos["S1"]]], 1)
+    return torch.stack(
+        [found[rows, pos["IO"]], found[rows, pos["S2"]], found[rows, pos["S1"]]], 1
+    )
 
 
 def roles_from_a_column(pattern, v, W_O, direction, pos):
@@ -150,13 +175,18 @@ def roles_from_a_column(pattern, v, W_O, direction, pos):
 
 def roles_attention_only(pattern, v, W_O, direction, pos):
     return [
-        [pattern[i, pos["END"][i], pos[role][i]].item() for role in ("IO", "S1", "S2")] for i in range(len(pattern))
+        [pattern[i, pos["END"][i], pos[role][i]].item() for role in ("IO", "S1", "S2")]
+        for i in range(len(pattern))
     ]
 
 
 def roles_value_only(pattern, v, W_O, direction, pos):
     return [
-        [(v[i, pos[role][i]] @ W_O @ direction[i]).item() for role in ("IO", "S1", "S2")] for i in range(len(pattern))
+        [
+            (v[i, pos[role][i]] @ W_O @ direction[i]).item()
+            for role in ("IO", "S1", "S2")
+        ]
+        for i in range(len(pattern))
     ]
 
 
@@ -232,11 +262,17 @@ def counting_right(values, total):
 
 
 def counting_reversed(values, total):
-    return sorted(counting_right(values, total), key=lambda at: abs(values.mean(0)[at].item()))
+    return sorted(
+        counting_right(values, total), key=lambda at: abs(values.mean(0)[at].item())
+    )
 
 
 def counting_by_sign(values, total):
-    return sorted(counting_right(values, total), key=lambda at: values.mean(0)[at].item(), reverse=True)
+    return sorted(
+        counting_right(values, total),
+        key=lambda at: values.mean(0)[at].item(),
+        reverse=True,
+    )
 
 
 def counting_exchanged(values, total):
@@ -252,7 +288,9 @@ def silent(model, data, layer, change, end=None):
         change(z)
         return z
 
-    logits = model.run_with_hooks(data.tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", hook)])
+    logits = model.run_with_hooks(
+        data.tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", hook)]
+    )
     out = []
     for i, (io, s) in enumerate(data.answers.tolist()):
         at = data.pos["END"][i] if end is None else end
@@ -297,7 +335,9 @@ def silent_at_minus_one(model, data, layer, heads):
 
 
 def silent_fall(model, data, layer, heads):
-    return silent(model, data, layer, zero([])) - silent(model, data, layer, zero(heads))
+    return silent(model, data, layer, zero([])) - silent(
+        model, data, layer, zero(heads)
+    )
 
 
 def silent_averaged(model, data, layer, heads):
@@ -313,15 +353,25 @@ def ln(x, centre):
 
 
 def size_of(x, centre):
-    return torch.sqrt((x - x.mean(-1, keepdim=True) * centre).pow(2).mean(-1, keepdim=True) + 1e-5)
+    return torch.sqrt(
+        (x - x.mean(-1, keepdim=True) * centre).pow(2).mean(-1, keepdim=True) + 1e-5
+    )
 
 
 def removed_held(final, wrote, direction, centre):
-    return ((wrote - wrote.mean(-1, keepdim=True) * centre) / size_of(final, centre) * direction).sum(-1)
+    return (
+        (wrote - wrote.mean(-1, keepdim=True) * centre)
+        / size_of(final, centre)
+        * direction
+    ).sum(-1)
 
 
 def removed_new_scale(final, wrote, direction, centre):
-    return ((wrote - wrote.mean(-1, keepdim=True) * centre) / size_of(final - wrote, centre) * direction).sum(-1)
+    return (
+        (wrote - wrote.mean(-1, keepdim=True) * centre)
+        / size_of(final - wrote, centre)
+        * direction
+    ).sum(-1)
 
 
 def removed_alone(final, wrote, direction, centre):
@@ -333,11 +383,15 @@ def removed_layer_norm_only(final, wrote, direction, centre):
 
 
 def removed_after_minus_before(final, wrote, direction, centre):
-    return (ln(final - wrote, centre) * direction).sum(-1) - (ln(final, centre) * direction).sum(-1)
+    return (ln(final - wrote, centre) * direction).sum(-1) - (
+        ln(final, centre) * direction
+    ).sum(-1)
 
 
 def removed_but_added(final, wrote, direction, centre):
-    return (ln(final + wrote, centre) * direction).sum(-1) - (ln(final, centre) * direction).sum(-1)
+    return (ln(final + wrote, centre) * direction).sum(-1) - (
+        ln(final, centre) * direction
+    ).sum(-1)
 
 
 def removed_rest(final, wrote, direction, centre):
@@ -400,7 +454,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("exercise", "answer", "name"), WRONG, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("exercise", "answer", "name"),
+    WRONG,
+    ids=lambda value: getattr(value, "__name__", None),
+)
 def test_a_wrong_answer_is_recognised(exercise, answer, name):
     for seed in range(3):
         verdict = getattr(checks, exercise)(answer, seed=seed)
@@ -409,7 +467,10 @@ def test_a_wrong_answer_is_recognised(exercise, answer, name):
 
 def test_every_exercise_has_four_wrong_answers():
     tried = [exercise for exercise, _, _ in WRONG]
-    assert all(tried.count(exercise) >= 4 for exercise in set(tried)) and len(set(tried)) == 6
+    assert (
+        all(tried.count(exercise) >= 4 for exercise in set(tried))
+        and len(set(tried)) == 6
+    )
 
 
 # --- right answers in another style ---
@@ -432,7 +493,10 @@ def add_up(cache, data, model):
         seen = direction * model.ln_final.w
         seen = (seen - seen.mean()) / cache["ln_final.hook_scale"][i, end]
         parts = [(cache[name][i, end] @ seen).item() for name in names]
-        diffs.append(sum(parts) + (model.ln_final.b @ direction + model.b_U[io] - model.b_U[s]).item())
+        diffs.append(
+            sum(parts)
+            + (model.ln_final.b @ direction + model.b_U[io] - model.b_U[s]).item()
+        )
     return diffs
 
 
@@ -440,7 +504,12 @@ def from_roles(pattern, v, W_O, direction, pos):
     result = []
     for i in range(len(v)):
         row = pattern[i, pos["END"][i]]
-        result.append([(row[p] * v[i, p] @ W_O @ direction[i]).item() for p in (pos[r][i] for r in ("IO", "S1", "S2"))])
+        result.append(
+            [
+                (row[p] * v[i, p] @ W_O @ direction[i]).item()
+                for p in (pos[r][i] for r in ("IO", "S1", "S2"))
+            ]
+        )
     return result
 
 
@@ -449,7 +518,9 @@ def heads_that_count(values, total):
     for layer in range(values.shape[1]):
         for head in range(values.shape[2]):
             x = values[:, layer, head].numpy()
-            if abs(x.mean()) >= max(abs(total) / 50, 4 * x.std(ddof=1) / np.sqrt(len(x))):
+            if abs(x.mean()) >= max(
+                abs(total) / 50, 4 * x.std(ddof=1) / np.sqrt(len(x))
+            ):
                 found.append([abs(x.mean()), layer, head])
     return [[layer, head] for _, layer, head in sorted(found, reverse=True)]
 
@@ -462,10 +533,15 @@ def without_heads(model, data, layer, heads):
     W_O = model.blocks[layer].attn.W_O  # what is silent writes nothing
 
     def hook(attn_out, hook):
-        return attn_out - torch.einsum("bphd,hdm->bpm", kept["z"][:, :, heads], W_O[heads])
+        return attn_out - torch.einsum(
+            "bphd,hdm->bpm", kept["z"][:, :, heads], W_O[heads]
+        )
 
     kept = {}
-    hooks = [(f"blocks.{layer}.attn.hook_z", lambda z, hook: kept.update(z=z)), (f"blocks.{layer}.hook_attn_out", hook)]
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", lambda z, hook: kept.update(z=z)),
+        (f"blocks.{layer}.hook_attn_out", hook),
+    ]
     logits = model.run_with_hooks(data.tokens, fwd_hooks=hooks)
     return logit_diff(logits, data, per_prompt=True).tolist()
 
@@ -476,7 +552,9 @@ def removed(final, wrote, direction, centre):
             return F.layer_norm(x, x.shape[1:])
         return F.rms_norm(x, x.shape[1:], eps=1e-5)
 
-    return torch.einsum("bd,bd->b", normed(final) - normed(final - wrote), direction).numpy()
+    return torch.einsum(
+        "bd,bd->b", normed(final) - normed(final - wrote), direction
+    ).numpy()
 
 
 @pytest.mark.parametrize("errors", [1, 2, 3, 3.9, 4.1, 5])
@@ -503,7 +581,10 @@ def test_the_rule_of_the_course_passes():
     assert all(checks.heads_that_count(library_rule, seed=seed) for seed in range(3))
 
 
-@pytest.mark.parametrize("answer", [heads_at_end, add_up, from_roles, heads_that_count, without_heads, removed])
+@pytest.mark.parametrize(
+    "answer",
+    [heads_at_end, add_up, from_roles, heads_that_count, without_heads, removed],
+)
 def test_a_right_answer_in_another_style_passes(answer):
     for seed in range(3):
         verdict = getattr(checks, answer.__name__)(answer, seed=seed)

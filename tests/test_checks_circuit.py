@@ -1,4 +1,5 @@
-"""The exercises of chapter 12: wrong answers as students write them are recognised, other right answers pass."""
+"""The exercises of chapter 12: wrong answers as students write them are recognised,
+other right answers pass."""
 
 import numpy as np
 import pytest
@@ -13,10 +14,17 @@ SEEDS = (0, 1)
 # 12.1, prompt by prompt, and with a mask
 def diffs(logits, data):
     ends = [logits[i, int(end)] for i, end in enumerate(data.pos["END"])]
-    return torch.stack([row[io] - row[s] for row, (io, s) in zip(ends, data.answers.tolist(), strict=True)])
+    return torch.stack(
+        [
+            row[io] - row[s]
+            for row, (io, s) in zip(ends, data.answers.tolist(), strict=True)
+        ]
+    )
 
 
-def run_masked(model, data, keep, means, place, invert=False, zero=False, layer_wide=False):
+def run_masked(
+    model, data, keep, means, place, invert=False, zero=False, layer_wide=False
+):
     """`place(prompt, role)` gives the positions at which a kept head is alive."""
     masks = [torch.zeros(*data.tokens.shape, model.cfg.n_heads, 1) for _ in means]
     for (layer, head), role in keep.items():
@@ -36,7 +44,9 @@ def run_masked(model, data, keep, means, place, invert=False, zero=False, layer_
 def masked(place=None, **options):
     def answer(model, data, keep, means):
         at = place or (lambda data, i, role: data.pos[role][i])
-        return run_masked(model, data, keep, means, lambda i, role: at(data, i, role), **options)
+        return run_masked(
+            model, data, keep, means, lambda i, role: at(data, i, role), **options
+        )
 
     return answer
 
@@ -51,20 +61,27 @@ ALONE = {
     "END for every head": masked(lambda data, i, role: data.pos["END"][i]),
     "positions of the first prompt": masked(lambda data, i, role: data.pos[role][0]),
     "zero instead of the mean": masked(zero=True),
-    "S1 taken for S1+1": masked(lambda data, i, role: data.pos["S1" if role == "S1+1" else role][i]),
+    "S1 taken for S1+1": masked(
+        lambda data, i, role: data.pos["S1" if role == "S1+1" else role][i]
+    ),
     "whole layer kept": masked(layer_wide=True),
 }
 
 
 # 12.2
 def gap_by_loop(circuit, model):
-    return [abs(float(np.mean(a.numpy()) - np.mean(b.numpy()))) for a, b in zip(circuit, model, strict=True)]
+    return [
+        abs(float(np.mean(a.numpy()) - np.mean(b.numpy())))
+        for a, b in zip(circuit, model, strict=True)
+    ]
 
 
 GAPS = {
     "absolute value before the mean": lambda c, m: torch.mean(torch.abs(m - c), dim=-1),
     "sign kept": lambda c, m: (c - m).mean(-1),
-    "share instead of logits": lambda c, m: ((c.mean(-1) - m.mean(-1)) / m.mean(-1)).abs(),
+    "share instead of logits": lambda c, m: (
+        (c.mean(-1) - m.mean(-1)) / m.mean(-1)
+    ).abs(),
     "mean over the wrong axis": lambda c, m: (c - m).mean(0).abs(),
     "difference of sizes": lambda c, m: (m.mean(-1).abs() - c.mean(-1).abs()).abs(),
 }
@@ -82,7 +99,10 @@ def by_class_and_node(broken, classes, outside):
     for some in classes.values():
         before = distances(broken, [some])[0]
         after = distances(broken, [dict([*some.items(), node]) for node in outside])
-        best |= {(before - left, node): node for left, node in zip(after, outside, strict=True)}
+        best |= {
+            (before - left, node): node
+            for left, node in zip(after, outside, strict=True)
+        }
     return best[max(best, key=lambda key: key[0])]
 
 
@@ -94,10 +114,16 @@ def by_halves(broken, classes, outside):
         halves = left[: len(left) // 2], left[len(left) // 2 :]
         gaps = []
         for half in halves:
-            waves = [half]  # a set has one node of a head: the same head at other positions goes into the next set
+            # a set has one node of a head: the same head at other positions goes
+            # into the next set
+            waves = [half]
             while any(len(dict(wave)) < len(wave) for wave in waves):
                 waves = [part for wave in waves for part in (wave[::2], wave[1::2])]
-            gaps.append(min(distances(broken, [dict([*worst.items(), *wave]) for wave in waves])))
+            gaps.append(
+                min(
+                    distances(broken, [dict([*worst.items(), *wave]) for wave in waves])
+                )
+            )
         left = halves[gaps.index(min(gaps))]
     return left[0]
 
@@ -127,7 +153,9 @@ def lowest(broken, sets):
 
 def least_left(broken, classes, outside):
     left = {name: float(broken([some])[1]) for name, some in classes.items()}
-    return without_a_class(broken, classes, outside, classes[min(left, key=left.get)], nearest)
+    return without_a_class(
+        broken, classes, outside, classes[min(left, key=left.get)], nearest
+    )
 
 
 def at_the_end(broken, classes, outside):
@@ -144,8 +172,12 @@ MISSING = {
     "nothing taken out": lambda b, c, o: without_a_class(b, c, o, {}, nearest),
     "the class that matters most": least_left,
     "END only": at_the_end,
-    "lowest instead of closest": lambda b, c, o: without_a_class(b, c, o, worst_class(b, c), lowest),
-    "farthest instead of closest": lambda b, c, o: without_a_class(b, c, o, worst_class(b, c), farthest),
+    "lowest instead of closest": lambda b, c, o: without_a_class(
+        b, c, o, worst_class(b, c), lowest
+    ),
+    "farthest instead of closest": lambda b, c, o: without_a_class(
+        b, c, o, worst_class(b, c), farthest
+    ),
     "a head of the circuit": member,
 }
 
@@ -155,7 +187,10 @@ def parts(model, data, keep, others, head, means):
     """Logit differences: circuit, without K, without K and v, model."""
     runs = [keep, {h: r for h, r in keep.items() if h not in others}]
     runs.append({h: r for h, r in runs[1].items() if h != head})
-    return [*(run_circuit(model, data, run, means) for run in runs), diffs(model(data.tokens), data)]
+    return [
+        *(run_circuit(model, data, run, means) for run in runs),
+        diffs(model(data.tokens), data),
+    ]
 
 
 def share(formula):
@@ -164,18 +199,24 @@ def share(formula):
 
 def share_in_model(model, data, keep, others, head, means):
     out = [{h: keep[h] for h in heads} for heads in (others, [*others, head])]
-    before, after = (masked(invert=True)(model, data, some, means).mean() for some in out)
+    before, after = (
+        masked(invert=True)(model, data, some, means).mean() for some in out
+    )
     return abs((after - before) / diffs(model(data.tokens), data).mean())
 
 
 NEEDED = {
-    "K forgotten": lambda m, d, keep, k, v, means: share(lambda c, b, a, w: abs((c - a).mean() / w.mean()))(
-        m, d, keep, [], v, means
+    "K forgotten": lambda m, d, keep, k, v, means: share(
+        lambda c, b, a, w: abs((c - a).mean() / w.mean())
+    )(m, d, keep, [], v, means),
+    "measured from the whole circuit": share(
+        lambda c, b, a, w: abs((c - a).mean() / w.mean())
     ),
-    "measured from the whole circuit": share(lambda c, b, a, w: abs((c - a).mean() / w.mean())),
     "measured in the model": share_in_model,
     "sign kept": share(lambda c, b, a, w: (a - b).mean() / abs(w.mean())),
-    "absolute value before the mean": share(lambda c, b, a, w: (a - b).abs().mean() / abs(w.mean())),
+    "absolute value before the mean": share(
+        lambda c, b, a, w: (a - b).abs().mean() / abs(w.mean())
+    ),
     "divided by the circuit": share(lambda c, b, a, w: abs((a - b).mean() / b.mean())),
     "not divided": share(lambda c, b, a, w: abs((a - b).mean())),
 }
@@ -183,7 +224,8 @@ NEEDED = {
 
 # 12.5, prompt by prompt
 def exchange(model, data, places, others, read, write, whole_layer=False, answers=None):
-    """`read(i, role)` and `write(i, role)` give positions in the partner and in the prompt."""
+    """`read(i, role)` and `write(i, role)` give positions in the
+    partner and in the prompt."""
     cache = model.run_with_cache(others.tokens)[1]
 
     def hook(z, hook):
@@ -197,15 +239,21 @@ def exchange(model, data, places, others, read, write, whole_layer=False, answer
                 new[i, to, heads] = cache[hook.name][i, at, heads]
         return new
 
-    logits = model.run_with_hooks(data.tokens, fwd_hooks=[(lambda name: name.endswith("attn.hook_z"), hook)])
+    logits = model.run_with_hooks(
+        data.tokens, fwd_hooks=[(lambda name: name.endswith("attn.hook_z"), hook)]
+    )
     rows = [logits[i, int(end)] for i, end in enumerate(data.pos["END"])]
     answers = data.answers if answers is None else answers
-    return torch.stack([row[io] - row[s] for row, (io, s) in zip(rows, answers.tolist(), strict=True)])
+    return torch.stack(
+        [row[io] - row[s] for row, (io, s) in zip(rows, answers.tolist(), strict=True)]
+    )
 
 
 def exchanged(read=None, write=None, whole_layer=False, of_others=False):
     def answer(model, data, places, others):
-        theirs, mine = (lambda i, role, d=d: int(d.pos[role][i]) for d in (others, data))
+        theirs, mine = (
+            lambda i, role, d=d: int(d.pos[role][i]) for d in (others, data)
+        )
         from_ = theirs if read is None else lambda i, role: read(data, others, i, role)
         to = mine if write is None else lambda i, role: write(data, others, i, role)
         answers = others.answers if of_others else None
@@ -215,10 +263,16 @@ def exchanged(read=None, write=None, whole_layer=False, of_others=False):
 
 
 SCRUBBED = {
-    "own position in the partner": exchanged(read=lambda data, others, i, role: int(data.pos[role][i])),
-    "the partner's position in the prompt": exchanged(write=lambda data, others, i, role: int(others.pos[role][i])),
+    "own position in the partner": exchanged(
+        read=lambda data, others, i, role: int(data.pos[role][i])
+    ),
+    "the partner's position in the prompt": exchanged(
+        write=lambda data, others, i, role: int(others.pos[role][i])
+    ),
     "answers of the partners": exchanged(of_others=True),
-    "prompt and partner exchanged": lambda model, data, places, others: exchanged()(model, others, places, data),
+    "prompt and partner exchanged": lambda model, data, places, others: exchanged()(
+        model, others, places, data
+    ),
     "at every position": exchanged(write=lambda data, others, i, role: slice(None)),
     "whole layer exchanged": exchanged(whole_layer=True),
     "END for every head": lambda model, data, places, others: exchanged()(
@@ -232,7 +286,11 @@ RIGHT = {
     "find_missing": (by_class_and_node, by_halves),
     "share_given": (
         share(lambda c, b, a, w: abs((a - b).mean() / w.mean())),
-        share(lambda c, b, a, w: float(abs(np.mean(a.numpy()) - np.mean(b.numpy())) / abs(np.mean(w.numpy())))),
+        share(
+            lambda c, b, a, w: float(
+                abs(np.mean(a.numpy()) - np.mean(b.numpy())) / abs(np.mean(w.numpy()))
+            )
+        ),
     ),
     "scrubbed": (exchanged(), lambda *case: exchanged()(*case).numpy()),
 }
@@ -249,14 +307,19 @@ pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name, answer", [(name, answer) for name, answers in RIGHT.items() for answer in answers])
+@pytest.mark.parametrize(
+    "name, answer",
+    [(name, answer) for name, answers in RIGHT.items() for answer in answers],
+)
 def test_right_answers_pass(name, answer, seed):
     verdict = getattr(checks, name)(answer, seed=seed)
     assert verdict.passed, verdict
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name, said", [(name, said) for name, answers in WRONG.items() for said in answers])
+@pytest.mark.parametrize(
+    "name, said", [(name, said) for name, answers in WRONG.items() for said in answers]
+)
 def test_wrong_answers_are_recognised(name, said, seed):
     verdict = getattr(checks, name)(WRONG[name][said], seed=seed)
     assert verdict.kind == "misconception" and verdict.misconception == said, verdict
@@ -265,16 +328,29 @@ def test_wrong_answers_are_recognised(name, said, seed):
 def test_every_exercise_and_every_misconception_is_tested():
     assert set(RIGHT) == set(WRONG) == set(checks.__all__)
     for name, answers in WRONG.items():
-        assert set(answers) == {one.name for one in getattr(checks, name).misconceptions}
+        assert set(answers) == {
+            one.name for one in getattr(checks, name).misconceptions
+        }
         assert len(answers) >= 4
 
 
 def test_other_wrong_answers_are_wrong():
-    """Nothing is misnamed: a wrong answer that no misconception explains is merely wrong."""
-    assert checks.incompleteness(lambda circuit, model: circuit.mean(-1)).kind == "wrong"
-    assert checks.scrubbed(lambda model, data, places, others: torch.zeros(len(data))).kind == "wrong"
-    assert checks.find_missing(lambda broken, classes, outside: outside[0]).kind == "wrong"
-    assert checks.share_given(lambda model, data, keep, others, head, means: 0.0).kind == "wrong"
+    """Nothing is misnamed: a wrong answer that no misconception
+    explains is merely wrong."""
+    assert (
+        checks.incompleteness(lambda circuit, model: circuit.mean(-1)).kind == "wrong"
+    )
+    assert (
+        checks.scrubbed(lambda model, data, places, others: torch.zeros(len(data))).kind
+        == "wrong"
+    )
+    assert (
+        checks.find_missing(lambda broken, classes, outside: outside[0]).kind == "wrong"
+    )
+    assert (
+        checks.share_given(lambda model, data, keep, others, head, means: 0.0).kind
+        == "wrong"
+    )
 
 
 def test_changed_means_are_noticed():

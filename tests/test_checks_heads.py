@@ -1,4 +1,5 @@
-"""The exercises of chapter 8: wrong answers as students write them are recognised, other right answers pass."""
+"""The exercises of chapter 8: wrong answers as students write them are recognised,
+other right answers pass."""
 
 import einops
 import numpy as np
@@ -14,7 +15,8 @@ SEEDS = (0, 1)
 
 # 8.1
 def half_again(second):
-    """The answer that writes BOS and the drawn tokens by a loop, and then `second` of each row's list."""
+    """The answer that writes BOS and the drawn tokens by a loop, and then
+    `second` of each row's list."""
 
     def answer(drawn, bos):
         return torch.tensor([[bos, *row, *second(row)] for row in drawn.tolist()])
@@ -24,24 +26,37 @@ def half_again(second):
 
 def random_order(drawn, bos):
     generator = torch.Generator().manual_seed(7)
-    orders = torch.stack([torch.randperm(drawn.shape[1], generator=generator) for _ in drawn])
-    return torch.cat([torch.full((len(drawn), 1), bos), drawn, drawn.gather(1, orders)], dim=1)
+    orders = torch.stack(
+        [torch.randperm(drawn.shape[1], generator=generator) for _ in drawn]
+    )
+    return torch.cat(
+        [torch.full((len(drawn), 1), bos), drawn, drawn.gather(1, orders)], dim=1
+    )
 
 
-def both_halves_in_another_order(drawn, bos):  # asked for is every token twice; which order comes first is free
+def both_halves_in_another_order(
+    drawn, bos
+):  # asked for is every token twice; which order comes first is free
     return torch.cat([torch.full((len(drawn), 1), bos), drawn.flip(1), drawn], dim=1)
 
 
 SEPARATING = {
-    "the same order again": lambda drawn, bos: torch.cat([torch.full((len(drawn), 1), bos), drawn, drawn], dim=1),
+    "the same order again": lambda drawn, bos: torch.cat(
+        [torch.full((len(drawn), 1), bos), drawn, drawn], dim=1
+    ),
     "the second copy rotated": half_again(lambda row: row[1:] + row[:1]),
     "each token directly after its copy": lambda drawn, bos: torch.tensor(
         [[bos, *(token for token in row for _ in range(2))] for row in drawn.tolist()]
     ),
-    "other tokens in the second half": half_again(lambda row: [token + 77 for token in row]),
+    "other tokens in the second half": half_again(
+        lambda row: [token + 77 for token in row]
+    ),
     "BOS left out": lambda drawn, bos: random_order(drawn, bos)[:, 1:],
     "only the first sequence told apart": lambda drawn, bos: torch.tensor(
-        [[bos, *row, *(row if i else row[::-1])] for i, row in enumerate(drawn.tolist())]
+        [
+            [bos, *row, *(row if i else row[::-1])]
+            for i, row in enumerate(drawn.tolist())
+        ]
     ),
 }
 
@@ -49,7 +64,9 @@ SEPARATING = {
 # 8.2
 def look_back(pattern, n, steps, start=None):
     start = n + 1 if start is None else start
-    return torch.stack([pattern[:, :, dest, dest - steps] for dest in range(start, 2 * n + 1)]).mean(dim=(0, 1))
+    return torch.stack(
+        [pattern[:, :, dest, dest - steps] for dest in range(start, 2 * n + 1)]
+    ).mean(dim=(0, 1))
 
 
 def induction_by_loop(pattern, n):
@@ -67,18 +84,26 @@ def induction_by_block(pattern, n):
 INDUCTION = {
     "offset n": lambda p, n: look_back(p, n, n),
     "offset n + 1": lambda p, n: p[:, :, 1 + n :, :n].diagonal(0, -2, -1).mean((0, 2)),
-    "first copy not excluded": lambda p, n: einops.reduce(p.diagonal(n - 1, -1, -2), "b h d -> h", "mean"),
+    "first copy not excluded": lambda p, n: einops.reduce(
+        p.diagonal(n - 1, -1, -2), "b h d -> h", "mean"
+    ),
     "BOS off by one": lambda p, n: look_back(p, n, n - 1, start=n),
-    "query and key swapped": lambda p, n: p.transpose(-1, -2)[:, :, n + 1 :].diagonal(2, -2, -1).mean((0, 2)),
+    "query and key swapped": lambda p, n: (
+        p.transpose(-1, -2)[:, :, n + 1 :].diagonal(2, -2, -1).mean((0, 2))
+    ),
     "mean over all positions": lambda p, n: look_back(p, n, n - 1) * n / p.shape[-1],
-    "mean over the wrong axis": lambda p, n: p[:, :, 1 + n :, 2 : n + 2].diagonal(0, -2, -1).mean(-1).mean(1),
+    "mean over the wrong axis": lambda p, n: (
+        p[:, :, 1 + n :, 2 : n + 2].diagonal(0, -2, -1).mean(-1).mean(1)
+    ),
 }
 
 
 # 8.3
 def per_token(logits, tokens):
     """Loss on tokens 1, 2, ... of each sequence."""
-    return F.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+    return F.cross_entropy(
+        logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+    )
 
 
 def copies_of(tokens):
@@ -88,19 +113,30 @@ def copies_of(tokens):
 def saved_by_loop(logits, tokens):
     n, found = copies_of(tokens), []
     for one, ids in zip(logits.softmax(-1), tokens.tolist(), strict=True):
-        loss = {place: -one[place - 1, ids[place]].log().item() for place in range(1, len(ids))}
+        loss = {
+            place: -one[place - 1, ids[place]].log().item()
+            for place in range(1, len(ids))
+        }
         first, second = range(2, n + 1), range(n + 2, 2 * n + 1)
-        found.append(sum(loss[i] for i in first) / (n - 1) - sum(loss[i] for i in second) / (n - 1))
+        found.append(
+            sum(loss[i] for i in first) / (n - 1)
+            - sum(loss[i] for i in second) / (n - 1)
+        )
     return found
 
 
 def saved_by_cross_entropy(logits, tokens):
-    _, first, _, second = per_token(logits, tokens).split([1, copies_of(tokens) - 1] * 2, dim=1)
+    _, first, _, second = per_token(logits, tokens).split(
+        [1, copies_of(tokens) - 1] * 2, dim=1
+    )
     return first.mean(1) - second.mean(1)
 
 
 def saved_not_shifted(logits, tokens):
-    n, loss = copies_of(tokens), F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+    n, loss = (
+        copies_of(tokens),
+        F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none"),
+    )
     return loss[:, 2 : n + 1].mean(1) - loss[:, n + 2 :].mean(1)
 
 
@@ -115,7 +151,10 @@ def saved_without_bos(logits, tokens):
 
 
 def saved_raw(logits, tokens):
-    n, right = copies_of(tokens), logits[:, :-1].gather(-1, tokens[:, 1:].unsqueeze(-1)).squeeze(-1)
+    n, right = (
+        copies_of(tokens),
+        logits[:, :-1].gather(-1, tokens[:, 1:].unsqueeze(-1)).squeeze(-1),
+    )
     return right[:, n + 1 :].mean(1) - right[:, 1:n].mean(1)
 
 
@@ -128,7 +167,9 @@ SAVED = {
     "prediction not shifted": saved_not_shifted,
     "first token of each copy counted": saved_all_tokens,
     "BOS off by one": saved_without_bos,
-    "second copy minus first": lambda logits, tokens: -saved_by_cross_entropy(logits, tokens),
+    "second copy minus first": lambda logits, tokens: (
+        -saved_by_cross_entropy(logits, tokens)
+    ),
     "logits taken for log probabilities": saved_raw,
     "sum for a mean": saved_sum,
 }
@@ -137,7 +178,9 @@ SAVED = {
 # 8.4
 def pairs_where(tokens, looks):
     ids, size = tokens.tolist(), len(tokens)
-    return torch.tensor([[float(looks(ids, dest, src)) for src in range(size)] for dest in range(size)])
+    return torch.tensor(
+        [[float(looks(ids, dest, src)) for src in range(size)] for dest in range(size)]
+    )
 
 
 def targets_by_loop(tokens):
@@ -166,10 +209,16 @@ def targets_latest(tokens):
 
 
 TARGETS = {
-    "duplicates, not what follows them": lambda t: pairs_where(t, lambda t, d, s: s < d and t[s] == t[d]),
-    "shifted the wrong way": lambda t: pairs_where(t, lambda t, d, s: s + 1 < d and t[s + 1] == t[d]),
+    "duplicates, not what follows them": lambda t: pairs_where(
+        t, lambda t, d, s: s < d and t[s] == t[d]
+    ),
+    "shifted the wrong way": lambda t: pairs_where(
+        t, lambda t, d, s: s + 1 < d and t[s + 1] == t[d]
+    ),
     "wraps around": targets_rolled,
-    "future not masked": lambda t: pairs_where(t, lambda t, d, s: s >= 1 and t[s - 1] == t[d]),
+    "future not masked": lambda t: pairs_where(
+        t, lambda t, d, s: s >= 1 and t[s - 1] == t[d]
+    ),
     "rows and columns swapped": lambda t: targets_as_bools(t).transpose(0, 1),
     "latest copy only": targets_latest,
 }
@@ -178,7 +227,9 @@ TARGETS = {
 # 8.5
 def k_by_einsum(W_V, W_O, W_Q, W_K):
     ov, kq = torch.einsum("ar,rb->ab", W_V, W_O), torch.einsum("bs,cs->bc", W_K, W_Q)
-    return (ov @ kq).pow(2).sum().sqrt() / ov.pow(2).sum().sqrt() / kq.pow(2).sum().sqrt()
+    return (
+        (ov @ kq).pow(2).sum().sqrt() / ov.pow(2).sum().sqrt() / kq.pow(2).sum().sqrt()
+    )
 
 
 def k_by_thin_factors(W_V, W_O, W_Q, W_K):
@@ -189,7 +240,9 @@ def k_by_thin_factors(W_V, W_O, W_Q, W_K):
 
 
 def ratio(product, *parts, **norm):
-    return np.linalg.norm(product, **norm) / np.prod([np.linalg.norm(part, **norm) for part in parts])
+    return np.linalg.norm(product, **norm) / np.prod(
+        [np.linalg.norm(part, **norm) for part in parts]
+    )
 
 
 def numbers(W_V, W_O, W_Q, W_K):
@@ -206,7 +259,9 @@ K = {
     "wrong order": as_student(lambda ov, qk: ratio(qk @ ov, ov, qk)),
     "not divided by the norms": as_student(lambda ov, qk: ratio(ov @ qk.T)),
     "spectral norm": as_student(lambda ov, qk: ratio(ov @ qk.T, ov, qk, ord=2)),
-    "norms of the thin factors": lambda *w: ratio(np.dot(numbers(*w)[0], numbers(*w)[1].T), *w),
+    "norms of the thin factors": lambda *w: ratio(
+        np.dot(numbers(*w)[0], numbers(*w)[1].T), *w
+    ),
 }
 
 
@@ -217,9 +272,14 @@ def run_with(model, tokens, n, hooks):
     def keep(pattern, hook):
         kept[hook.layer()] = pattern.detach()
 
-    hooks = [*hooks, *((f"blocks.{i}.attn.hook_pattern", keep) for i in range(model.cfg.n_layers))]
+    hooks = [
+        *hooks,
+        *((f"blocks.{i}.attn.hook_pattern", keep) for i in range(model.cfg.n_layers)),
+    ]
     model.run_with_hooks(tokens, fwd_hooks=hooks)
-    return torch.stack([induction_by_block(kept[i], n) for i in range(model.cfg.n_layers)])
+    return torch.stack(
+        [induction_by_block(kept[i], n) for i in range(model.cfg.n_layers)]
+    )
 
 
 def without(zero):
@@ -234,7 +294,9 @@ def without(zero):
 
             return hook
 
-        hooks = [(f"blocks.{layer}.attn.hook_z", hook_for(head)) for layer, head in heads]
+        hooks = [
+            (f"blocks.{layer}.attn.hook_z", hook_for(head)) for layer, head in heads
+        ]
         return run_with(model, tokens, n, hooks)
 
     return answer
@@ -257,11 +319,15 @@ def without_by_head_scores(model, tokens, n, heads):
     object.__setattr__(repeated, "tokens", tokens)
 
     def hook(z, hook):
-        keep = torch.tensor([(hook.layer(), head) not in heads for head in range(z.shape[2])])
+        keep = torch.tensor(
+            [(hook.layer(), head) not in heads for head in range(z.shape[2])]
+        )
         return z * keep[:, None]
 
     return head_scores(
-        model, repeated, [(f"blocks.{i}.attn.hook_z", hook) for i in {layer for layer, _ in heads}]
+        model,
+        repeated,
+        [(f"blocks.{i}.attn.hook_z", hook) for i in {layer for layer, _ in heads}],
     ).induction
 
 
@@ -295,14 +361,18 @@ def without_return(model, tokens, n, heads):
         z = z.clone()
         z[:, :, 0] = 0  # and forgotten
 
-    return run_with(model, tokens, n, [(f"blocks.{layer}.attn.hook_z", hook) for layer, _ in heads])
+    return run_with(
+        model, tokens, n, [(f"blocks.{layer}.attn.hook_z", hook) for layer, _ in heads]
+    )
 
 
 def without_first(model, tokens, n, heads):
     layer, head = heads[0]
 
     def hook(z, hook):
-        return torch.cat([z[:, :, :head], torch.zeros_like(z[:, :, :1]), z[:, :, head + 1 :]], dim=2)
+        return torch.cat(
+            [z[:, :, :head], torch.zeros_like(z[:, :, :1]), z[:, :, head + 1 :]], dim=2
+        )
 
     return run_with(model, tokens, n, [(f"blocks.{layer}.attn.hook_z", hook)])
 
@@ -342,7 +412,9 @@ def test_every_exercise_is_tried():
     assert set(WRONG) == set(RIGHT) == set(checks.__all__)
     for name, answers in WRONG.items():
         assert len(answers) >= 4
-        assert set(answers) == {one.name for one in getattr(checks, name).misconceptions}
+        assert set(answers) == {
+            one.name for one in getattr(checks, name).misconceptions
+        }
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -356,7 +428,9 @@ def test_the_solution_passes(exercise, seed):
 @pytest.mark.parametrize("exercise, name", pairs(WRONG))
 def test_wrong_answers_are_recognised(exercise, name, seed):
     verdict = getattr(checks, exercise)(WRONG[exercise][name], seed)
-    assert (verdict.kind, verdict.misconception) == ("misconception", name), verdict.message
+    assert (verdict.kind, verdict.misconception) == ("misconception", name), (
+        verdict.message
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -376,5 +450,7 @@ def test_one_head_of_the_list_fails_wherever_there_are_more(seed):
 
 
 def test_a_wrong_answer_of_no_known_kind():
-    verdict = checks.induction_score(lambda pattern, n: look_back(pattern, n, n - 1) * 0.7)
+    verdict = checks.induction_score(
+        lambda pattern, n: look_back(pattern, n, n - 1) * 0.7
+    )
     assert (verdict.kind, verdict.misconception) == ("wrong", None)

@@ -1,4 +1,5 @@
-"""Wrong answers to the exercises of chapter 10, written as students write them, and what the checks make of them."""
+"""Wrong answers to the exercises of chapter 10, written as students write them, and
+what the checks make of them."""
 
 from dataclasses import replace
 
@@ -57,7 +58,9 @@ def levels_s2(data, source):
 # --- 10.2 ---
 
 
-def patch_loop(model, data, source, heads, ends=None, own=None, role="END", run=None, answers=None):
+def patch_loop(
+    model, data, source, heads, ends=None, own=None, role="END", run=None, answers=None
+):
     """One prompt and head at a time inside of the hooks."""
     given = model.run_with_cache(source.tokens)[1]
     ends = source.pos[role] if ends is None else ends
@@ -100,20 +103,32 @@ def patch_everywhere(model, data, source, heads):
                 z[..., head, :] = given[hook.name][..., head, :]
         return z
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", patch) for layer in {layer for layer, _ in heads}]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", patch)
+        for layer in {layer for layer, _ in heads}
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 
 
 def patch_late_binding(model, data, source, heads):
-    given, rows, hooks = model.run_with_cache(source.tokens)[1], torch.arange(len(data)), []
+    given, rows, hooks = (
+        model.run_with_cache(source.tokens)[1],
+        torch.arange(len(data)),
+        [],
+    )
     for layer, head in heads:
 
         def patch(z, hook):
-            z[rows, data.pos["END"], head] = given[hook.name][rows, source.pos["END"], head]  # noqa: B023
+            new = given[hook.name][rows, source.pos["END"], head]  # noqa: B023
+            z[rows, data.pos["END"], head] = new  # noqa: B023
             return z
 
         hooks.append((f"blocks.{layer}.attn.hook_z", patch))
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 
 
 def patch_backwards(model, data, source, heads):
@@ -129,8 +144,14 @@ def patch_other_answers(model, data, source, heads):
 
 def weights_numpy(cells, positions, tokens, numbers=(1, 0, -1), constant=False):
     numbers = dict(zip(("kept", "random", "inverted"), numbers, strict=True))
-    rows = [(numbers[p], numbers[t], *([1] if constant else [])) for p in positions for t in tokens]
-    return np.linalg.lstsq(np.array(rows, dtype=float), np.array(cells).ravel(), rcond=None)[0][:2]
+    rows = [
+        (numbers[p], numbers[t], *([1] if constant else []))
+        for p in positions
+        for t in tokens
+    ]
+    return np.linalg.lstsq(
+        np.array(rows, dtype=float), np.array(cells).ravel(), rcond=None
+    )[0][:2]
 
 
 def weights_constant(cells, positions, tokens):
@@ -152,15 +173,24 @@ def weights_in_order(cells, positions, tokens):
 
 def weights_alone(cells, positions, tokens):
     sign = {"kept": 1, "random": 0, "inverted": -1}
-    rows = np.array([(sign[p], sign[t]) for p in positions for t in tokens], dtype=float)
+    rows = np.array(
+        [(sign[p], sign[t]) for p in positions for t in tokens], dtype=float
+    )
     values = np.array(cells).ravel()
-    return [np.linalg.lstsq(column[:, None], values, rcond=None)[0].item() for column in rows.T]
+    return [
+        np.linalg.lstsq(column[:, None], values, rcond=None)[0].item()
+        for column in rows.T
+    ]
 
 
 def weights_mean(cells, positions, tokens):
     sign = {"kept": 1, "random": 0, "inverted": -1}
-    position = sum(sign[p] * cells[i].mean() for i, p in enumerate(positions)) / len(positions)
-    token = sum(sign[t] * cells[:, j].mean() for j, t in enumerate(tokens)) / len(tokens)
+    position = sum(sign[p] * cells[i].mean() for i, p in enumerate(positions)) / len(
+        positions
+    )
+    token = sum(sign[t] * cells[:, j].mean() for j, t in enumerate(tokens)) / len(
+        tokens
+    )
     return float(position), float(token)
 
 
@@ -171,8 +201,11 @@ def weights_by_column(cells, positions, tokens):
 # --- 10.4 ---
 
 
-def share_loop(model, data, source, heads, later, held=None, end_only=False, z=True, layers=False):
-    """Base, patched and held logit differences per prompt, with caches of everything."""
+def share_loop(
+    model, data, source, heads, later, held=None, end_only=False, z=True, layers=False
+):
+    """Base, patched and held logit differences per prompt, with
+    caches of everything."""
     logits, own = model.run_with_cache(data.tokens)
     own = held(own) if held else own
     given, rows = model.run_with_cache(source.tokens)[1], range(len(data))
@@ -181,7 +214,9 @@ def share_loop(model, data, source, heads, later, held=None, end_only=False, z=T
         for layer, head in heads:
             if layer == hook.layer():
                 for i in rows:
-                    value[i, data.pos["END"][i], head] = given[hook.name][i, source.pos["END"][i], head]
+                    value[i, data.pos["END"][i], head] = given[hook.name][
+                        i, source.pos["END"][i], head
+                    ]
         return value
 
     def hold(value, hook):
@@ -190,14 +225,25 @@ def share_loop(model, data, source, heads, later, held=None, end_only=False, z=T
                 where = slice(None) if layers else head
                 if end_only:
                     for i in rows:
-                        value[i, where, data.pos["END"][i]] = own[hook.name][i, where, data.pos["END"][i]]
+                        value[i, where, data.pos["END"][i]] = own[hook.name][
+                            i, where, data.pos["END"][i]
+                        ]
                 else:
                     value[:, where] = own[hook.name][:, where]
         return value
 
-    patches = [(f"blocks.{layer}.attn.hook_z", patch) for layer in {layer for layer, _ in heads}]
-    holds = [(f"blocks.{layer}.attn.hook_pattern", hold) for layer in {layer for layer, _ in later}]
-    runs = [model.run_with_hooks(data.tokens, fwd_hooks=hooks) for hooks in (patches, (patches if z else []) + holds)]
+    patches = [
+        (f"blocks.{layer}.attn.hook_z", patch)
+        for layer in {layer for layer, _ in heads}
+    ]
+    holds = [
+        (f"blocks.{layer}.attn.hook_pattern", hold)
+        for layer in {layer for layer, _ in later}
+    ]
+    runs = [
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks)
+        for hooks in (patches, (patches if z else []) + holds)
+    ]
     return [logit_diff(run, data, per_prompt=True) for run in (logits, *runs)]
 
 
@@ -223,7 +269,12 @@ def share_from_zero(*case):
 
 def share_source(model, data, source, heads, later):
     base, patched, held = share_loop(
-        model, data, source, heads, later, held=lambda own: model.run_with_cache(source.tokens)[1]
+        model,
+        data,
+        source,
+        heads,
+        later,
+        held=lambda own: model.run_with_cache(source.tokens)[1],
     )
     return (patched - held).mean() / (patched - base).mean()
 
@@ -242,15 +293,24 @@ def share_layers(*case):
 
 
 def subjects_by_hand(data, names):
-    return [IOIPrompt(r.template, r.IO, names[i], r.order, r.place, r.object) for i, r in enumerate(data)]
+    return [
+        IOIPrompt(r.template, r.IO, names[i], r.order, r.place, r.object)
+        for i, r in enumerate(data)
+    ]
 
 
 def subjects_io(data, names):
-    return [IOIPrompt(r.template, names[i], r.S, r.order, r.place, r.object) for i, r in enumerate(data)]
+    return [
+        IOIPrompt(r.template, names[i], r.S, r.order, r.place, r.object)
+        for i, r in enumerate(data)
+    ]
 
 
 def subjects_third(data, names):
-    return [IOIPrompt(r.template, r.IO, r.S, r.order, r.place, r.object, names[i]) for i, r in enumerate(data)]
+    return [
+        IOIPrompt(r.template, r.IO, r.S, r.order, r.place, r.object, names[i])
+        for i, r in enumerate(data)
+    ]
 
 
 def subjects_turned(data, names):
@@ -259,7 +319,10 @@ def subjects_turned(data, names):
 
 
 def subjects_exchanged(data, names):
-    return [IOIPrompt(r.template, r.S, names[i], r.order, r.place, r.object) for i, r in enumerate(data)]
+    return [
+        IOIPrompt(r.template, r.S, names[i], r.order, r.place, r.object)
+        for i, r in enumerate(data)
+    ]
 
 
 def subjects_same(data, names):
@@ -321,19 +384,31 @@ RIGHT = {
     checks.share_by_attention: share_row,
     checks.other_subjects: subjects_by_hand,
 }
-NAMED = [(exercise, answer, name) for exercise, answers in WRONG.items() for answer, name in answers.items()]
+NAMED = [
+    (exercise, answer, name)
+    for exercise, answers in WRONG.items()
+    for answer, name in answers.items()
+]
 
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
 
-@pytest.mark.parametrize(("exercise", "answer", "name"), NAMED, ids=[answer.__name__ for _, answer, _ in NAMED])
+@pytest.mark.parametrize(
+    ("exercise", "answer", "name"),
+    NAMED,
+    ids=[answer.__name__ for _, answer, _ in NAMED],
+)
 def test_a_wrong_answer_is_recognised(exercise, answer, name):
     verdict = exercise(answer)
     assert not verdict and verdict.misconception == name, verdict
 
 
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT.items(), ids=[answer.__name__ for answer in RIGHT.values()])
+@pytest.mark.parametrize(
+    ("exercise", "answer"),
+    RIGHT.items(),
+    ids=[answer.__name__ for answer in RIGHT.values()],
+)
 @pytest.mark.parametrize("seed", (0, 1))
 def test_a_right_answer_passes_however_it_is_written(exercise, answer, seed):
     verdict = exercise(answer, seed)
@@ -342,7 +417,9 @@ def test_a_right_answer_passes_however_it_is_written(exercise, answer, seed):
 
 @pytest.mark.parametrize("exercise", RIGHT, ids=repr)
 def test_every_misconception_has_a_wrong_answer_of_its_own(exercise):
-    assert {one.name for one in exercise.misconceptions} == set(WRONG[exercise].values())
+    assert {one.name for one in exercise.misconceptions} == set(
+        WRONG[exercise].values()
+    )
 
 
 def test_every_exercise_is_found_in_the_checks():
@@ -351,7 +428,11 @@ def test_every_exercise_is_found_in_the_checks():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_two_separate_fits_fail_on_nearly_all_cases(seed):
-    """They are right where the levels are balanced, which four of five cases once were."""
+    """They are right where the levels are balanced, which four of
+    five cases once were."""
     cases = checks.two_weights.cases(seed)
-    right = [np.allclose(weights_alone(*case), checks.two_weights.solution(*case), atol=1e-4) for case in cases]
+    right = [
+        np.allclose(weights_alone(*case), checks.two_weights.solution(*case), atol=1e-4)
+        for case in cases
+    ]
     assert sum(right) == 1 and len(cases) == 5

@@ -1,4 +1,5 @@
-"""The checks of chapter 3 against answers as students write them: wrong ones are named, right ones pass."""
+"""The checks of chapter 3 against answers as students write them: wrong ones are
+named, right ones pass."""
 
 import numpy as np
 import pytest
@@ -55,7 +56,12 @@ def each(model, tokens, answers, to_logits):
 
 
 def unembed_only(model, tokens, answers):
-    return each(model, tokens, answers, lambda x: einsum(x, model.W_U, "d, d vocab -> vocab") + model.b_U)
+    return each(
+        model,
+        tokens,
+        answers,
+        lambda x: einsum(x, model.W_U, "d, d vocab -> vocab") + model.b_U,
+    )
 
 
 def normalise_by_hand(model, tokens, answers):
@@ -67,22 +73,40 @@ def normalise_by_hand(model, tokens, answers):
 
 
 def weight_only(model, tokens, answers):
-    return each(model, tokens, answers, lambda x: torch.matmul(model.ln_final(x[None, None])[0, 0], model.W_U))
+    return each(
+        model,
+        tokens,
+        answers,
+        lambda x: torch.matmul(model.ln_final(x[None, None])[0, 0], model.W_U),
+    )
 
 
 def last_block_norm(model, tokens, answers):
     norm = model.blocks[model.cfg.n_layers - 1].ln2
-    return each(model, tokens, answers, lambda x: model.unembed(norm(x[None, None]))[0, 0])
+    return each(
+        model, tokens, answers, lambda x: model.unembed(norm(x[None, None]))[0, 0]
+    )
 
 
 def probabilities(model, tokens, answers):
-    return each(model, tokens, answers, lambda x: model.unembed(model.ln_final(x[None, None]))[0, 0].softmax(-1))
+    return each(
+        model,
+        tokens,
+        answers,
+        lambda x: model.unembed(model.ln_final(x[None, None]))[0, 0].softmax(-1),
+    )
 
 
 def half_layers(model, tokens, answers):
     x, *more = streams(model, tokens)
-    parts = [x, *[after - before for before, after in zip([x, *more], more, strict=False)]]
-    return [difference(model.unembed(model.ln_final(part[None, None]))[0, 0], answers) for part in parts]
+    parts = [
+        x,
+        *[after - before for before, after in zip([x, *more], more, strict=False)],
+    ]
+    return [
+        difference(model.unembed(model.ln_final(part[None, None]))[0, 0], answers)
+        for part in parts
+    ]
 
 
 def at_bos(model, tokens, answers):
@@ -90,7 +114,12 @@ def at_bos(model, tokens, answers):
 
 
 def lens_right(model, tokens, answers):
-    return each(model, tokens, answers, lambda x: model.unembed(model.ln_final(x[None, None]))[0, 0])
+    return each(
+        model,
+        tokens,
+        answers,
+        lambda x: model.unembed(model.ln_final(x[None, None]))[0, 0],
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +165,9 @@ def to_logits(resid, model):
 
 def last_position(resid, data, model):
     logits = to_logits(resid, model)[:, -1]
-    return torch.stack([logits[i, io] - logits[i, s] for i, (io, s) in enumerate(data.answers)])
+    return torch.stack(
+        [logits[i, io] - logits[i, s] for i, (io, s) in enumerate(data.answers)]
+    )
 
 
 def bos_subtracted(resid, data, model):
@@ -149,7 +180,10 @@ def bos_subtracted(resid, data, model):
 
 def length_minus_two(resid, data, model):
     logits = to_logits(resid[torch.arange(len(data)), data.lengths - 2], model)
-    return logits.gather(1, data.answers[:, :1])[:, 0] - logits.gather(1, data.answers[:, 1:])[:, 0]
+    return (
+        logits.gather(1, data.answers[:, :1])[:, 0]
+        - logits.gather(1, data.answers[:, 1:])[:, 0]
+    )
 
 
 def at_s2(resid, data, model):
@@ -171,8 +205,13 @@ def direction_without_norm(resid, data, model):
 
 
 def probability_difference(resid, data, model):
-    probs = to_logits(resid, model).softmax(-1)[torch.arange(len(data)), data.pos["END"]]
-    return probs[torch.arange(len(data)), data.answers[:, 0]] - probs[torch.arange(len(data)), data.answers[:, 1]]
+    probs = to_logits(resid, model).softmax(-1)[
+        torch.arange(len(data)), data.pos["END"]
+    ]
+    return (
+        probs[torch.arange(len(data)), data.answers[:, 0]]
+        - probs[torch.arange(len(data)), data.answers[:, 1]]
+    )
 
 
 def averaged(resid, data, model):
@@ -209,7 +248,11 @@ def test_lens_at_end_passes_when_written_differently():
     def with_the_direction(resid, data, model):
         end = model.ln_final(resid)[range(len(data)), data.lengths - 1]
         io, s = data.answers.T
-        return (end @ (model.W_U[:, io] - model.W_U[:, s])).diagonal() + model.b_U[io] - model.b_U[s]
+        return (
+            (end @ (model.W_U[:, io] - model.W_U[:, s])).diagonal()
+            + model.b_U[io]
+            - model.b_U[s]
+        )
 
     def with_log_probabilities(resid, data, model):
         logs, differences = to_logits(resid, model).log_softmax(-1), []
@@ -232,10 +275,24 @@ def test_lens_at_end_passes_when_written_differently():
             lambda values, labels: labels[int(np.argmax(values.mean(1).numpy()))],
             "the highest place, not the largest step",
         ),
-        (lambda values, labels: labels[values.diff(dim=0).mean(dim=1).argmax()], "the place before the step"),
-        (lambda values, labels: labels[values.diff(dim=0).mean(1).abs().argmax() + 1], "a loss taken for a gain"),
-        (lambda values, labels: labels[1 + torch.diff(values[:, 0]).argmax()], "the first prompt only"),
-        (lambda v, labels: labels[1 + v.median(1).values.diff().argmax()], "the median taken for the mean"),
+        (
+            lambda values, labels: labels[values.diff(dim=0).mean(dim=1).argmax()],
+            "the place before the step",
+        ),
+        (
+            lambda values, labels: labels[
+                values.diff(dim=0).mean(1).abs().argmax() + 1
+            ],
+            "a loss taken for a gain",
+        ),
+        (
+            lambda values, labels: labels[1 + torch.diff(values[:, 0]).argmax()],
+            "the first prompt only",
+        ),
+        (
+            lambda v, labels: labels[1 + v.median(1).values.diff().argmax()],
+            "the median taken for the mean",
+        ),
     ],
 )
 def test_largest_step_names_what_is_wrong(answer, name):
@@ -244,7 +301,9 @@ def test_largest_step_names_what_is_wrong(answer, name):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_largest_step_is_not_that_of_the_middle_prompt(seed):
-    assert not largest_step(lambda v, labels: labels[1 + v.diff(dim=0).median(1)[0].argmax()], seed=seed)
+    assert not largest_step(
+        lambda v, labels: labels[1 + v.diff(dim=0).median(1)[0].argmax()], seed=seed
+    )
 
 
 def test_largest_step_over_the_wrong_axis():
@@ -259,11 +318,17 @@ def test_largest_step_over_the_wrong_axis():
 def test_largest_step_passes_when_written_differently():
     def loop(values, labels):
         means = [sum(row) / len(row) for row in values.tolist()]
-        steps = {label: after - before for label, before, after in zip(labels[1:], means, means[1:], strict=False)}
+        steps = {
+            label: after - before
+            for label, before, after in zip(labels[1:], means, means[1:], strict=False)
+        }
         return max(steps, key=steps.get)
 
     assert_passes(largest_step, loop)
-    assert_passes(largest_step, lambda values, labels: labels[int(values.diff(dim=0).sum(1).argmax()) + 1])
+    assert_passes(
+        largest_step,
+        lambda values, labels: labels[int(values.diff(dim=0).sum(1).argmax()) + 1],
+    )
 
 
 # --- 3.4 what_is_read ---
@@ -271,20 +336,28 @@ def test_largest_step_passes_when_written_differently():
 
 def say(answer, lean):
     return [
-        "answer" if a else ("lean" if b else "nothing") for a, b in zip(answer.tolist(), lean.tolist(), strict=True)
+        "answer" if a else ("lean" if b else "nothing")
+        for a, b in zip(answer.tolist(), lean.tolist(), strict=True)
     ]
 
 
 def parts(clean, swapped):
     effect, lean = (clean + swapped) / 2, (clean - swapped) / 2
     mean = effect.mean(1)
-    return effect, mean.abs(), effect.std(1) / effect.shape[1] ** 0.5, torch.sqrt((lean**2).mean(1))
+    return (
+        effect,
+        mean.abs(),
+        effect.std(1) / effect.shape[1] ** 0.5,
+        torch.sqrt((lean**2).mean(1)),
+    )
 
 
 def single_prompts(clean, swapped):
     both = torch.cat([clean, swapped], 1)
     mean, error = both.mean(1).abs(), both.std(1) / both.shape[1] ** 0.5
-    return say((mean >= 4 * error) & (mean >= mean[-1] / 50), parts(clean, swapped)[3] >= 0.5)
+    return say(
+        (mean >= 4 * error) & (mean >= mean[-1] / 50), parts(clean, swapped)[3] >= 0.5
+    )
 
 
 def with_other(question):
@@ -305,7 +378,10 @@ def with_other(question):
         elif question == "positive":
             sure = sure & (effect.mean(1) > 0)
         elif question == "lean first":
-            return ["lean" if b else said for b, said in zip(leans.tolist(), say(sure, leans), strict=True)]
+            return [
+                "lean" if b else said
+                for b, said in zip(leans.tolist(), say(sure, leans), strict=True)
+            ]
         return say(sure, leans)
 
     return answer
@@ -317,7 +393,10 @@ def with_other(question):
         (single_prompts, "error without the pairs"),
         (with_other("mean"), "mean of the leans"),
         (with_other("std"), "deviation taken for size"),
-        (lambda clean, swapped: with_other("")(clean, -swapped), "sum and difference exchanged"),
+        (
+            lambda clean, swapped: with_other("")(clean, -swapped),
+            "sum and difference exchanged",
+        ),
         (with_other("deviation"), "deviation taken for the error of the mean"),
         (with_other("no error"), "no error at all"),
         (with_other("lean first"), "lean asked first"),
@@ -336,7 +415,10 @@ def test_what_is_read_passes_when_written_differently():
     def place_by_place(clean, swapped):
         sums, said = ((clean + swapped) / 2).numpy(), []
         for both, lean in zip(sums, ((clean - swapped) / 2).numpy(), strict=True):
-            least = max(4 * np.std(both, ddof=1) / np.sqrt(len(both)), 0.02 * abs(sums[-1].mean()))
+            least = max(
+                4 * np.std(both, ddof=1) / np.sqrt(len(both)),
+                0.02 * abs(sums[-1].mean()),
+            )
             if abs(both.mean()) >= least:
                 said.append("answer")
             else:
@@ -360,24 +442,33 @@ def test_what_is_read_wants_four_errors(errors, seed):
 
 
 def ready(answer):
-    """An answer that thinks of LayerNorm alone, made right for RMSNorm: there is no mean to subtract."""
+    """An answer that thinks of LayerNorm alone, made right for RMSNorm: there
+    is no mean to subtract."""
 
     def both(stream, direction, centre):
         if centre:
             return answer(stream, direction)
         twice, zeros = torch.cat([stream, -stream], dim=-1), torch.zeros_like(direction)
-        return answer(twice, torch.cat([direction, zeros], dim=-1))  # the mean of x and −x is 0
+        return answer(
+            twice, torch.cat([direction, zeros], dim=-1)
+        )  # the mean of x and −x is 0
 
     return both
 
 
 def own_scales(stream, direction):
-    return einsum(F.layer_norm(stream, stream.shape[-1:]), direction, "place batch d, batch d -> place batch")
+    return einsum(
+        F.layer_norm(stream, stream.shape[-1:]),
+        direction,
+        "place batch d, batch d -> place batch",
+    )
 
 
 def first_scale(stream, direction):
     x = stream - stream.mean(-1, keepdim=True)
-    return ((x / (x[0].var(-1, unbiased=False) + 1e-5).sqrt()[:, None]) * direction).sum(-1)
+    return (
+        (x / (x[0].var(-1, unbiased=False) + 1e-5).sqrt()[:, None]) * direction
+    ).sum(-1)
 
 
 def one_scale(stream, direction):
@@ -467,12 +558,18 @@ def tops(logits, answers):
 
 def first_time(logits, answers):
     top = tops(logits, answers)
-    return [next((p for p in range(len(top)) if top[p][i]), len(top)) for i in range(len(answers))]
+    return [
+        next((p for p in range(len(top)) if top[p][i]), len(top))
+        for i in range(len(answers))
+    ]
 
 
 def last_time_not(logits, answers):
     top = tops(logits, answers)
-    return [max((p for p in range(len(top)) if not top[p][i]), default=-1) for i in range(len(answers))]
+    return [
+        max((p for p in range(len(top)) if not top[p][i]), default=-1)
+        for i in range(len(answers))
+    ]
 
 
 def how_often(logits, answers):
@@ -516,10 +613,16 @@ def test_settled_at_passes_when_written_differently():
     def ranks(logits, answers):
         own = logits.gather(-1, answers.expand(len(logits), -1)[..., None])
         behind = (logits > own).sum(-1) > 0
-        return [int(max(column.nonzero()[:, 0].tolist(), default=-1)) + 1 for column in behind.T]
+        return [
+            int(max(column.nonzero()[:, 0].tolist(), default=-1)) + 1
+            for column in behind.T
+        ]
 
     assert_passes(settled_at, ranks)
-    assert_passes(settled_at, lambda logits, answers: np.array(last_time_not(logits, answers)) + 1.0)
+    assert_passes(
+        settled_at,
+        lambda logits, answers: np.array(last_time_not(logits, answers)) + 1.0,
+    )
 
 
 # --- 3.7 fold_layer_norm ---
@@ -529,10 +632,22 @@ def test_settled_at_passes_when_written_differently():
     "answer, name",
     [
         (lambda w, b, W_U, b_U: (torch.diag(w) @ W_U, b_U), "bias of LayerNorm lost"),
-        (lambda w, b, W_U, b_U: ((W_U.T * w).T, W_U.T @ b), "bias of the unembedding lost"),
-        (lambda w, b, W_U, b_U: (W_U * w[:, None], (w * b) @ W_U + b_U), "bias put through the folded weight"),
-        (lambda w, b, W_U, b_U: (torch.diag(1 / w) @ W_U, b_U + W_U.T @ b), "divided by the weight"),
-        (lambda w, b, W_U, b_U: (W_U, b_U + einsum(b, W_U, "d, d v -> v")), "weight left out"),
+        (
+            lambda w, b, W_U, b_U: ((W_U.T * w).T, W_U.T @ b),
+            "bias of the unembedding lost",
+        ),
+        (
+            lambda w, b, W_U, b_U: (W_U * w[:, None], (w * b) @ W_U + b_U),
+            "bias put through the folded weight",
+        ),
+        (
+            lambda w, b, W_U, b_U: (torch.diag(1 / w) @ W_U, b_U + W_U.T @ b),
+            "divided by the weight",
+        ),
+        (
+            lambda w, b, W_U, b_U: (W_U, b_U + einsum(b, W_U, "d, d v -> v")),
+            "weight left out",
+        ),
     ],
 )
 def test_fold_layer_norm_names_what_is_wrong(answer, name):
@@ -541,10 +656,14 @@ def test_fold_layer_norm_names_what_is_wrong(answer, name):
 
 def test_fold_layer_norm_passes_when_written_differently():
     def einsums(w, b, W_U, b_U):
-        return [einsum(w, W_U, "d, d v -> d v").numpy(), (b_U + torch.mv(W_U.T, b)).numpy()]
+        return [
+            einsum(w, W_U, "d, d v -> d v").numpy(),
+            (b_U + torch.mv(W_U.T, b)).numpy(),
+        ]
 
     def centred(w, b, W_U, b_U):
-        """As TransformerLens does it: x has the mean 0, so the mean of a column changes no logit."""
+        """As TransformerLens does it: x has the mean 0, so the mean of a
+        column changes no logit."""
         folded = w[:, None] * W_U
         return folded - folded.mean(dim=0), b @ W_U + b_U
 
@@ -567,6 +686,7 @@ def test_fold_layer_norm_not_written_or_in_another_form():
 
 
 def test_fold_layer_norm_along_the_vocabulary_is_wrong():
-    """It fails on square matrices without an error of its own, and on others with one."""
+    """It fails on square matrices without an error of its own,
+    and on others with one."""
     verdict = fold_layer_norm(lambda w, b, W_U, b_U: (W_U * w, b @ W_U + b_U))
     assert verdict.kind in ("raised", "wrong") and not verdict

@@ -1,4 +1,5 @@
-"""Wrong answers to the exercises of chapter 2, written as students write them, and what the checks make of them."""
+"""Wrong answers to the exercises of chapter 2, written as students write them, and what
+the checks make of them."""
 
 import statistics
 
@@ -11,12 +12,17 @@ from ioi_course import checks
 
 def diff_at_minus_one(logits, answers, end):
     last = logits[:, -1]
-    return torch.stack([row[io] - row[s] for row, (io, s) in zip(last, answers.tolist(), strict=True)])
+    return torch.stack(
+        [row[io] - row[s] for row, (io, s) in zip(last, answers.tolist(), strict=True)]
+    )
 
 
 def diff_before_end(logits, answers, end):
     return [
-        (logits[i, end[i] - 1, answers[i, 0]] - logits[i, end[i] - 1, answers[i, 1]]).item() for i in range(len(logits))
+        (
+            logits[i, end[i] - 1, answers[i, 0]] - logits[i, end[i] - 1, answers[i, 1]]
+        ).item()
+        for i in range(len(logits))
     ]
 
 
@@ -83,7 +89,9 @@ def error_with_numpy(diff):
 
 def error_around_the_median(diff):
     ordered = sorted(diff.tolist())
-    return ordered[(len(ordered) - 1) // 2], statistics.stdev(ordered) / len(ordered) ** 0.5
+    return ordered[(len(ordered) - 1) // 2], statistics.stdev(ordered) / len(
+        ordered
+    ) ** 0.5
 
 
 def effect_as_lean(clean, swapped):
@@ -152,7 +160,10 @@ def on_scale(patched, clean, corrupted):
 
 def mean_and_error(diff):
     values = diff.tolist()
-    return [statistics.fmean(values), (statistics.variance(values) / len(values)) ** 0.5]
+    return [
+        statistics.fmean(values),
+        (statistics.variance(values) / len(values)) ** 0.5,
+    ]
 
 
 def effect_and_lean(clean, swapped):
@@ -160,7 +171,9 @@ def effect_and_lean(clean, swapped):
     return torch.stack([effect, clean - effect])
 
 
-@pytest.mark.parametrize("answer", [diff_at_end, on_scale, mean_and_error, effect_and_lean])
+@pytest.mark.parametrize(
+    "answer", [diff_at_end, on_scale, mean_and_error, effect_and_lean]
+)
 def test_a_right_answer_in_another_style_passes(answer):
     for seed in range(3):
         verdict = getattr(checks, answer.__name__)(answer, seed=seed)

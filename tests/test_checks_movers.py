@@ -1,4 +1,5 @@
-"""Wrong answers to the exercises of chapter 9, written as students write them, and what the checks make of them."""
+"""Wrong answers to the exercises of chapter 9, written as students write them, and what
+the checks make of them."""
 
 import numpy as np
 import pytest
@@ -55,7 +56,9 @@ def rho_s(attention, projection):
 
 
 def rho_mean_of_two(attention, projection):
-    return np.mean([np.corrcoef(attention[:, i], projection[:, i])[0, 1] for i in range(2)])
+    return np.mean(
+        [np.corrcoef(attention[:, i], projection[:, i])[0, 1] for i in range(2)]
+    )
 
 
 def rho_of_prompt_sums(attention, projection):
@@ -92,16 +95,23 @@ def score_argmax(states, W_V, W_O, W_U, tokens, k):
 
 def score_one_too_many(states, W_V, W_O, W_U, tokens, k):
     top = read(states, W_V, W_O, W_U).topk(k + 1).indices.tolist()
-    return sum(token in row for token, row in zip(tokens.tolist(), top, strict=True)) / len(tokens)
+    return sum(
+        token in row for token, row in zip(tokens.tolist(), top, strict=True)
+    ) / len(tokens)
 
 
 def score_lowest(states, W_V, W_O, W_U, tokens, k):
     low = read(states, W_V, W_O, W_U).topk(k, largest=False).indices.tolist()
-    return sum(token in row for token, row in zip(tokens.tolist(), low, strict=True)) / len(tokens)
+    return sum(
+        token in row for token, row in zip(tokens.tolist(), low, strict=True)
+    ) / len(tokens)
 
 
 def score_any_name(states, W_V, W_O, W_U, tokens, k):
-    top, names = read(states, W_V, W_O, W_U).topk(k).indices.tolist(), set(tokens.tolist())
+    top, names = (
+        read(states, W_V, W_O, W_U).topk(k).indices.tolist(),
+        set(tokens.tolist()),
+    )
     return sum(bool(names & set(row)) for row in top) / len(tokens)
 
 
@@ -113,7 +123,9 @@ def score_among_names(states, W_V, W_O, W_U, tokens, k):
 def score_wrong_axis(states, W_V, W_O, W_U, tokens, k):
     logits = read(states, W_V, W_O, W_U)
     top = logits.topk(k, dim=0).indices  # [k, vocab]
-    return sum(i in top[:, token].tolist() for i, token in enumerate(tokens.tolist())) / len(tokens)
+    return sum(
+        i in top[:, token].tolist() for i, token in enumerate(tokens.tolist())
+    ) / len(tokens)
 
 
 def score_without_head(states, W_V, W_O, W_U, tokens, k):
@@ -144,7 +156,9 @@ def without_probs_subtracted(logits, wrote, W_U, scale, tokens):
 
 
 def without_added(logits, wrote, W_U, scale, tokens):
-    return torch.gather(F.softmax(logits + head_logits(wrote, W_U, scale), 1), 1, tokens)
+    return torch.gather(
+        F.softmax(logits + head_logits(wrote, W_U, scale), 1), 1, tokens
+    )
 
 
 def without_on_two(logits, wrote, W_U, scale, tokens):
@@ -308,7 +322,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name, answers in WRONG.items() for wrong in answers])
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [(name, wrong) for name, answers in WRONG.items() for wrong in answers],
+)
 @pytest.mark.parametrize("seed", [0, 7])
 def test_wrong_answers_are_recognised(name, wrong, seed):
     verdict = getattr(checks, name)(WRONG[name][wrong], seed)
@@ -323,7 +340,10 @@ def test_an_exercise_has_the_number_of_its_chapter(name):
 def test_names_exchanged():
     def exchanged(wrote, tokens, W_U, scale):
         logits = (wrote - wrote.mean(1, keepdim=True)) / scale @ W_U
-        return [[logits[i, s].item(), logits[i, io].item()] for i, (io, s) in enumerate(tokens.tolist())]
+        return [
+            [logits[i, s].item(), logits[i, io].item()]
+            for i, (io, s) in enumerate(tokens.tolist())
+        ]
 
     assert checks.along_names(exchanged).misconception == "S taken for IO"
 
@@ -360,7 +380,10 @@ def right_even(with_heads, without):
     low, high = 0.0, 1.0
     for _ in range(40):
         q = (low + high) / 2
-        losses = [-((1 - q) * p[:, 0].log() + q * p[:, 1].log()).mean() for p in (with_heads, without)]
+        losses = [
+            -((1 - q) * p[:, 0].log() + q * p[:, 1].log()).mean()
+            for p in (with_heads, without)
+        ]
         low, high = (q, high) if losses[0] > losses[1] else (low, q)
     return q
 

@@ -1,4 +1,5 @@
-"""The checks of chapter 6 recognise wrong answers as students write them, and let right ones pass in any style."""
+"""The checks of chapter 6 recognise wrong answers as students write them, and let right
+ones pass in any style."""
 
 import numpy as np
 import pytest
@@ -46,9 +47,13 @@ def stream_not_patched(model, clean, corrupted, layer, pos):
         new[:, pos] = cache[hook.name][:, pos]
 
     logits = model.run_with_hooks(
-        corrupted.tokens, fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", forgot_to_put_it_back)]
+        corrupted.tokens,
+        fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", forgot_to_put_it_back)],
     )
-    return [(x[e, io] - x[e, s]).item() for x, e, (io, s) in zip(logits, clean.pos["END"], clean.answers, strict=True)]
+    return [
+        (x[e, io] - x[e, s]).item()
+        for x, e, (io, s) in zip(logits, clean.pos["END"], clean.answers, strict=True)
+    ]
 
 
 def stream_of_the_cache_of_the_corrupted(model, clean, corrupted, layer, pos):
@@ -68,7 +73,9 @@ def stream_of_the_next_layer(model, clean, corrupted, layer, pos):
         resid[:, pos, :] = cache[f"blocks.{layer}.hook_resid_post"][:, pos, :]
         return resid
 
-    logits = model.run_with_hooks(corrupted.tokens, fwd_hooks=[(f"blocks.{layer}.hook_resid_post", put)])
+    logits = model.run_with_hooks(
+        corrupted.tokens, fwd_hooks=[(f"blocks.{layer}.hook_resid_post", put)]
+    )
     return logit_diff(logits, clean, per_prompt=True)
 
 
@@ -79,7 +86,10 @@ def stream_without_bos(model, clean, corrupted, layer, pos):
 
 def stream_read_at_minus_one(model, clean, corrupted, layer, pos):
     logits = stream_run(model, clean, corrupted, layer, at(pos))[:, -1]
-    return logits.gather(1, clean.answers[:, :1])[:, 0] - logits.gather(1, clean.answers[:, 1:])[:, 0]
+    return (
+        logits.gather(1, clean.answers[:, :1])[:, 0]
+        - logits.gather(1, clean.answers[:, 1:])[:, 0]
+    )
 
 
 def stream_averaged(model, clean, corrupted, layer, pos):
@@ -89,24 +99,41 @@ def stream_averaged(model, clean, corrupted, layer, pos):
 # --- 6.2 ---
 
 
-def table_of_runs(model, clean, corrupted, places, answers=None, point="pre", into=None):
-    """patched [layer, place, batch], clean and corrupted [batch], as a student collects them."""
+def table_of_runs(
+    model, clean, corrupted, places, answers=None, point="pre", into=None
+):
+    """patched [layer, place, batch], clean and corrupted [batch], as a
+    student collects them."""
     answers = answers or clean
     source, run = (clean, corrupted) if into is None else (corrupted, clean)
     _, cache = model.run_with_cache(source.tokens)
-    patched = torch.zeros(model.cfg.n_layers, len(places), len(clean), dtype=torch.float64)
+    patched = torch.zeros(
+        model.cfg.n_layers, len(places), len(clean), dtype=torch.float64
+    )
     for layer in range(model.cfg.n_layers):
         name = f"blocks.{layer}.hook_resid_{point}"
         for i, pos in enumerate(places):
-            hook = (name, lambda resid, hook, pos=pos: at(pos)(resid.clone(), cache[hook.name]))
-            patched[layer, i] = logit_diff(model.run_with_hooks(run.tokens, fwd_hooks=[hook]), answers, per_prompt=True)
-    both = [logit_diff(model(data.tokens), answers, per_prompt=True) for data in (clean, corrupted)]
+            hook = (
+                name,
+                lambda resid, hook, pos=pos: at(pos)(resid.clone(), cache[hook.name]),
+            )
+            patched[layer, i] = logit_diff(
+                model.run_with_hooks(run.tokens, fwd_hooks=[hook]),
+                answers,
+                per_prompt=True,
+            )
+    both = [
+        logit_diff(model(data.tokens), answers, per_prompt=True)
+        for data in (clean, corrupted)
+    ]
     return patched, *both
 
 
 def right_scale(patched, clean, corrupted):
     gap = clean.mean() - corrupted.mean()
-    return (patched - corrupted).mean(-1) / gap, (patched - corrupted).std(-1) / len(clean) ** 0.5 / gap.abs()
+    return (patched - corrupted).mean(-1) / gap, (patched - corrupted).std(-1) / len(
+        clean
+    ) ** 0.5 / gap.abs()
 
 
 def sweep_of_the_first_positions(model, clean, corrupted, positions):
@@ -118,13 +145,17 @@ def sweep_after_the_layers(model, clean, corrupted, positions):
 
 
 def sweep_with_the_others_answers(model, clean, corrupted, positions):
-    return right_scale(*table_of_runs(model, clean, corrupted, positions, answers=corrupted))
+    return right_scale(
+        *table_of_runs(model, clean, corrupted, positions, answers=corrupted)
+    )
 
 
 def sweep_into_clean(model, clean, corrupted, positions):
     patched, up, down = table_of_runs(model, clean, corrupted, positions, into="clean")
     gap = up.mean() - down.mean()
-    return (patched.mean(-1) - down.mean()) / gap, (patched - up).std(-1) / len(clean) ** 0.5 / abs(gap)
+    return (patched.mean(-1) - down.mean()) / gap, (patched - up).std(-1) / len(
+        clean
+    ) ** 0.5 / abs(gap)
 
 
 def sweep_on_its_side(model, clean, corrupted, positions):
@@ -134,7 +165,11 @@ def sweep_on_its_side(model, clean, corrupted, positions):
 
 def scale_reversed(patched, clean, corrupted):
     value = (clean.mean() - patched.mean(-1)) / (clean.mean() - corrupted.mean())
-    error = (patched - corrupted).std(-1) / np.sqrt(len(clean)) / abs(clean.mean() - corrupted.mean())
+    error = (
+        (patched - corrupted).std(-1)
+        / np.sqrt(len(clean))
+        / abs(clean.mean() - corrupted.mean())
+    )
     return value, error
 
 
@@ -150,17 +185,23 @@ def scale_per_prompt(patched, clean, corrupted):
 
 def scale_error_of_patched(patched, clean, corrupted):
     gap = clean.mean() - corrupted.mean()
-    return (patched.mean(-1) - corrupted.mean()) / gap, patched.std(-1) / len(clean) ** 0.5 / gap.abs()
+    return (patched.mean(-1) - corrupted.mean()) / gap, patched.std(-1) / len(
+        clean
+    ) ** 0.5 / gap.abs()
 
 
 def scale_deviation(patched, clean, corrupted):
     gap = clean.mean() - corrupted.mean()
-    return (patched.mean(-1) - corrupted.mean()) / gap, (patched - corrupted).std(-1) / gap.abs()
+    return (patched.mean(-1) - corrupted.mean()) / gap, (patched - corrupted).std(
+        -1
+    ) / gap.abs()
 
 
 def scale_error_in_logits(patched, clean, corrupted):
     gap = clean.mean() - corrupted.mean()
-    return (patched.mean(-1) - corrupted.mean()) / gap, (patched - corrupted).std(-1) / len(clean) ** 0.5
+    return (patched.mean(-1) - corrupted.mean()) / gap, (patched - corrupted).std(
+        -1
+    ) / len(clean) ** 0.5
 
 
 def scale_by_numpy_std(patched, clean, corrupted):
@@ -171,7 +212,9 @@ def scale_by_numpy_std(patched, clean, corrupted):
 
 def scale_with_a_sign(patched, clean, corrupted):
     gap = clean.mean() - corrupted.mean()
-    return (patched - corrupted).mean(-1) / gap, ((patched - corrupted) / gap).std(-1) / len(clean) ** 0.5 * gap.sign()
+    return (patched - corrupted).mean(-1) / gap, ((patched - corrupted) / gap).std(
+        -1
+    ) / len(clean) ** 0.5 * gap.sign()
 
 
 def scored(score):
@@ -188,12 +231,19 @@ def scored(score):
 def head_run(model, tokens, cache, layer, put, site="z"):
     return model.run_with_hooks(
         tokens,
-        fwd_hooks=[(f"blocks.{layer}.attn.hook_{site}", lambda value, hook: put(value.clone(), cache[hook.name]))],
+        fwd_hooks=[
+            (
+                f"blocks.{layer}.attn.hook_{site}",
+                lambda value, hook: put(value.clone(), cache[hook.name]),
+            )
+        ],
     )
 
 
 def row_run(model, data, tokens, cache, layer, put, site="pattern"):
-    return logit_diff(head_run(model, tokens, cache, layer, put, site), data, per_prompt=True)
+    return logit_diff(
+        head_run(model, tokens, cache, layer, put, site), data, per_prompt=True
+    )
 
 
 def row_as_a_column(model, data, tokens, cache, layer, head):
@@ -259,9 +309,11 @@ def row_by_output(model, data, tokens, cache, layer, head):
 
 
 def decide(token, position, threshold=0.1):
-    return {(True, True): "both", (True, False): "token", (False, True): "position"}.get(
-        (token >= threshold, position >= threshold), "neither"
-    )
+    return {
+        (True, True): "both",
+        (True, False): "token",
+        (False, True): "position",
+    }.get((token >= threshold, position >= threshold), "neither")
 
 
 def carries_by_the_subject(experiment, clean):
@@ -275,27 +327,55 @@ def carries_by_abc(experiment, clean):
 
 
 def carries_token_by_the_subject(experiment, clean):
-    return decide(*(abs(experiment(clean, clean.counterfactual(kind))) for kind in ("swap_subject", "swap_names")))
+    return decide(
+        *(
+            abs(experiment(clean, clean.counterfactual(kind)))
+            for kind in ("swap_subject", "swap_names")
+        )
+    )
 
 
 def carries_position_by_the_subject(experiment, clean):
-    return decide(*(abs(experiment(clean, clean.counterfactual(kind))) for kind in ("random_names", "swap_subject")))
+    return decide(
+        *(
+            abs(experiment(clean, clean.counterfactual(kind)))
+            for kind in ("random_names", "swap_subject")
+        )
+    )
 
 
 def carries_exchanged(experiment, clean):
-    return decide(*(abs(experiment(clean, clean.counterfactual(kind))) for kind in ("swap_names", "random_names")))
+    return decide(
+        *(
+            abs(experiment(clean, clean.counterfactual(kind)))
+            for kind in ("swap_names", "random_names")
+        )
+    )
 
 
 def carries_position_or_token(experiment, clean):
-    return "token" if abs(experiment(clean, clean.counterfactual("swap_names"))) < 0.1 else "position"
+    return (
+        "token"
+        if abs(experiment(clean, clean.counterfactual("swap_names"))) < 0.1
+        else "position"
+    )
 
 
 def carries_token_or_position(experiment, clean):
-    return "position" if abs(experiment(clean, clean.counterfactual("random_names"))) < 0.1 else "token"
+    return (
+        "position"
+        if abs(experiment(clean, clean.counterfactual("random_names"))) < 0.1
+        else "token"
+    )
 
 
 def carries_only_if_it_rises(experiment, clean):
-    return decide(*(experiment(clean, clean.counterfactual(kind)) for kind in ("random_names", "swap_names")))
+    return decide(
+        *(
+            experiment(clean, clean.counterfactual(kind))
+            for kind in ("random_names", "swap_names")
+        )
+    )
 
 
 # --- 6.5 ---
@@ -334,12 +414,16 @@ def gradient_times_activation(model, clean, corrupted, layer):
 
 
 def gradient_of_the_others_answers(model, clean, corrupted, layer):
-    new, old, grad = gradient_parts(model, clean, corrupted, layer, corrupted, corrupted)
+    new, old, grad = gradient_parts(
+        model, clean, corrupted, layer, corrupted, corrupted
+    )
     return torch.einsum("bphd,bphd->h", new - old, grad)
 
 
 def gradient_of_the_sum(model, clean, corrupted, layer):
-    new, old, grad = gradient_parts(model, clean, corrupted, layer, corrupted, clean, total=True)
+    new, old, grad = gradient_parts(
+        model, clean, corrupted, layer, corrupted, clean, total=True
+    )
     return torch.einsum("bphd,bphd->h", new - old, grad)
 
 
@@ -350,7 +434,9 @@ def gradient_averaged(model, clean, corrupted, layer):
 
 def gradient_at_end(model, clean, corrupted, layer):
     new, old, grad = gradient_parts(model, clean, corrupted, layer, corrupted, clean)
-    return sum(((new - old) * grad)[i, end].sum(-1) for i, end in enumerate(clean.pos["END"]))
+    return sum(
+        ((new - old) * grad)[i, end].sum(-1) for i, end in enumerate(clean.pos["END"])
+    )
 
 
 def gradient_without_signs(model, clean, corrupted, layer):
@@ -362,8 +448,16 @@ WRONG = [
     ("patch_stream", stream_everywhere, "all positions patched"),
     ("patch_stream", stream_into_clean, "the wrong run patched"),
     ("patch_stream", stream_not_patched, "patched from the wrong run"),
-    ("patch_stream", stream_of_the_cache_of_the_corrupted, "patched from the wrong run"),
-    ("patch_stream", stream_with_the_others_answers, "answers of the corrupted prompts"),
+    (
+        "patch_stream",
+        stream_of_the_cache_of_the_corrupted,
+        "patched from the wrong run",
+    ),
+    (
+        "patch_stream",
+        stream_with_the_others_answers,
+        "answers of the corrupted prompts",
+    ),
     ("patch_stream", stream_of_the_next_layer, "after the layer"),
     ("patch_stream", stream_without_bos, "position off by one"),
     ("patch_stream", stream_read_at_minus_one, "padding taken for END"),
@@ -390,16 +484,36 @@ WRONG = [
     ("sweep_stream", scored(scale_with_a_sign), "a negative error"),
     ("what_it_carries", carries_by_the_subject, "both changed at once"),
     ("what_it_carries", carries_by_abc, "both changed at once"),
-    ("what_it_carries", carries_token_by_the_subject, "the token's counterfactual moves the position too"),
-    ("what_it_carries", carries_position_by_the_subject, "the position's counterfactual changes the token too"),
+    (
+        "what_it_carries",
+        carries_token_by_the_subject,
+        "the token's counterfactual moves the position too",
+    ),
+    (
+        "what_it_carries",
+        carries_position_by_the_subject,
+        "the position's counterfactual changes the token too",
+    ),
     ("what_it_carries", carries_exchanged, "token and position exchanged"),
-    ("what_it_carries", carries_position_or_token, "one experiment, position or else token"),
-    ("what_it_carries", carries_token_or_position, "one experiment, token or else position"),
+    (
+        "what_it_carries",
+        carries_position_or_token,
+        "one experiment, position or else token",
+    ),
+    (
+        "what_it_carries",
+        carries_token_or_position,
+        "one experiment, token or else position",
+    ),
     ("what_it_carries", carries_only_if_it_rises, "only gains counted"),
     ("estimate_heads", gradient_backwards, "difference reversed"),
     ("estimate_heads", gradient_in_the_clean_run, "gradient of the clean run"),
     ("estimate_heads", gradient_times_activation, "activation for its change"),
-    ("estimate_heads", gradient_of_the_others_answers, "answers of the corrupted prompts"),
+    (
+        "estimate_heads",
+        gradient_of_the_others_answers,
+        "answers of the corrupted prompts",
+    ),
     ("estimate_heads", gradient_of_the_sum, "sum over prompts for the mean"),
     ("estimate_heads", gradient_averaged, "mean over positions"),
     ("estimate_heads", gradient_at_end, "END only"),
@@ -408,7 +522,11 @@ WRONG = [
 EXERCISES = sorted({exercise for exercise, _, _ in WRONG})
 
 
-@pytest.mark.parametrize(("exercise", "answer", "name"), WRONG, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("exercise", "answer", "name"),
+    WRONG,
+    ids=lambda value: getattr(value, "__name__", None),
+)
 def test_a_wrong_answer_is_recognised(exercise, answer, name):
     for seed in range(3):
         verdict = getattr(checks, exercise)(answer, seed=seed)
@@ -417,7 +535,10 @@ def test_a_wrong_answer_is_recognised(exercise, answer, name):
 
 def test_every_exercise_has_four_wrong_answers():
     tried = [exercise for exercise, _, _ in WRONG]
-    assert all(tried.count(exercise) >= 4 for exercise in EXERCISES) and len(EXERCISES) == 5
+    assert (
+        all(tried.count(exercise) >= 4 for exercise in EXERCISES)
+        and len(EXERCISES) == 5
+    )
 
 
 # --- side effects ---
@@ -439,7 +560,9 @@ def writes_into_the_cache(model, data, tokens, cache, layer, head):
             other[i, head, end] = mine
         return other
 
-    logits = model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", put)])
+    logits = model.run_with_hooks(
+        tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", put)]
+    )
     return logit_diff(logits, data, per_prompt=True)
 
 
@@ -462,15 +585,22 @@ def patch_stream(model, clean, corrupted, layer, pos):
     for i in range(len(clean)):
         end = int(clean.pos["END"][i])
         _, cache = model.run_with_cache(clean.tokens[i : i + 1, : end + 1])
-        hook = (name, lambda resid, hook, cache=cache: at(pos)(resid.clone(), cache[name]))
-        logits = model.run_with_hooks(corrupted.tokens[i : i + 1, : end + 1], fwd_hooks=[hook])[0, -1]
+        hook = (
+            name,
+            lambda resid, hook, cache=cache: at(pos)(resid.clone(), cache[name]),
+        )
+        logits = model.run_with_hooks(
+            corrupted.tokens[i : i + 1, : end + 1], fwd_hooks=[hook]
+        )[0, -1]
         io, s = clean.answers[i]
         result.append((logits[io] - logits[s]).item())
     return result
 
 
 def sweep_stream(model, clean, corrupted, positions):
-    patched, up, down = (x.numpy() for x in table_of_runs(model, clean, corrupted, list(positions)))
+    patched, up, down = (
+        x.numpy() for x in table_of_runs(model, clean, corrupted, list(positions))
+    )
     gap = up.mean() - down.mean()
     value = (patched.mean(-1) - down.mean()) / gap
     return [value, np.std((patched - down) / gap, axis=-1, ddof=1) / np.sqrt(up.size)]
@@ -483,26 +613,39 @@ def patch_attention(model, data, tokens, cache, layer, head):
             pattern[i, head, end, : end + 1] = cache[hook.name][i, head, end, : end + 1]
         return pattern
 
-    logits = model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", put)])
+    logits = model.run_with_hooks(
+        tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", put)]
+    )
     rows = torch.arange(len(data))
     at_end = logits[rows, data.pos["END"]]
-    return (at_end[rows, data.answers[:, 0]] - at_end[rows, data.answers[:, 1]]).tolist()
+    return (
+        at_end[rows, data.answers[:, 0]] - at_end[rows, data.answers[:, 1]]
+    ).tolist()
 
 
 def what_it_carries(experiment, clean):
     one_fixed = {"position": "swap_names", "token": "random_names"}
-    effects = {what: experiment(clean, clean.counterfactual(kind, 5)) for what, kind in one_fixed.items()}
+    effects = {
+        what: experiment(clean, clean.counterfactual(kind, 5))
+        for what, kind in one_fixed.items()
+    }
     found = [what for what, effect in effects.items() if not -0.1 < effect < 0.1]
     return "both" if len(found) == 2 else (found or ["neither"])[0]
 
 
 def estimate_heads(model, clean, corrupted, layer):
     new, old, grad = gradient_parts(model, clean, corrupted, layer, corrupted, clean)
-    heads = [sum(((new - old)[:, :, h] * grad[:, :, h]).flatten().tolist()) for h in range(new.shape[2])]
+    heads = [
+        sum(((new - old)[:, :, h] * grad[:, :, h]).flatten().tolist())
+        for h in range(new.shape[2])
+    ]
     return np.array(heads, dtype="float32")
 
 
-@pytest.mark.parametrize("answer", [patch_stream, sweep_stream, patch_attention, what_it_carries, estimate_heads])
+@pytest.mark.parametrize(
+    "answer",
+    [patch_stream, sweep_stream, patch_attention, what_it_carries, estimate_heads],
+)
 def test_a_right_answer_in_another_style_passes(answer):
     for seed in range(3):
         verdict = getattr(checks, answer.__name__)(answer, seed=seed)
@@ -510,7 +653,9 @@ def test_a_right_answer_in_another_style_passes(answer):
 
 
 def test_a_counterfactual_that_moves_positions_is_named():
-    verdict = checks.what_it_carries(lambda experiment, clean: experiment(clean, clean.counterfactual("extra_s")))
+    verdict = checks.what_it_carries(
+        lambda experiment, clean: experiment(clean, clean.counterfactual("extra_s"))
+    )
     assert verdict.kind == "raised" and "do not align" in verdict.message
 
 

@@ -1,4 +1,5 @@
-"""The exercises of chapter 7: wrong answers as students write them are recognised, other right answers pass."""
+"""The exercises of chapter 7: wrong answers as students write them are recognised,
+other right answers pass."""
 
 from copy import copy
 from dataclasses import replace
@@ -45,7 +46,9 @@ WAYS = {
     "direct way not counted": lambda a, b: sum(2**i for i in range(b - a)),
     "MLP of the sender's layer left out": lambda a, b: 2 ** len(range(a + 1, b)),
     "MLP of the receiver's layer counted": lambda a, b: 2 ** (b - a + 1),
-    "order counted": lambda a, b: sum(int(np.prod(range(b - a - k + 1, b - a + 1))) for k in range(b - a + 1)),
+    "order counted": lambda a, b: sum(
+        int(np.prod(range(b - a - k + 1, b - a + 1))) for k in range(b - a + 1)
+    ),
     "frozen heads counted": lambda a, b: 2 ** (2 * (b - a)),
 }
 
@@ -85,12 +88,18 @@ def holding(model, base, source, sender, mlps=False, freeze=True, whole_layer=Fa
         return old[f"blocks.{hook.layer()}.hook_mlp_out"].clone()
 
     hooks = [(z_at(layer), hook_for(layer)) for layer in range(model.cfg.n_layers)]
-    return hooks + [(f"blocks.{layer}.hook_mlp_out", mlp_hook) for layer in range(model.cfg.n_layers) if mlps]
+    return hooks + [
+        (f"blocks.{layer}.hook_mlp_out", mlp_hook)
+        for layer in range(model.cfg.n_layers)
+        if mlps
+    ]
 
 
 def to_logits(model, base, source, sender, run=None, answers=None, **changed):
     hooks = holding(model, base, source, sender, **changed)
-    return diff(model.run_with_hooks((run or base).tokens, fwd_hooks=hooks), answers or base)
+    return diff(
+        model.run_with_hooks((run or base).tokens, fwd_hooks=hooks), answers or base
+    )
 
 
 def right_to_logits(model, base, source, sender):
@@ -98,29 +107,55 @@ def right_to_logits(model, base, source, sender):
 
 
 def right_with_the_library(model, base, source, sender):
-    return path_patch(model, base, source, senders=[sender], progress=False).per_prompt[sender]
+    return path_patch(model, base, source, senders=[sender], progress=False).per_prompt[
+        sender
+    ]
 
 
 def last_position(model, base, source, sender):
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=holding(model, base, source, sender))[:, -1]
-    return logits.gather(1, base.answers) @ torch.tensor([1.0, -1.0], dtype=logits.dtype)
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=holding(model, base, source, sender)
+    )[:, -1]
+    return logits.gather(1, base.answers) @ torch.tensor(
+        [1.0, -1.0], dtype=logits.dtype
+    )
 
 
 TO_LOGITS = {
     "freezing forgotten": lambda *given: to_logits(*given, freeze=False),
     "MLPs frozen": lambda *given: to_logits(*given, mlps=True),
-    "sender from the wrong run": lambda model, base, source, sender: to_logits(model, base, base, sender),
-    "source and base exchanged": lambda model, base, source, sender: to_logits(model, source, base, sender),
+    "sender from the wrong run": lambda model, base, source, sender: to_logits(
+        model, base, base, sender
+    ),
+    "source and base exchanged": lambda model, base, source, sender: to_logits(
+        model, source, base, sender
+    ),
     "every head of the layer sends": lambda *given: to_logits(*given, whole_layer=True),
     "last position taken for END": last_position,
-    "answers of the source": lambda model, base, source, sender: to_logits(model, base, source, sender, answers=source),
+    "answers of the source": lambda model, base, source, sender: to_logits(
+        model, base, source, sender, answers=source
+    ),
 }
 
 
-def to_head(model, base, source, sender, receiver, component, put=None, stay=(), all_heads=False, **changed):
+def to_head(
+    model,
+    base,
+    source,
+    sender,
+    receiver,
+    component,
+    put=None,
+    stay=(),
+    all_heads=False,
+    **changed,
+):
     name, seen = f"blocks.{receiver[0]}.attn.hook_{component}", []
     hooks = holding(model, base, source, sender, **changed)
-    model.run_with_hooks(base.tokens, fwd_hooks=[*hooks, (name, lambda value, hook: seen.append(value.clone()))])
+    model.run_with_hooks(
+        base.tokens,
+        fwd_hooks=[*hooks, (name, lambda value, hook: seen.append(value.clone()))],
+    )
     new = seen[-1] if put is None else put
 
     def deliver(value, hook):
@@ -128,7 +163,9 @@ def to_head(model, base, source, sender, receiver, component, put=None, stay=(),
         mask[slice(None) if all_heads else receiver[1]] = 1
         return value * (1 - mask) + new * mask
 
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[*(hooks[i] for i in stay), (name, deliver)])
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[*(hooks[i] for i in stay), (name, deliver)]
+    )
     return logit_diff(logits, base, per_prompt=True)
 
 
@@ -138,7 +175,9 @@ def right_to_head(*given):
 
 def right_head_with_the_library(model, base, source, sender, receiver, component):
     given = model, base, source, [receiver], component
-    return path_patch(*given, senders=[sender], progress=False).per_prompt[sender].float()
+    return (
+        path_patch(*given, senders=[sender], progress=False).per_prompt[sender].float()
+    )
 
 
 def own_input_of_the_source(model, base, source, sender, receiver, component):
@@ -161,7 +200,10 @@ def sender_still_new(model, base, source, sender, receiver, component):
     z, held = holding(model, base, source, sender, freeze=False)[sender[0]], []
     name = f"blocks.{receiver[0]}.attn.hook_{component}"
     hooks = holding(model, base, source, sender)
-    model.run_with_hooks(base.tokens, fwd_hooks=[*hooks, (name, lambda value, hook: held.append(value.clone()))])
+    model.run_with_hooks(
+        base.tokens,
+        fwd_hooks=[*hooks, (name, lambda value, hook: held.append(value.clone()))],
+    )
 
     def deliver(value, hook):
         value[:, :, receiver[1]] = held[0][:, :, receiver[1]]
@@ -175,7 +217,10 @@ def end_only(model, base, source, sender, receiver, component):
     old = outputs(model, base)[f"blocks.{receiver[0]}.attn.hook_{component}"].clone()
     name, seen = f"blocks.{receiver[0]}.attn.hook_{component}", []
     hooks = holding(model, base, source, sender)
-    model.run_with_hooks(base.tokens, fwd_hooks=[*hooks, (name, lambda value, hook: seen.append(value.clone()))])
+    model.run_with_hooks(
+        base.tokens,
+        fwd_hooks=[*hooks, (name, lambda value, hook: seen.append(value.clone()))],
+    )
     for i, end in enumerate(base.pos["END"].tolist()):
         old[i, end] = seen[-1][i, end]
     return to_head(model, base, source, sender, receiver, component, put=old)
@@ -190,8 +235,12 @@ TO_HEAD = {
     "sender still new in pass four": sender_still_new,
     "whole layer receives": lambda *given: to_head(*given, all_heads=True),
     "delivered at END only": end_only,
-    "source and base exchanged": lambda model, base, source, *rest: to_head(model, source, base, *rest),
-    "nothing delivered": lambda model, base, source, *rest: to_head(model, base, base, *rest),
+    "source and base exchanged": lambda model, base, source, *rest: to_head(
+        model, source, base, *rest
+    ),
+    "nothing delivered": lambda model, base, source, *rest: to_head(
+        model, base, base, *rest
+    ),
 }
 
 
@@ -208,19 +257,25 @@ def with_first_names_exchanged(base):
 
 
 def with_a_new_name_for_io(base):
-    """Accepted once: S2 and its first mention are as asked, but IO is somebody who is in no prompt."""
+    """Accepted once: S2 and its first mention are as asked, but IO is
+    somebody who is in no prompt."""
     used = {name for record in base.records for name in record.names}
     new = next(name for name in base.names if name not in used)
     records = [
-        replace(record, IO=new, order={"ABBA": "BABA", "BABA": "ABBA"}[record.order]) for record in base.records
+        replace(record, IO=new, order={"ABBA": "BABA", "BABA": "ABBA"}[record.order])
+        for record in base.records
     ]
     return IOIDataset.from_prompts(base.tokenizer, records)
 
 
 SOURCES = {
     "the repetition is gone": lambda base: base.counterfactual("abc", seed=5),
-    "the name at S2 is another": lambda base: base.counterfactual("swap_subject", seed=3),
-    "another name in the same place": lambda base: base.counterfactual("random_names", seed=7),
+    "the name at S2 is another": lambda base: base.counterfactual(
+        "swap_subject", seed=3
+    ),
+    "another name in the same place": lambda base: base.counterfactual(
+        "random_names", seed=7
+    ),
     "another word has changed, too": with_a_new_name_for_io,
     "nothing differs": lambda base: base[list(range(len(base)))],
 }
@@ -229,7 +284,10 @@ RIGHT = [
     (checks.relative_change, change_by_loop),
     (checks.relative_change, lambda p, u: (p.mean(-1) / u.mean() - 1).tolist()),
     (checks.count_ways, count_by_listing),
-    (checks.count_ways, lambda sender_layer, receiver_layer: 1 << receiver_layer - sender_layer),
+    (
+        checks.count_ways,
+        lambda sender_layer, receiver_layer: 1 << receiver_layer - sender_layer,
+    ),
     (checks.path_to_logits, right_to_logits),
     (checks.path_to_logits, right_with_the_library),
     (checks.path_to_head, right_to_head),
@@ -254,7 +312,10 @@ def test_right_answers_pass(exercise, answer, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("exercise, name", [(exercise, name) for exercise, wrong in WRONG.items() for name in wrong])
+@pytest.mark.parametrize(
+    "exercise, name",
+    [(exercise, name) for exercise, wrong in WRONG.items() for name in wrong],
+)
 def test_wrong_answers_are_named(exercise, name, seed):
     verdict = exercise(WRONG[exercise][name], seed)
     assert verdict.misconception == name, verdict
@@ -269,12 +330,19 @@ def test_nonsense_is_wrong_without_a_name():
     for exercise, answer in (
         (checks.relative_change, lambda p, u: p.amax(1)),
         (checks.count_ways, lambda a, b: a + b),
-        (checks.path_to_logits, lambda model, base, source, sender: torch.zeros(len(base))),
+        (
+            checks.path_to_logits,
+            lambda model, base, source, sender: torch.zeros(len(base)),
+        ),
         (checks.path_to_head, lambda model, base, source, *rest: torch.ones(len(base))),
     ):
         assert exercise(answer).kind == "wrong"
 
 
 def test_a_source_of_another_shape_is_refused_with_a_reason():
-    for choose in (lambda base: base[:2], lambda base: base.counterfactual("extra_s"), lambda base: "swap_names"):
+    for choose in (
+        lambda base: base[:2],
+        lambda base: base.counterfactual("extra_s"),
+        lambda base: "swap_names",
+    ):
         assert checks.refuting_source(choose).kind == "raised"

@@ -1,4 +1,5 @@
-"""Wrong answers to the exercises of chapter 1, written as students write them, and what the checks make of them."""
+"""Wrong answers to the exercises of chapter 1, written as students write them, and what
+the checks make of them."""
 
 import numpy as np
 import pytest
@@ -100,7 +101,10 @@ def swap_io(tokens, io, s):
 
 def swap_in_a_block(tokens, io, s):
     out = tokens.clone()
-    s2 = [row.index(name, row.index(name) + 1) for row, name in zip(tokens.tolist(), s.tolist(), strict=True)]
+    s2 = [
+        row.index(name, row.index(name) + 1)
+        for row, name in zip(tokens.tolist(), s.tolist(), strict=True)
+    ]
     out[:, s2] = io
     return out
 
@@ -162,11 +166,27 @@ def difference_too_early(clean, corrupted):
         ("swap_subject", swap_io, "IO replaced by S"),
         ("swap_subject", swap_in_a_block, "every row changed at every row's S2"),
         ("swap_subject", swap_in_a_copy, "nothing replaced"),
-        ("first_difference", difference_by_argmax, "identical pair said to differ at 0"),
-        ("first_difference", difference_by_nonzero_last, "last difference taken for the first"),
+        (
+            "first_difference",
+            difference_by_argmax,
+            "identical pair said to differ at 0",
+        ),
+        (
+            "first_difference",
+            difference_by_nonzero_last,
+            "last difference taken for the first",
+        ),
         ("first_difference", difference_by_sum, "differences counted"),
-        ("first_difference", difference_of_the_batch, "one position for the whole batch"),
-        ("first_difference", difference_too_early, "last agreement taken for the first difference"),
+        (
+            "first_difference",
+            difference_of_the_batch,
+            "one position for the whole batch",
+        ),
+        (
+            "first_difference",
+            difference_too_early,
+            "last agreement taken for the first difference",
+        ),
     ],
 )
 def test_a_wrong_answer_is_recognised(check, answer, name):
@@ -175,7 +195,9 @@ def test_a_wrong_answer_is_recognised(check, answer, name):
 
 
 def find_end(tokens, pad):
-    return [max(i for i, token in enumerate(row) if token != pad) for row in tokens.tolist()]
+    return [
+        max(i for i, token in enumerate(row) if token != pad) for row in tokens.tolist()
+    ]
 
 
 def find_subject(tokens, s):
@@ -193,7 +215,9 @@ def first_difference(clean, corrupted):
     return ((clean == corrupted).cumprod(dim=1)).sum(dim=1)
 
 
-@pytest.mark.parametrize("answer", [find_end, find_subject, swap_subject, first_difference])
+@pytest.mark.parametrize(
+    "answer", [find_end, find_subject, swap_subject, first_difference]
+)
 def test_a_right_answer_in_another_style_passes(answer):
     for seed in range(3):
         verdict = getattr(checks, answer.__name__)(answer, seed=seed)

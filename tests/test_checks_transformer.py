@@ -1,4 +1,5 @@
-"""Wrong answers to the exercises of the lesson on the transformer, written as students write them."""
+"""Wrong answers to the exercises of the lesson on the transformer, written
+as students write them."""
 
 import math
 
@@ -28,17 +29,25 @@ def over_positions(x, rms, eps):
 
 
 def everything_together(x, rms, eps):
-    return x / torch.sqrt((x**2).mean() + eps) if rms else layer_norm(x, x.shape, eps=eps)
+    return (
+        x / torch.sqrt((x**2).mean() + eps) if rms else layer_norm(x, x.shape, eps=eps)
+    )
 
 
 def bessel(x, rms, eps):
     if rms:
         return x / ((x**2).mean(-1, keepdim=True) + eps) ** 0.5
-    return (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.std(-1, keepdim=True) ** 2 + eps)
+    return (x - x.mean(-1, keepdim=True)) / torch.sqrt(
+        x.std(-1, keepdim=True) ** 2 + eps
+    )
 
 
 def without_eps(x, rms, eps):
-    return always_rms(x, True, 0) if rms else (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, correction=0)
+    return (
+        always_rms(x, True, 0)
+        if rms
+        else (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, correction=0)
+    )
 
 
 def eps_after_the_root(x, rms, eps):
@@ -106,7 +115,12 @@ def zeros_for_the_future(scores):
 
 def past_masked(scores):
     n = len(scores)
-    return torch.tensor([[scores[i, j].item() if j >= i else -math.inf for j in range(n)] for i in range(n)]).softmax(1)
+    return torch.tensor(
+        [
+            [scores[i, j].item() if j >= i else -math.inf for j in range(n)]
+            for i in range(n)
+        ]
+    ).softmax(1)
 
 
 def not_itself(scores):
@@ -127,7 +141,9 @@ def columns(scores):
 
 def pattern_of(q, k, scale=None):
     scores = einsum(q, k, "i d, j d -> i j") / math.sqrt(scale or q.shape[1])
-    return torch.where(torch.ones_like(scores).tril() > 0, scores, -math.inf).softmax(-1)
+    return torch.where(torch.ones_like(scores).tril() > 0, scores, -math.inf).softmax(
+        -1
+    )
 
 
 def sees_the_future(x, W_Q, W_K, W_V, W_O):
@@ -174,7 +190,12 @@ def walked(looks, keep=True, follow=True):
     last = looks.shape[1] - 1
     rows, have = [{last}], {last}
     for layer in reversed(range(len(looks))):
-        new = {s for d in (have if follow else {last}) for s in range(looks.shape[1]) if looks[layer, d, s]}
+        new = {
+            s
+            for d in (have if follow else {last})
+            for s in range(looks.shape[1])
+            if looks[layer, d, s]
+        }
         have = new | have if keep else new
         rows.append(have)
     return rows
@@ -248,7 +269,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("check", "answer", "name"), WRONG, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("check", "answer", "name"),
+    WRONG,
+    ids=lambda value: getattr(value, "__name__", None),
+)
 def test_a_wrong_answer_is_recognised(check, answer, name):
     for seed in range(3):
         verdict = getattr(checks, check)(answer, seed=seed)
@@ -256,8 +281,13 @@ def test_a_wrong_answer_is_recognised(check, answer, name):
 
 
 def test_every_misconception_has_a_wrong_answer():
-    names = {check: [one.name for one in getattr(checks, check).misconceptions] for check, _, _ in WRONG}
-    assert names == {check: [name for c, _, name in WRONG if c == check] for check in names}
+    names = {
+        check: [one.name for one in getattr(checks, check).misconceptions]
+        for check, _, _ in WRONG
+    }
+    assert names == {
+        check: [name for c, _, name in WRONG if c == check] for check in names
+    }
 
 
 def attend(scores, values):
@@ -269,12 +299,18 @@ def causal_pattern(scores):
     rows = []
     for i, row in enumerate(scores.tolist()):
         weights = [math.exp(score) for score in row[: i + 1]]
-        rows.append([weight / sum(weights) for weight in weights] + [0.0] * (len(row) - i - 1))
+        rows.append(
+            [weight / sum(weights) for weight in weights] + [0.0] * (len(row) - i - 1)
+        )
     return rows
 
 
 def normalise(x, rms, eps):
-    return torch.nn.functional.rms_norm(x, x.shape[1:], eps=eps) if rms else layer_norm(x, x.shape[1:], eps=eps)
+    return (
+        torch.nn.functional.rms_norm(x, x.shape[1:], eps=eps)
+        if rms
+        else layer_norm(x, x.shape[1:], eps=eps)
+    )
 
 
 def one_head(x, W_Q, W_K, W_V, W_O):
@@ -284,14 +320,19 @@ def one_head(x, W_Q, W_K, W_V, W_O):
 
 def needed_at_the_end(looks):
     """By powers of a matrix, instead of a walk."""
-    steps = [layer.double() + torch.eye(looks.shape[1], dtype=torch.float64) for layer in looks]
+    steps = [
+        layer.double() + torch.eye(looks.shape[1], dtype=torch.float64)
+        for layer in looks
+    ]
     rows = [torch.eye(looks.shape[1], dtype=torch.float64)[-1]]
     for step in reversed(steps):
         rows.append(rows[-1] @ step)
     return (torch.stack(rows[::-1]) > 0).int().tolist()
 
 
-@pytest.mark.parametrize("answer", [attend, causal_pattern, normalise, one_head, needed_at_the_end])
+@pytest.mark.parametrize(
+    "answer", [attend, causal_pattern, normalise, one_head, needed_at_the_end]
+)
 def test_a_right_answer_in_another_style_passes(answer):
     for seed in range(3):
         verdict = getattr(checks, answer.__name__)(answer, seed=seed)

@@ -1,4 +1,5 @@
-"""The checks of chapter 14: wrong answers as a student would write them are recognised, right ones pass."""
+"""The checks of chapter 14: wrong answers as a student would write them are
+recognised, right ones pass."""
 
 from itertools import permutations
 
@@ -81,35 +82,55 @@ def plain_layer(wiki, kind, threshold):
 
 def strictly_above(wiki, kind, threshold):
     good = wiki[wiki[kind] > threshold].groupby("model")["layer"].min()
-    return {model: good.get(model, np.nan) / part["layer"].max() for model, part in wiki.groupby("model")}
+    return {
+        model: good.get(model, np.nan) / part["layer"].max()
+        for model, part in wiki.groupby("model")
+    }
 
 
 def of_the_deepest(wiki, kind, threshold):
-    return {model: layer / wiki["layer"].max() for model, layer in plain_layer(wiki, kind, threshold).items()}
+    return {
+        model: layer / wiki["layer"].max()
+        for model, layer in plain_layer(wiki, kind, threshold).items()
+    }
 
 
 def of_the_best(wiki, kind, threshold):
     out = {}
     for model, part in wiki.reset_index().groupby("model"):
         best = part.loc[part[kind].idxmax()]
-        out[model] = best["layer"] / part["layer"].max() if best[kind] >= threshold else np.nan
+        out[model] = (
+            best["layer"] / part["layer"].max() if best[kind] >= threshold else np.nan
+        )
     return out
 
 
 def of_the_last(wiki, kind, threshold):
     good = wiki[wiki[kind] >= threshold]
-    last, deepest = good.groupby("model")["layer"].max(), wiki.groupby("model")["layer"].max()
+    last, deepest = (
+        good.groupby("model")["layer"].max(),
+        wiki.groupby("model")["layer"].max(),
+    )
     return {model: last.get(model, np.nan) / deepest[model] for model in deepest.index}
 
 
 def only_where_found(wiki, kind, threshold):
     good = wiki[wiki[kind] >= threshold]
-    return (good.groupby("model")["layer"].min() / wiki.groupby("model")["layer"].max()).dropna().to_dict()
+    return (
+        (good.groupby("model")["layer"].min() / wiki.groupby("model")["layer"].max())
+        .dropna()
+        .to_dict()
+    )
 
 
 def depth_of_first(wiki, kind, threshold):
     deepest = wiki.groupby("model")["layer"].max()
-    first = wiki[wiki[kind] >= threshold].groupby("model")["layer"].min().reindex(deepest.index)
+    first = (
+        wiki[wiki[kind] >= threshold]
+        .groupby("model")["layer"]
+        .min()
+        .reindex(deepest.index)
+    )
     return dict(first / deepest)
 
 
@@ -132,7 +153,9 @@ def nearest(a, b):
     total = 0
     for layer in range(len(a)):
         for head in range(a.shape[1]):
-            total += min(abs(a[layer, head] - b[layer, other]) for other in range(a.shape[1]))
+            total += min(
+                abs(a[layer, head] - b[layer, other]) for other in range(a.shape[1])
+            )
     return total / a.numel()
 
 
@@ -144,7 +167,12 @@ def tried_out(a, b):
     """All renumberings, the best for each layer."""
     best = []
     for one, other in zip(a, b, strict=True):
-        best.append(min((one - other[list(order)]).abs().mean() for order in permutations(range(len(one)))))
+        best.append(
+            min(
+                (one - other[list(order)]).abs().mean()
+                for order in permutations(range(len(one)))
+            )
+        )
     return sum(best) / len(best)
 
 
@@ -169,7 +197,9 @@ def shared(first, second, threshold):
 
 
 def unsigned(first, second, threshold):
-    return jaccard(edges(first, threshold, signed=False), edges(second, threshold, signed=False))
+    return jaccard(
+        edges(first, threshold, signed=False), edges(second, threshold, signed=False)
+    )
 
 
 def strictly_stronger(first, second, threshold):
@@ -177,11 +207,15 @@ def strictly_stronger(first, second, threshold):
 
 
 def only_positive(first, second, threshold):
-    return jaccard(edges(first, threshold, of=float), edges(second, threshold, of=float))
+    return jaccard(
+        edges(first, threshold, of=float), edges(second, threshold, of=float)
+    )
 
 
 def by_place(first, second, threshold):
-    return shared(first, pd.DataFrame(second.to_numpy(), first.index, first.columns), threshold)
+    return shared(
+        first, pd.DataFrame(second.to_numpy(), first.index, first.columns), threshold
+    )
 
 
 def of_the_first(first, second, threshold):
@@ -216,7 +250,10 @@ def some_other_one(plain):
 
 
 def later_and_other(plain):
-    return "It was late in the morning. When [A] and [B] met near the [PLACE], [S] gave the [OBJECT] to"
+    return (
+        "It was late in the morning. When [A] and [B] met near the [PLACE], [S] gave "
+        "the [OBJECT] to"
+    )
 
 
 def other_and_no_name(plain):
@@ -261,7 +298,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("exercise, answer, name", WRONG, ids=[name for *_, name in WRONG])
+@pytest.mark.parametrize(
+    "exercise, answer, name", WRONG, ids=[name for *_, name in WRONG]
+)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_wrong_answers_are_recognised(exercise, answer, name, seed):
     verdict = exercise(answer, seed=seed)

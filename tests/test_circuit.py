@@ -1,4 +1,5 @@
-"""Knock-outs: the fast way against hooks, and the three criteria against their definitions."""
+"""Knock-outs: the fast way against hooks, and the three criteria
+against their definitions."""
 
 import json
 import random
@@ -29,7 +30,11 @@ from ioi_course.trial import (
 )
 
 SMALL = Circuit(
-    roles={"early": ((0, 1), (0, 3), (1, 2)), "name mover": ((1, 0), (2, 1)), "backup name mover": ((2, 2), (2, 3))},
+    roles={
+        "early": ((0, 1), (0, 3), (1, 2)),
+        "name mover": ((1, 0), (2, 1)),
+        "backup name mover": ((2, 2), (2, 3)),
+    },
     positions={"early": "S2", "name mover": "END", "backup name mover": "END"},
     edges=(("early", "name mover", "v"), ("name mover", "logits", "residual")),
     name="small",
@@ -44,12 +49,20 @@ pytestmark = pytest.mark.usefixtures("no_grad")
 
 @pytest.fixture(scope="module")
 def small():
-    """A random model, prompts of different lengths, and means that are nothing like what the heads put out."""
+    """A random model, prompts of different lengths, and means that are nothing like
+    what the heads put out."""
     model = random_model()
     data = random_data(model, 5, seed=3)
     generator = torch.Generator().manual_seed(0)
     shape = *data.tokens.shape, 4, 8
-    return model, data, [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
+    return (
+        model,
+        data,
+        [
+            torch.randn(shape, generator=generator, dtype=torch.float64)
+            for _ in range(3)
+        ],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +73,8 @@ def trial(model):
 
 
 def by_hand(model, data, means, alive):
-    """Run with hooks; `alive(layer, head, role)` says whether a head is computed at a role, or where role is None."""
+    """Run with hooks; `alive(layer, head, role)` says whether a head is computed at a
+    role, or where role is None."""
 
     def hook(z, hook):
         layer = hook.layer()
@@ -72,8 +86,12 @@ def by_hand(model, data, means, alive):
                         z[i, pos, head] = means[layer][i, pos, head]
         return z
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", hook) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", hook) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 
 
 # Runs
@@ -82,36 +100,58 @@ def by_hand(model, data, means, alive):
 def test_run_circuit_keeps_nodes_only(small):
     model, data, means = small
     keep = nodes(SMALL)
-    expected = by_hand(model, data, means, lambda layer, head, role: keep.get((layer, head), "") == role)
+    expected = by_hand(
+        model,
+        data,
+        means,
+        lambda layer, head, role: keep.get((layer, head), "") == role,
+    )
     assert torch.allclose(run_circuit(model, data, keep, means), expected, atol=1e-10)
 
 
 def test_run_without_takes_nodes_only(small):
     model, data, means = small
     out = {(0, 1): "S1+1", (1, 2): "S2", (2, 0): "END", (1, 3): "IO"}
-    expected = by_hand(model, data, means, lambda layer, head, role: out.get((layer, head), "") != role)
+    expected = by_hand(
+        model, data, means, lambda layer, head, role: out.get((layer, head), "") != role
+    )
     assert torch.allclose(run_without(model, data, out, means), expected, atol=1e-10)
-    assert torch.allclose(run_without(model, data, {}, means), logit_diff(model(data.tokens), data, per_prompt=True))
+    assert torch.allclose(
+        run_without(model, data, {}, means),
+        logit_diff(model(data.tokens), data, per_prompt=True),
+    )
 
 
 def test_default_means_are_the_reference_means(small):
     model, data, _ = small
     means = reference_means(model, data)
-    assert torch.equal(run_circuit(model, data, nodes(SMALL)), run_circuit(model, data, nodes(SMALL), means))
+    assert torch.equal(
+        run_circuit(model, data, nodes(SMALL)),
+        run_circuit(model, data, nodes(SMALL), means),
+    )
     assert torch.allclose(
-        knock_out(model, data, [{}], nodes(SMALL))[0], run_circuit(model, data, nodes(SMALL), means), atol=1e-10
+        knock_out(model, data, [{}], nodes(SMALL))[0],
+        run_circuit(model, data, nodes(SMALL), means),
+        atol=1e-10,
     )
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_fast_knock_outs_agree_with_hooks(small, seed):
-    """Random nodes at random roles, sets that overlap, that have all in common, that are not in the circuit."""
+    """Random nodes at random roles, sets that overlap, that have all in common, that
+    are not in the circuit."""
     model, data, means = small
     rng = random.Random(seed)
     heads = [(layer, head) for layer in range(3) for head in range(4)]
     keep = {head: rng.choice(ROLES) for head in rng.sample(heads, rng.randint(0, 12))}
-    sets = [{head: rng.choice(ROLES) for head in rng.sample(heads, rng.randint(0, 5))} for _ in range(4)]
-    sets += [dict(rng.sample(sorted(keep.items()), rng.randint(0, len(keep)))) for _ in range(4)]
+    sets = [
+        {head: rng.choice(ROLES) for head in rng.sample(heads, rng.randint(0, 5))}
+        for _ in range(4)
+    ]
+    sets += [
+        dict(rng.sample(sorted(keep.items()), rng.randint(0, len(keep))))
+        for _ in range(4)
+    ]
     sets = sets[: rng.randint(1, 8)] if seed % 2 else sets
 
     def kept(out):
@@ -119,7 +159,9 @@ def test_fast_knock_outs_agree_with_hooks(small, seed):
 
     alone = torch.stack([run_circuit(model, data, kept(out), means) for out in sets])
     whole = torch.stack([run_without(model, data, out, means) for out in sets])
-    assert torch.allclose(knock_out(model, data, sets, keep, means=means), alone, atol=1e-10)
+    assert torch.allclose(
+        knock_out(model, data, sets, keep, means=means), alone, atol=1e-10
+    )
     assert torch.allclose(knock_out(model, data, sets, means=means), whole, atol=1e-10)
     tight = knock_out(model, data, sets, keep, means=means, memory=0.0004)
     assert torch.allclose(tight, alone, atol=1e-10)
@@ -127,14 +169,21 @@ def test_fast_knock_outs_agree_with_hooks(small, seed):
 
 def test_fast_knock_outs_agree_on_the_circuit(trial):
     model, data, means = trial
-    keep, sets = nodes(CIRCUIT), [nodes(CIRCUIT, heads) for heads in class_sets(CIRCUIT).values()]
+    keep, sets = (
+        nodes(CIRCUIT),
+        [nodes(CIRCUIT, heads) for heads in class_sets(CIRCUIT).values()],
+    )
     sets.append(nodes(CIRCUIT, [(2, 2), (5, 5), (9, 9)]))
     alone = knock_out(model, data, sets, keep, means=means, progress=False)
     whole = knock_out(model, data, sets, means=means, progress=False)
     for i in (0, 3, 8):
         left = {head: role for head, role in keep.items() if head not in sets[i]}
-        assert torch.allclose(alone[i], run_circuit(model, data, left, means).to(alone), atol=1e-8)
-        assert torch.allclose(whole[i], run_without(model, data, sets[i], means).to(whole), atol=1e-8)
+        assert torch.allclose(
+            alone[i], run_circuit(model, data, left, means).to(alone), atol=1e-8
+        )
+        assert torch.allclose(
+            whole[i], run_without(model, data, sets[i], means).to(whole), atol=1e-8
+        )
 
 
 def test_other_architectures_run_with_hooks():
@@ -169,12 +218,20 @@ class Refusing(torch.Tensor):
 
 def test_the_papers_circuit():
     assert (PAPER.roles, PAPER.positions) == (CIRCUIT.roles, CIRCUIT.positions)
-    assert set(PAPER.edges) < set(CIRCUIT.edges) and len(PAPER.edges) == 9, "the key holds more than the drawing"
-    assert len(PAPER) == 26 and PAPER.name == "gpt2-small" and "2211.00593" in PAPER.source
+    assert set(PAPER.edges) < set(CIRCUIT.edges) and len(PAPER.edges) == 9, (
+        "the key holds more than the drawing"
+    )
+    assert (
+        len(PAPER) == 26 and PAPER.name == "gpt2-small" and "2211.00593" in PAPER.source
+    )
 
 
 def test_nodes():
-    assert nodes(PAPER)[5, 5] == "S2" and nodes(PAPER)[2, 2] == "S1+1" and len(nodes(PAPER)) == 26
+    assert (
+        nodes(PAPER)[5, 5] == "S2"
+        and nodes(PAPER)[2, 2] == "S1+1"
+        and len(nodes(PAPER)) == 26
+    )
     assert nodes(PAPER, [[9, 9]]) == {(9, 9): "END"}
     with pytest.raises(ValueError, match="L5H6 is not in the circuit of gpt2-small"):
         nodes(PAPER, [(5, 6)])
@@ -191,14 +248,26 @@ def test_part_of():
 
 
 def test_sets():
-    assert list(class_sets(SMALL)) == ["none", *SMALL.roles] and class_sets(SMALL)["none"] == ()
-    assert random_sets(PAPER, 3, 1) == random_sets(PAPER, 3, 1) != random_sets(PAPER, 3, 2)
+    assert (
+        list(class_sets(SMALL)) == ["none", *SMALL.roles]
+        and class_sets(SMALL)["none"] == ()
+    )
+    assert (
+        random_sets(PAPER, 3, 1) == random_sets(PAPER, 3, 1) != random_sets(PAPER, 3, 2)
+    )
     drawn = [len(heads) for heads in random_sets(PAPER, 400).values()]
     assert abs(sum(drawn) / len(drawn) - 13) < 0.5
     sets = minimality_sets(PAPER)
     assert list(sets) == [head for heads in PAPER.roles.values() for head in heads]
-    assert sets[5, 5] == ((5, 8), (5, 9), (6, 9)) and sets[9, 6] == () and sets[10, 0] == ((9, 6), (9, 9))
-    assert set(sets[9, 0]) == {*PAPER.roles["name mover"], *PAPER.roles["backup name mover"]} - {(9, 0)}
+    assert (
+        sets[5, 5] == ((5, 8), (5, 9), (6, 9))
+        and sets[9, 6] == ()
+        and sets[10, 0] == ((9, 6), (9, 9))
+    )
+    assert set(sets[9, 0]) == {
+        *PAPER.roles["name mover"],
+        *PAPER.roles["backup name mover"],
+    } - {(9, 0)}
 
 
 # Criteria
@@ -221,7 +290,9 @@ def test_error_of_a_share_is_that_of_a_ratio():
     """Against a bootstrap, on numbers in which circuit and model go together."""
     generator = torch.Generator().manual_seed(0)
     whole = 3 + torch.randn(400, generator=generator, dtype=torch.float64)
-    alone = 0.8 * whole + 0.3 * torch.randn(400, generator=generator, dtype=torch.float64)
+    alone = 0.8 * whole + 0.3 * torch.randn(
+        400, generator=generator, dtype=torch.float64
+    )
     found = replace_diffs(whole, alone)
     rows = torch.randint(400, (3000, 400), generator=generator)
     spread = (alone[rows].mean(1) / whole[rows].mean(1)).std().item()
@@ -230,30 +301,43 @@ def test_error_of_a_share_is_that_of_a_ratio():
 
 def replace_diffs(whole, alone):
     model = random_model()
-    return replace(faithfulness(model, random_data(model, 2), SMALL), model=whole, circuit=alone)
+    return replace(
+        faithfulness(model, random_data(model, 2), SMALL), model=whole, circuit=alone
+    )
 
 
 def test_share_of_nothing_is_nan():
     whole = torch.tensor([1.0, -1.0, 0.5, -0.5])
     found = replace_diffs(whole, whole + 1)
     assert found.share != found.share and found.gap == pytest.approx(-1)
-    assert found.table()["value"].isna().to_dict() == {"model": False, "circuit": False, "gap": False, "share": True}
+    assert found.table()["value"].isna().to_dict() == {
+        "model": False,
+        "circuit": False,
+        "gap": False,
+        "share": True,
+    }
 
 
 def test_completeness(small):
     model, data, means = small
     sets = {"none": (), "some": [(0, 1), (2, 1)]}
     found = completeness(model, data, SMALL, sets, means=means, progress=False)
-    left = {head: role for head, role in nodes(SMALL).items() if head not in sets["some"]}
+    left = {
+        head: role for head, role in nodes(SMALL).items() if head not in sets["some"]
+    }
     assert torch.allclose(found.circuit[1], run_circuit(model, data, left, means))
-    assert torch.allclose(found.model[1], run_without(model, data, nodes(SMALL, sets["some"]), means))
+    assert torch.allclose(
+        found.model[1], run_without(model, data, nodes(SMALL, sets["some"]), means)
+    )
     expected = (found.circuit.mean(1) - found.model.mean(1)).abs()
     assert torch.allclose(found.incompleteness, expected)
     assert found.worst == list(sets)[int(expected.argmax())]
     assert found.table()["heads"].tolist() == [0, 2]
     faith = faithfulness(model, data, SMALL, means=means)
     assert found.incompleteness[0].item() == pytest.approx(abs(faith.gap))
-    assert list(completeness(model, data, SMALL, means=means).sets) == list(class_sets(SMALL))
+    assert list(completeness(model, data, SMALL, means=means).sets) == list(
+        class_sets(SMALL)
+    )
 
 
 def test_completeness_plot(small):
@@ -261,7 +345,9 @@ def test_completeness_plot(small):
     found = completeness(model, data, SMALL, means=means)
     plot = found.plot("a title")
     assert "a title" in plot.summary and len(plot.table) == 4
-    assert plot.table["circuit without K"].tolist() == pytest.approx(found.circuit.mean(1).tolist(), abs=1e-4)
+    assert plot.table["circuit without K"].tolist() == pytest.approx(
+        found.circuit.mean(1).tolist(), abs=1e-4
+    )
     both = completeness_plot({"a": found, "b": found})
     assert len(both.table) == 8 and "<script" not in both.summary
     with pytest.raises(ValueError, match="empty"):
@@ -269,7 +355,8 @@ def test_completeness_plot(small):
 
 
 def test_greedy_search_finds_the_best_pair(small):
-    """With all candidates at each of two steps, the second step is the best extension of the best head."""
+    """With all candidates at each of two steps, the second step is the best
+    extension of the best head."""
     model, data, means = small
     options = {"means": means, "progress": False}
 
@@ -283,14 +370,22 @@ def test_greedy_search_finds_the_best_pair(small):
     (first,) = max(one, key=one.get)
     two = gaps([(first, head) for head in heads if head != first])
     best = max((one | two), key=(one | two).get)
-    found = greedy_sets(model, data, SMALL, restarts=2, steps=2, candidates=7, **options)
+    found = greedy_sets(
+        model, data, SMALL, restarts=2, steps=2, candidates=7, **options
+    )
     assert list(found) == ["greedy 0", "greedy 1"]
     assert all(frozenset(heads) == best for heads in found.values())
 
 
 def test_greedy_search_is_seeded(small):
     model, data, means = small
-    options = {"means": means, "progress": False, "restarts": 4, "steps": 2, "candidates": 2}
+    options = {
+        "means": means,
+        "progress": False,
+        "restarts": 4,
+        "steps": 2,
+        "candidates": 2,
+    }
     runs = [greedy_sets(model, data, SMALL, seed=seed, **options) for seed in (0, 0, 1)]
     assert runs[0] == runs[1] != runs[2]
 
@@ -298,7 +393,9 @@ def test_greedy_search_is_seeded(small):
 def test_greedy_search_can_use_up_all_heads(small):
     model, data, means = small
     part = part_of(SMALL, [(1, 0), (2, 1)])
-    found = greedy_sets(model, data, part, restarts=1, steps=9, means=means, progress=False)
+    found = greedy_sets(
+        model, data, part, restarts=1, steps=9, means=means, progress=False
+    )
     assert set(found["greedy 0"]) <= {(1, 0), (2, 1)}
 
 
@@ -309,9 +406,13 @@ def test_minimality(small):
     for i, (head, others) in enumerate(minimality_sets(SMALL).items()):
         without = {h: role for h, role in nodes(SMALL).items() if h not in others}
         before = run_circuit(model, data, without, means).mean()
-        after = run_circuit(model, data, {h: r for h, r in without.items() if h != head}, means).mean()
+        after = run_circuit(
+            model, data, {h: r for h, r in without.items() if h != head}, means
+        ).mean()
         assert found.change[i].item() == pytest.approx((after - before).item())
-        assert found.shares[i].item() == pytest.approx(((after - before) / whole).abs().item())
+        assert found.shares[i].item() == pytest.approx(
+            ((after - before) / whole).abs().item()
+        )
     assert found.table()["K"]["L2H2"] == "L1H0 L2H1 L2H3"
     assert found.table()["class"]["L0H1"] == "early"
     assert "3 layers × 4 heads" in found.plot().summary
@@ -329,29 +430,57 @@ def test_verdict_on_the_answer_key(trial):
     classes = completeness(model, data, CIRCUIT, means=means, progress=False)
     assert classes.incompleteness.max() < 0.1 * faith.model.mean()
     assert classes.model[4].mean() / faith.model.mean() < 0.15  # S-inhibition
-    assert minimality(model, data, CIRCUIT, means=means, progress=False).shares.min() >= 0.01
+    assert (
+        minimality(model, data, CIRCUIT, means=means, progress=False).shares.min()
+        >= 0.01
+    )
 
 
 def test_idle_heads_are_not_minimal(trial):
     model, data, means = trial
     idle = {"idle": ((3, 5), (6, 2), (8, 1))}
-    padded = replace(CIRCUIT, roles={**CIRCUIT.roles, **idle}, positions={**CIRCUIT.positions, "idle": "END"})
-    found = minimality(model, data, padded, {head: () for head in idle["idle"]}, means=means, progress=False)
+    padded = replace(
+        CIRCUIT,
+        roles={**CIRCUIT.roles, **idle},
+        positions={**CIRCUIT.positions, "idle": "END"},
+    )
+    found = minimality(
+        model,
+        data,
+        padded,
+        {head: () for head in idle["idle"]},
+        means=means,
+        progress=False,
+    )
     assert found.shares.max() < 0.005
     assert abs(faithfulness(model, data, padded, means=means).share - 1) < 0.1
 
 
 def test_a_circuit_without_backups_is_incomplete(trial):
     model, data, means = trial
-    part = part_of(CIRCUIT, [head for head in CIRCUIT.heads if CIRCUIT.role_of(*head) != "backup name mover"])
+    part = part_of(
+        CIRCUIT,
+        [
+            head
+            for head in CIRCUIT.heads
+            if CIRCUIT.role_of(*head) != "backup name mover"
+        ],
+    )
     movers = {"movers": CIRCUIT.roles["name mover"]}
-    full, lacking = (completeness(model, data, c, movers, means=means).incompleteness[0] for c in (CIRCUIT, part))
+    full, lacking = (
+        completeness(model, data, c, movers, means=means).incompleteness[0]
+        for c in (CIRCUIT, part)
+    )
     assert full < 0.3 and lacking > 2
 
 
 def test_means_over_ioi_hide_who_finds_the_duplicate(trial):
     model, data, means = trial
-    records = [record for seed in range(4) for record in data.counterfactual("random_names", seed)]
+    records = [
+        record
+        for seed in range(4)
+        for record in data.counterfactual("random_names", seed)
+    ]
     wrong = reference_means(model, data, IOIDataset.from_prompts(model, records))
     late = part_of(CIRCUIT, [head for head in CIRCUIT.heads if head[0] > 6])
     assert faithfulness(model, data, late, means=wrong).share > 0.85
@@ -367,11 +496,15 @@ def test_on_trial_gives_plain_numbers(model):
     assert json.loads(json.dumps(verdict, allow_nan=False)) == verdict
     faith = faithfulness(model, data, CIRCUIT)
     assert verdict["faithfulness"]["share"] == pytest.approx(faith.share, abs=1e-5)
-    assert verdict["faithfulness"]["circuit"] == pytest.approx(faith.circuit.mean().item(), abs=1e-5)
+    assert verdict["faithfulness"]["circuit"] == pytest.approx(
+        faith.circuit.mean().item(), abs=1e-5
+    )
     assert list(verdict["completeness"]) == ["class", "random", "greedy"]
     assert set(verdict["completeness"]["class"]) == {"none", *CIRCUIT.roles}
     assert len(verdict["minimality"]["heads"]) == 26
-    assert verdict["minimality"]["least"] == min(verdict["minimality"]["heads"].values())
+    assert verdict["minimality"]["least"] == min(
+        verdict["minimality"]["heads"].values()
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -401,9 +534,13 @@ def test_bad_nodes(small):
     model, data, means = small
     with pytest.raises(TypeError, match="say where each head acts"):
         run_circuit(model, data, [(0, 1)], means)
-    with pytest.raises(ValueError, match=r"keep has the head \(3, 0\); there are 3 layers of 4 heads"):
+    with pytest.raises(
+        ValueError, match=r"keep has the head \(3, 0\); there are 3 layers of 4 heads"
+    ):
         run_circuit(model, data, {(3, 0): "END"}, means)
-    with pytest.raises(ValueError, match="L1H1 at 'S3'; a position is one of IO, S1, S1\\+1, S2, END"):
+    with pytest.raises(
+        ValueError, match="L1H1 at 'S3'; a position is one of IO, S1, S1\\+1, S2, END"
+    ):
         run_without(model, data, {(1, 1): "S3"}, means)
     with pytest.raises(ValueError, match="sets has the head"):
         knock_out(model, data, [{(0, 9): "END"}], means=means)
@@ -464,6 +601,9 @@ def test_other_models_data(small):
 def test_a_completeness_is_worst_where_it_is_farthest(small):
     model, data, _ = small
     sets = {"a": (), "b": ((1, 0),)}
-    whole, alone = torch.tensor([[1.0, 3.0], [2.0, 2.0]]), torch.tensor([[1.0, 2.0], [0.0, 1.0]])
+    whole, alone = (
+        torch.tensor([[1.0, 3.0], [2.0, 2.0]]),
+        torch.tensor([[1.0, 2.0], [0.0, 1.0]]),
+    )
     found = Completeness(sets, whole, alone, SMALL, "m")
     assert found.incompleteness.tolist() == [0.5, 1.5] and found.worst == "b"

@@ -1,4 +1,5 @@
-"""The command `ioi-course`, on a small course made here and, where it matters, on the real one."""
+"""The command `ioi-course`, on a small course made here and, where it
+matters, on the real one."""
 
 import json
 import os
@@ -14,8 +15,8 @@ from typer.testing import CliRunner
 
 from ioi_course import cli, doctor, machine, project
 from ioi_course.project import settings
-from ioi_course.publish import command
 from ioi_course.publish import run as course
+from ioi_course.publish import site_command
 from ioi_course.publish.finish import with_head
 
 pytestmark = pytest.mark.usefixtures("kernel")  # runs take the warm one that is there
@@ -34,14 +35,22 @@ def small(tmp_path, monkeypatch):
         "# Zero\n\n> Nothing. $a^2$ and [one](01_one.ipynb#x).",
         ["x = 6 * 7\nx", "#| hide\nhidden_value = 1", "#| default_exp setup", LIBRARY],
     )
-    write(tmp_path, "01_one", "# One\n\n> Second.", ["import os\nos.environ['IOI_COURSE_MODEL']"])
+    write(
+        tmp_path,
+        "01_one",
+        "# One\n\n> Second.",
+        ["import os\nos.environ['IOI_COURSE_MODEL']"],
+    )
     return tmp_path
 
 
 def write(root, name, prose, sources):
     path = root / "nbs" / f"{name}.ipynb"
     path.parent.mkdir(exist_ok=True)
-    nbformat.write(new_notebook(cells=[new_markdown_cell(prose), *map(new_code_cell, sources)]), path)
+    nbformat.write(
+        new_notebook(cells=[new_markdown_cell(prose), *map(new_code_cell, sources)]),
+        path,
+    )
     return path
 
 
@@ -54,16 +63,34 @@ def test_run_writes_pages_index_and_report(small):
     assert result.exit_code == 0, result.output
     out = small / "build" / "course"
     report = json.loads((out / "report.json").read_text())
-    assert [(row["chapter"], row["cells"], row["ok"]) for row in report] == [("00_setup", 4, True), ("01_one", 1, True)]
-    assert all(set(row) == {"chapter", "cells", "seconds", "ok"} and row["seconds"] > 0 for row in report)
+    assert [(row["chapter"], row["cells"], row["ok"]) for row in report] == [
+        ("00_setup", 4, True),
+        ("01_one", 1, True),
+    ]
+    assert all(
+        set(row) == {"chapter", "cells", "seconds", "ok"} and row["seconds"] > 0
+        for row in report
+    )
     index = (out / "index.html").read_text()
-    assert 'href="00_setup.html">Zero</a>' in index and "synthetic" in index and 'href="report.html"' in index
-    assert ">passed</td>" in (out / "report.html").read_text() and ">passed</td>" not in index
+    assert (
+        'href="00_setup.html">Zero</a>' in index
+        and "synthetic" in index
+        and 'href="report.html"' in index
+    )
+    assert (
+        ">passed</td>" in (out / "report.html").read_text()
+        and ">passed</td>" not in index
+    )
     page = (out / "00_setup.html").read_text()
     assert "42" in page and "<math" in page and 'href="01_one.html#x"' in page
-    assert "<summary>Library code: <code>long_function</code></summary>" in page and "#|" not in page
+    assert (
+        "<summary>Library code: <code>long_function</code></summary>" in page
+        and "#|" not in page
+    )
     assert "hidden_value" not in page and 'rel="next" href="01_one.html"' in page
-    assert "synthetic" in (out / "01_one.html").read_text(), "the model's name reaches the kernel"
+    assert "synthetic" in (out / "01_one.html").read_text(), (
+        "the model's name reaches the kernel"
+    )
     assert "00_setup" in result.output and "passed" in result.output
 
 
@@ -72,11 +99,19 @@ def test_run_shows_the_failing_cell_and_goes_on(small):
         small,
         "00_setup",
         "# Zero\n\n> Fails.",
-        ["fine = 1", "def f():\n    raise ValueError('the reason')\n\n\nf()", "after = 1"],
+        [
+            "fine = 1",
+            "def f():\n    raise ValueError('the reason')\n\n\nf()",
+            "after = 1",
+        ],
     )
     result = invoke("run", "--root", small)
     assert result.exit_code == 1
-    assert "ValueError" in result.output and "the reason" in result.output and "def f():" in result.output
+    assert (
+        "ValueError" in result.output
+        and "the reason" in result.output
+        and "def f():" in result.output
+    )
     report = json.loads((small / "build" / "course" / "report.json").read_text())
     assert [(row["chapter"], row["cells"], row["ok"]) for row in report] == [
         ("00_setup", 1, False),
@@ -125,7 +160,9 @@ os.environ.get("OMP_NUM_THREADS")"""
 def test_run_takes_several_chapters_at_a_time(small, monkeypatch):
     """Each chapter waits for the other one: neither would pass alone."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    write(small, "00_setup", "# Zero\n\n> Meets.", [MEET.format(mine="zero", other="one")])
+    write(
+        small, "00_setup", "# Zero\n\n> Meets.", [MEET.format(mine="zero", other="one")]
+    )
     write(small, "01_one", "# One\n\n> Meets.", [MEET.format(mine="one", other="zero")])
     result = invoke("run", "--root", small, "--jobs", 2, "--save")
     assert result.exit_code == 0, result.output
@@ -134,7 +171,11 @@ def test_run_takes_several_chapters_at_a_time(small, monkeypatch):
     assert [row["chapter"] for row in report] == ["00_setup", "01_one"]
     threads = str(machine.threads_of(2))
     for name in ("00_setup", "01_one"):
-        (output,) = nbformat.read(small / "nbs" / f"{name}.ipynb", as_version=4).cells[1].outputs
+        (output,) = (
+            nbformat.read(small / "nbs" / f"{name}.ipynb", as_version=4)
+            .cells[1]
+            .outputs
+        )
         assert output.data["text/plain"] == repr(threads)
 
 
@@ -145,7 +186,11 @@ def test_chapters_at_a_time_depend_on_cores_and_memory(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     for gigabytes, jobs in [(100, 4), (8, 2), (1, 1)]:
-        monkeypatch.setattr(machine.psutil, "virtual_memory", lambda gigabytes=gigabytes: available(gigabytes))
+        monkeypatch.setattr(
+            machine.psutil,
+            "virtual_memory",
+            lambda gigabytes=gigabytes: available(gigabytes),
+        )
         assert machine.default_jobs() == jobs
     assert [machine.threads_of(jobs) for jobs in (1, 2, 3, 8, 20)] == [None, 4, 2, 1, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -174,15 +219,21 @@ def test_commands_say_where_they_must_be_run(tmp_path, monkeypatch):
 
 def test_chapters_of_the_real_course_are_in_reading_order(root):
     names = [course.chapter_name(path, root) for path in course.chapters(root)]
-    assert names[:2] == ["index", "00_setup"] and names.index("01_tokenization") < names.index("02_logit_difference")
+    assert names[:2] == ["index", "00_setup"] and names.index(
+        "01_tokenization"
+    ) < names.index("02_logit_difference")
     assert "appendix/a_synthetic_model" in names and names[-1].startswith("reference/")
     assert not [name for name in names if name.startswith("library/")]
-    assert course.chapters(root, ["appendix/a"]) == [root / "nbs" / "appendix" / "a_synthetic_model.ipynb"]
+    assert course.chapters(root, ["appendix/a"]) == [
+        root / "nbs" / "appendix" / "a_synthetic_model.ipynb"
+    ]
 
 
-NOTEBOOKS = """index 00_setup 00_transformer 01_one 07_seven 10_ten 14_fourteen 16_sixteen
+NOTEBOOKS = """index 00_setup 00_transformer 01_one 07_seven 10_ten 14_fourteen
+    16_sixteen
     appendix/a_first appendix/b_second reference/numbers
-    library/metrics library/metrics_more library/00_inner library/.ipynb_checkpoints/metrics-checkpoint
+    library/metrics library/metrics_more library/00_inner
+    library/.ipynb_checkpoints/metrics-checkpoint
     drafts/idea""".split()
 
 
@@ -234,9 +285,20 @@ def test_chapters_go_by_number_letter_name_or_path(many, names, found):
 def test_paths_to_chapters_are_seen_from_where_one_stands(many, monkeypatch):
     absolute = str(many / "nbs" / "07_seven")
     for folder, names in [
-        (many.parent, ["clone/nbs/07_seven.ipynb", "./clone/nbs/07_seven", "nbs/07_seven.ipynb", "7"]),
+        (
+            many.parent,
+            [
+                "clone/nbs/07_seven.ipynb",
+                "./clone/nbs/07_seven",
+                "nbs/07_seven.ipynb",
+                "7",
+            ],
+        ),
         (many, ["nbs/07_seven.ipynb", "./nbs/07_seven.ipynb", "nbs/../nbs/07_seven"]),
-        (many / "nbs", ["07_seven.ipynb", "./07_seven.ipynb", "./07_seven", "07_seven", "./07"]),
+        (
+            many / "nbs",
+            ["07_seven.ipynb", "./07_seven.ipynb", "./07_seven", "07_seven", "./07"],
+        ),
         (many / "nbs" / "appendix", ["../07_seven.ipynb", "nbs/07_seven.ipynb"]),
     ]:
         monkeypatch.chdir(folder)
@@ -272,7 +334,16 @@ def test_doctor_says_what_to_do(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     result = invoke("doctor")
     assert result.exit_code == 0, result.output
-    for text in ("torch", "memory", "no answer", "synthetic", "Quarto", "Chromium", "Node", "optional"):
+    for text in (
+        "torch",
+        "memory",
+        "no answer",
+        "synthetic",
+        "Quarto",
+        "Chromium",
+        "Node",
+        "optional",
+    ):
         assert text in result.output
 
 
@@ -286,7 +357,11 @@ def test_doctor_fails_where_memory_is_short(monkeypatch):
 def test_models_lists_what_is_at_hand():
     result = invoke("models")
     assert result.exit_code == 0, result.output
-    assert "synthetic" in result.output and "gpt2-small" in result.output and "bundled" in result.output
+    assert (
+        "synthetic" in result.output
+        and "gpt2-small" in result.output
+        and "bundled" in result.output
+    )
 
 
 def test_lab_says_how_to_get_jupyterlab(small, monkeypatch):
@@ -297,59 +372,96 @@ def test_lab_says_how_to_get_jupyterlab(small, monkeypatch):
 
 def test_lab_opens_the_chapters(small, monkeypatch):
     calls = []
-    monkeypatch.setattr(cli.subprocess, "call", lambda command: calls.append(command) or 0)
+    monkeypatch.setattr(
+        cli.subprocess, "call", lambda command: calls.append(command) or 0
+    )
     assert invoke("lab", "--root", small).exit_code == 0
     static = small / "build" / "static"
     assert calls == [
-        [sys.executable, "-m", "jupyterlab", str(small / "nbs"), f"--ServerApp.extra_static_paths=['{static}']"]
+        [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            str(small / "nbs"),
+            f"--ServerApp.extra_static_paths=['{static}']",
+        ]
     ]
     assert (static / "ioi_course" / "Plotly.js").stat().st_size > 1_000_000
 
 
 def test_docs_says_that_quarto_is_missing(root, monkeypatch, tmp_path):
-    monkeypatch.setattr(command.shutil, "which", lambda name: None)
-    monkeypatch.setattr("ioi_course.publish.site.stage", lambda root: tmp_path / "_proc")
+    monkeypatch.setattr(site_command.shutil, "which", lambda name: None)
+    monkeypatch.setattr(
+        "ioi_course.publish.site.stage", lambda root: tmp_path / "_proc"
+    )
     result = invoke("docs", "--root", root)
-    assert result.exit_code == 1 and "Quarto is not installed" in result.output and "quarto.org" in result.output
+    assert (
+        result.exit_code == 1
+        and "Quarto is not installed" in result.output
+        and "quarto.org" in result.output
+    )
 
 
 def test_docs_renders_with_quarto_in_one_process(small, root, monkeypatch, tmp_path):
-    """What Quarto says goes to the terminal, each step says how long it took, and notebooks and heads are added."""
+    """What Quarto says goes to the terminal, each step says how long it took, and
+    notebooks and heads are added."""
     calls, pages = [], tmp_path / "_proc"
     shutil.copy(root / "settings.ini", small)
 
     def render(command, cwd):
         calls.append((command, cwd))
         (pages / "_docs").mkdir(parents=True)
-        head = '<meta name="description" content="An &amp; more"><title>One</title></head><body>'
-        (pages / "_docs" / "index.html").write_text(f"<html><head>{head}", encoding="utf-8")
+        head = (
+            '<meta name="description" content="An &amp; '
+            'more"><title>One</title></head><body>'
+        )
+        (pages / "_docs" / "index.html").write_text(
+            f"<html><head>{head}", encoding="utf-8"
+        )
         return 0
 
-    monkeypatch.setattr(command.shutil, "which", lambda name: "/usr/bin/quarto")
+    monkeypatch.setattr(site_command.shutil, "which", lambda name: "/usr/bin/quarto")
     monkeypatch.setattr("ioi_course.publish.site.stage", lambda root: pages)
-    monkeypatch.setattr(command.subprocess, "call", render)
+    monkeypatch.setattr(site_command.subprocess, "call", render)
     result = invoke("docs", "--root", small)
     assert result.exit_code == 0, result.output
-    assert calls == [(["quarto", "render", "--no-cache", "--output-dir", str(pages / "_docs")], pages)]
+    assert calls == [
+        (
+            ["quarto", "render", "--no-cache", "--output-dir", str(pages / "_docs")],
+            pages,
+        )
+    ]
     for said in ("Staged the pages in 0 s.", "Rendered with Quarto in 0 s.", "Site: "):
         assert said in result.output
     text = (small / "_docs" / "index.html").read_text(encoding="utf-8")
     address = settings(small)["doc_url"]
-    assert f'<link rel="canonical" href="{address}">' in text and f'content="{address}images/card.png"' in text
-    assert '<meta property="og:description" content="An &amp; more">' in text and text.count("</head>") == 1
+    assert (
+        f'<link rel="canonical" href="{address}">' in text
+        and f'content="{address}images/card.png"' in text
+    )
+    assert (
+        '<meta property="og:description" content="An &amp; more">' in text
+        and text.count("</head>") == 1
+    )
     assert with_head(text, "index.html", address) == text
     chapters = [path.name for path in (small / "nbs").glob("[0-9]*.ipynb")]
-    assert chapters and sorted(path.name for path in (small / "_docs" / "notebooks").glob("0*")) == sorted(chapters)
-    assert f"]({address}{chapters[0][:-6]}.html)" in (small / "_docs" / "llms.txt").read_text(encoding="utf-8")
+    assert chapters and sorted(
+        path.name for path in (small / "_docs" / "notebooks").glob("0*")
+    ) == sorted(chapters)
+    assert f"]({address}{chapters[0][:-6]}.html)" in (
+        small / "_docs" / "llms.txt"
+    ).read_text(encoding="utf-8")
 
 
 def test_docs_fails_where_quarto_does(small, monkeypatch, tmp_path):
-    monkeypatch.setattr(command.shutil, "which", lambda name: "/usr/bin/quarto")
+    monkeypatch.setattr(site_command.shutil, "which", lambda name: "/usr/bin/quarto")
     monkeypatch.setattr("ioi_course.publish.site.stage", lambda root: tmp_path)
-    monkeypatch.setattr(command.subprocess, "call", lambda command, cwd: 3)
+    monkeypatch.setattr(site_command.subprocess, "call", lambda command, cwd: 3)
     assert invoke("docs", "--root", small).exit_code == 3
     assert not (small / "_docs").exists()
 
 
 def test_command_is_installed():
-    assert os.access(os.path.join(os.path.dirname(sys.executable), "ioi-course"), os.X_OK)
+    assert os.access(
+        os.path.join(os.path.dirname(sys.executable), "ioi-course"), os.X_OK
+    )

@@ -1,4 +1,5 @@
-"""The command `ioi-course circuit`: what it prints and writes, and what it does when it cannot."""
+"""The command `ioi-course circuit`: what it prints and writes, and what
+it does when it cannot."""
 
 import json
 import os
@@ -40,13 +41,22 @@ def trial(model, data, found, progress):
     """As from `on_trial`."""
     row = {"circuit": 1.25, "model": 1.5, "incompleteness": float("nan")}
     return {
-        "faithfulness": {"model": 4.0, "circuit": 3.9, "gap": 0.1, "share": 0.975, "error": 0.01},
+        "faithfulness": {
+            "model": 4.0,
+            "circuit": 3.9,
+            "gap": 0.1,
+            "share": 0.975,
+            "error": 0.01,
+        },
         "completeness": {
             "class": {"induction": row},
             "random": {"mean": 0.1, "largest": 0.31},
             "greedy": {"largest": 1.7},
         },
-        "minimality": {"heads": {"L9H9": 0.5, "L5H8": 0.02, "L0H0": None}, "least": 0.02},
+        "minimality": {
+            "heads": {"L9H9": 0.5, "L5H8": 0.02, "L0H0": None},
+            "least": 0.02,
+        },
     }
 
 
@@ -56,9 +66,17 @@ def test_the_whole_way_on_the_synthetic_model(tmp_path, quick):
     result = invoke("--model", "synthetic", "--json", path, "--prompts", 8)
     assert result.exit_code == 0, result.output
     report = json.loads(path.read_text())
-    assert report["model"] == "synthetic" and report["prompts"] == 8 and report["seed"] == 0
+    assert (
+        report["model"] == "synthetic"
+        and report["prompts"] == 8
+        and report["seed"] == 0
+    )
     assert report["finder"]["precision"] == report["finder"]["recall"] == 1
-    roles = {role: {tuple(head) for head in heads} for role, heads in report["finder"]["roles"].items() if heads}
+    roles = {
+        role: {tuple(head) for head in heads}
+        for role, heads in report["finder"]["roles"].items()
+        if heads
+    }
     assert roles == {role: set(heads) for role, heads in CIRCUIT.roles.items()}
     assert set(report["finder"]["by_class"]) == set(CIRCUIT.roles)
     assert 0.8 < report["faithfulness"]["share"] < 1.1
@@ -87,22 +105,39 @@ def test_the_tables(model, quick, monkeypatch):
     result = invoke("--prompts", 8)
     assert result.exit_code == 0, result.output
     assert re.search(r"faithfulness .* 3\.90 .* 4\.00 .* share 0\.97", result.output)
-    assert re.search(r"completeness .*induction .* 1\.25 .* 1\.50 .* apart ", result.output)
+    assert re.search(
+        r"completeness .*induction .* 1\.25 .* 1\.50 .* apart ", result.output
+    )
     assert "apart 0.31" in result.output and "apart 1.70" in result.output
-    assert "L5H8, which matters least" in result.output and "share 0.02" in result.output
+    assert (
+        "L5H8, which matters least" in result.output and "share 0.02" in result.output
+    )
     assert "Written" not in result.output
 
 
-def test_a_model_without_a_key_has_neither_precision_nor_recall(tmp_path, quick, monkeypatch):
+def test_a_model_without_a_key_has_neither_precision_nor_recall(
+    tmp_path, quick, monkeypatch
+):
     monkeypatch.setattr(trial_module, "on_trial", trial)
     monkeypatch.setattr(answer_key, "known_circuit", lambda model: None)
     path = tmp_path / "found.json"
     result = invoke("--json", path, "--prompts", 8)
-    assert result.exit_code == 0 and "precision" not in result.output and "26 heads" not in result.output
+    assert (
+        result.exit_code == 0
+        and "precision" not in result.output
+        and "26 heads" not in result.output
+    )
     report = json.loads(path.read_text())
-    assert report["finder"]["precision"] is report["finder"]["recall"] is report["finder"]["by_class"] is None
+    assert (
+        report["finder"]["precision"]
+        is report["finder"]["recall"]
+        is report["finder"]["by_class"]
+        is None
+    )
     assert len(report["finder"]["roles"]["backup name mover"]) == 8
-    assert report["completeness"]["class"]["induction"]["incompleteness"] is None, "JSON has no NaN"
+    assert report["completeness"]["class"]["induction"]["incompleteness"] is None, (
+        "JSON has no NaN"
+    )
 
 
 def test_where_nothing_is_found_nothing_is_tried(tmp_path, monkeypatch):
@@ -114,17 +149,28 @@ def test_where_nothing_is_found_nothing_is_tried(tmp_path, monkeypatch):
     result = invoke("--json", path, "--prompts", 40)
     assert result.exit_code == 0, result.output
     assert "cannot do the task" in result.output and "none" in result.output
-    assert "unplaced writer" not in result.output and "What decided" not in result.output
+    assert (
+        "unplaced writer" not in result.output and "What decided" not in result.output
+    )
     report = json.loads(path.read_text())
-    assert not any(report["finder"]["roles"].values()) and "cannot" in report["finder"]["notes"][0]
+    assert (
+        not any(report["finder"]["roles"].values())
+        and "cannot" in report["finder"]["notes"][0]
+    )
     assert report["faithfulness"]["share"] is None
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("", "is a folder"), ("missing/found.json", "There is no folder"), ("file/found.json", "There is no folder")],
+    [
+        ("", "is a folder"),
+        ("missing/found.json", "There is no folder"),
+        ("file/found.json", "There is no folder"),
+    ],
 )
-def test_a_file_that_cannot_be_written_is_an_error_before_the_work(tmp_path, no_work, name, message):
+def test_a_file_that_cannot_be_written_is_an_error_before_the_work(
+    tmp_path, no_work, name, message
+):
     (tmp_path / "file").touch()
     result = invoke("--json", tmp_path / name)
     assert result.exit_code == 2 and message in result.output, result.output
@@ -137,12 +183,16 @@ def test_no_permission(tmp_path, no_work, monkeypatch, refused):
     path.write_text("old")
     if refused == "touch":
         read_only = OSError(30, "Read-only file system")
-        monkeypatch.setattr(terminal.Path, "touch", lambda self: (_ for _ in ()).throw(read_only))
+        monkeypatch.setattr(
+            terminal.Path, "touch", lambda self: (_ for _ in ()).throw(read_only)
+        )
     else:
         path = path if refused == "file" else tmp_path / "new.json"
         monkeypatch.setattr(os, "access", lambda place, mode: False)
     result = invoke("--json", path)
-    assert result.exit_code == 2 and re.search("permission denied|Read-only file system", result.output)
+    assert result.exit_code == 2 and re.search(
+        "permission denied|Read-only file system", result.output
+    )
     assert (tmp_path / "found.json").read_text() == "old"
 
 
@@ -157,7 +207,11 @@ def test_writing_is_all_or_nothing(tmp_path, quick, monkeypatch, at):
 
     monkeypatch.setattr(terminal.json if at == "dumps" else terminal.os, at, fail)
     result = invoke("--json", path, "--prompts", 8)
-    assert result.exit_code == 2 and "No space left" in result.output and "name mover" in result.output
+    assert (
+        result.exit_code == 2
+        and "No space left" in result.output
+        and "name mover" in result.output
+    )
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["found.json"]
 
 
@@ -165,7 +219,9 @@ def test_the_file_is_as_readable_as_any_other(tmp_path):
     terminal.write_json({"a": float("inf"), "b": (1, 2)}, tmp_path / "made.json")
     (tmp_path / "plain").touch()
     assert json.loads((tmp_path / "made.json").read_text()) == {"a": None, "b": [1, 2]}
-    assert (tmp_path / "made.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert (tmp_path / "made.json").stat().st_mode == (
+        tmp_path / "plain"
+    ).stat().st_mode
 
 
 def test_an_unknown_model():

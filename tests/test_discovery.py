@@ -1,4 +1,5 @@
-"""The wing that looks for circuits: the graph, gradients that are derivatives, circuits run as such, exact scores."""
+"""The wing that looks for circuits: the graph, gradients that are derivatives, circuits
+run as such, exact scores."""
 
 import re
 
@@ -36,7 +37,13 @@ def some_edges(graph):
     last = graph.n_layers - 1
     heads = {via: graph.receivers[graph.inputs(last)[via][-1]] for via in "qkv"}
     into = [f"input -> {heads['q']}", f"L0H1 -> {heads['k']}", f"MLP0 -> {heads['v']}"]
-    return [*into, f"L{last - 1}H0 -> MLP{last}", f"MLP{last} -> logits", f"L{last}H1 -> logits", "input -> MLP0"]
+    return [
+        *into,
+        f"L{last - 1}H0 -> MLP{last}",
+        f"MLP{last} -> logits",
+        f"L{last}H1 -> logits",
+        "input -> MLP0",
+    ]
 
 
 def test_gpt2_small_has_the_published_number_of_edges():
@@ -45,7 +52,9 @@ def test_gpt2_small_has_the_published_number_of_edges():
 
 def test_smollm2_has_an_edge_for_a_group():
     graph = Graph(30, 9, 3)
-    by_layer = [(9 + 3 + 3) * (1 + 10 * layer) + (1 + 10 * layer + 9) for layer in range(30)]
+    by_layer = [
+        (9 + 3 + 3) * (1 + 10 * layer) + (1 + 10 * layer + 9) for layer in range(30)
+    ]
     assert len(graph) == sum(by_layer) + 301 == 70_651
     assert graph.receiver((5, 7), "k") == graph.receivers.index("L5G2.k")
 
@@ -61,19 +70,26 @@ def test_gradients_are_finite_differences(small):
         weights[runner.graph[edge]] -= 2 * step
         slope = (more - runner(weights)) / (2 * step)
         found = eap.per_prompt[(slice(None), *runner.graph[edge])]
-        assert torch.allclose(found, slope, rtol=1e-3, atol=1e-3 * slope.abs().max().item() + 1e-9), edge
+        assert torch.allclose(
+            found, slope, rtol=1e-3, atol=1e-3 * slope.abs().max().item() + 1e-9
+        ), edge
 
 
 def test_integrated_gradients_on_activations_are_exact_on_the_way_of_one_sender(small):
-    """A sender's edges together, with many steps, are the whole effect of its output (the integral of a slope)."""
+    """A sender's edges together, with many steps, are the whole effect of its output
+    (the integral of a slope)."""
     model, clean, corrupted, runner = small
-    scores = gradient_scores(model, clean, corrupted, "eap-ig-activations", steps=20, progress=False)
+    scores = gradient_scores(
+        model, clean, corrupted, "eap-ig-activations", steps=20, progress=False
+    )
     for name in ("MLP1", "MLP2"):
         sender = runner.graph.senders.index(name)
         without = runner.graph.real.clone()
         without[sender] = False
         lost = runner.full - runner(without)
-        assert torch.allclose(scores.per_prompt[:, sender].sum(dim=-1), lost, atol=0.01), name
+        assert torch.allclose(
+            scores.per_prompt[:, sender].sum(dim=-1), lost, atol=0.01
+        ), name
 
 
 def test_exact_scores_are_runs_without_one_edge(small):
@@ -87,14 +103,18 @@ def test_exact_scores_are_runs_without_one_edge(small):
 
 
 def test_the_recomputed_softmax_is_exact_up_to_the_pattern(small):
-    """For the last layer's queries at a value that only END reads, what comes after the pattern is nearly straight."""
+    """For the last layer's queries at a value that only END reads, what comes after the
+    pattern is nearly straight."""
     model, clean, corrupted, runner = small
     qk = gradient_scores(model, clean, corrupted, "eap-qk", progress=False)
     eap = gradient_scores(model, clean, corrupted, "eap", progress=False)
     exact = exact_scores(model, clean, corrupted, progress=False)
     last = runner.graph.inputs(runner.graph.n_layers - 1)["q"]
     columns = slice(last.start, last.stop)
-    off = [(one.per_prompt - exact.per_prompt)[:, :, columns].abs().mean() for one in (qk, eap)]
+    off = [
+        (one.per_prompt - exact.per_prompt)[:, :, columns].abs().mean()
+        for one in (qk, eap)
+    ]
     assert off[0] < 0.8 * off[1]
 
 
@@ -102,7 +122,9 @@ def test_the_recomputed_softmax_is_exact_up_to_the_pattern(small):
 def test_scores_do_not_depend_on_the_memory(small, method):
     model, clean, corrupted, _ = small
     whole, tight = (
-        gradient_scores(model, clean, corrupted, method, steps=2, memory=memory, progress=False)
+        gradient_scores(
+            model, clean, corrupted, method, steps=2, memory=memory, progress=False
+        )
         for memory in (0.5, 0.003)
     )
     assert torch.allclose(whole.per_prompt, tight.per_prompt, atol=1e-9)
@@ -110,13 +132,27 @@ def test_scores_do_not_depend_on_the_memory(small, method):
 
 def test_a_circuit_grows_from_the_corrupted_run_to_the_clean_one(small):
     model, clean, corrupted, runner = small
-    ends = [logit_diff(model(data.tokens), clean, per_prompt=True) for data in (corrupted, clean)]
+    ends = [
+        logit_diff(model(data.tokens), clean, per_prompt=True)
+        for data in (corrupted, clean)
+    ]
     assert torch.allclose(runner(runner.graph.real & False), ends[0], atol=1e-5)
     assert torch.allclose(runner(runner.graph.real), ends[1], atol=1e-5)
 
 
 def test_sizes_of_mib():
-    assert sizes(Graph(12, 12, 12)) == [32, 64, 162, 324, 649, 1624, 3249, 6498, 16245, 32491]
+    assert sizes(Graph(12, 12, 12)) == [
+        32,
+        64,
+        162,
+        324,
+        649,
+        1624,
+        3249,
+        6498,
+        16245,
+        32491,
+    ]
     assert SHARES[0] == 0.001 and SHARES[-1] == 1
     with pytest.raises(ValueError, match=r"A share of 0.001 is 0 of \d+ edges"):
         sizes(Graph(1, 2, 2))
@@ -131,9 +167,12 @@ def test_greedy_circuits_are_connected_and_best_ones_need_not_be():
 
 
 def test_the_synthetic_model_is_found(model):
-    """On four pairs: integrated gradients find most of what was written, and a lot finds nothing."""
+    """On four pairs: integrated gradients find most of what was written,
+    and a lot finds nothing."""
     clean = IOIDataset(model, 4)
-    scores = gradient_scores(model, clean, clean.counterfactual("abc"), steps=3, progress=False)
+    scores = gradient_scores(
+        model, clean, clean.counterfactual("abc"), steps=3, progress=False
+    )
     key = key_edges(scores.graph, CIRCUIT)
     found, lot = against_key(scores, key), against_key(random_scores(model), key)
     assert found["AUROC"] > 0.95 and found["AUPRC"] > 0.6
@@ -144,8 +183,14 @@ def test_the_synthetic_model_is_found(model):
     "edge, said",
     [
         ("L9H9 -> L8H6.q", "L9H9 is not computed before L8H6.q is read"),
-        ("L9H9 -> L12H0.q", "nothing that reads is called 'L12H0.q'. The nearest is 'L9H9 -> L"),
-        ("L9H99 -> logits", "nothing that writes is called 'L9H99'. The nearest is 'L9H9 -> logits'"),
+        (
+            "L9H9 -> L12H0.q",
+            "nothing that reads is called 'L12H0.q'. The nearest is 'L9H9 -> L",
+        ),
+        (
+            "L9H99 -> logits",
+            "nothing that writes is called 'L9H99'. The nearest is 'L9H9 -> logits'",
+        ),
         ("L9H9", "an edge is written as 'L5H5 -> L8H6.v'"),
     ],
 )
@@ -160,7 +205,9 @@ def test_an_edge_that_does_not_exist_is_named_with_the_nearest(edge, said):
 def test_what_cannot_be_is_refused(small):
     model, clean, corrupted, runner = small
     with pytest.raises(ValueError, match="must give one number for each prompt"):
-        gradient_scores(model, clean, corrupted, metric=lambda logits, data: logits, progress=False)
+        gradient_scores(
+            model, clean, corrupted, metric=lambda logits, data: logits, progress=False
+        )
     with pytest.raises(ValueError, match="has no gradient"):
         counted = lambda logits, data: (logits.argmax(dim=1) == 0).double()  # noqa: E731
         gradient_scores(model, clean, corrupted, metric=counted, progress=False)
@@ -170,17 +217,25 @@ def test_what_cannot_be_is_refused(small):
     with pytest.raises(ValueError, match="0 edges are no circuit"):
         best(scores, 0)
     with pytest.raises(ValueError, match="too close for a scale"):
-        near = Runner(model, clean, corrupted, metric=lambda logits, data: logits[:, 0] * 0 + 1)
+        near = Runner(
+            model, clean, corrupted, metric=lambda logits, data: logits[:, 0] * 0 + 1
+        )
         curve(near, scores, (0.5, 1.0), progress=False)
     with pytest.raises(ValueError, match="The scores are of another graph"):
-        curve(runner, Scores(torch.zeros(1, *Graph(1, 2, 2).real.shape), Graph(1, 2, 2), "", ""), (1.0,))
+        curve(
+            runner,
+            Scores(torch.zeros(1, *Graph(1, 2, 2).real.shape), Graph(1, 2, 2), "", ""),
+            (1.0,),
+        )
     with pytest.raises(ValueError, match="more than 0"):
         acdc(runner, -1)
 
 
 def test_a_family_that_is_not_served_is_named():
     model = random_of("phi")
-    with pytest.raises(ValueError, match="The architecture PhiForCausalLM is not served"):
+    with pytest.raises(
+        ValueError, match="The architecture PhiForCausalLM is not served"
+    ):
         graph_of(model)
     clean = random_data(model, 2)
     with pytest.raises(ValueError, match="not served"):
@@ -213,7 +268,11 @@ def test_a_stopped_run_goes_on_where_it_was(small, tmp_path):
             raise KeyboardInterrupt
         return logits.gather(1, data.answers)[:, 0]
 
-    options = {"metric": first_name, "keep": tmp_path / "kept.safetensors", "progress": False}
+    options = {
+        "metric": first_name,
+        "keep": tmp_path / "kept.safetensors",
+        "progress": False,
+    }
     with pytest.raises(KeyboardInterrupt):
         exact_scores(model, clean, corrupted, **options)
     assert (tmp_path / "kept.safetensors").exists()
@@ -225,5 +284,9 @@ def test_a_stopped_run_goes_on_where_it_was(small, tmp_path):
     fresh = exact_scores(model, clean, corrupted, metric=first_name, progress=False)
     assert torch.equal(scores.per_prompt, fresh.per_prompt)
     assert second < len(asked) - 100
-    with pytest.raises(ValueError, match="of another model, of other prompts or another metric"):
-        exact_scores(model, clean[:2], corrupted[:2], keep=tmp_path / "kept.safetensors")
+    with pytest.raises(
+        ValueError, match="of another model, of other prompts or another metric"
+    ):
+        exact_scores(
+            model, clean[:2], corrupted[:2], keep=tmp_path / "kept.safetensors"
+        )

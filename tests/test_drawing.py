@@ -1,4 +1,5 @@
-"""Edges that a reader draws: against a pass written out, against the answer key, and the board in Chromium."""
+"""Edges that a reader draws: against a pass written out, against the answer key, and
+the board in Chromium."""
 
 import json
 
@@ -37,12 +38,15 @@ PROMPTS = 8
 
 @pytest.fixture(scope="module")
 def small():
-    """A random model, prompts, and classes made up for it: one head low, two in the middle, two on top."""
+    """A random model, prompts, and classes made up for it: one head low, two in
+    the middle, two on top."""
     model = random_model()
     top, n_heads = model.cfg.n_layers - 1, model.cfg.n_heads
     roles = {"low": ((0, 1),), "middle": ((0, 0), (1, 1)), "top": ((top, 0), (top, 1))}
     edges = [Edge("low", "top", "q"), Edge("top", "logits", "residual")]
-    circuit = Circuit(roles, dict.fromkeys(roles, "END"), edges, "random", "made up", top + 1, n_heads)
+    circuit = Circuit(
+        roles, dict.fromkeys(roles, "END"), edges, "random", "made up", top + 1, n_heads
+    )
     return model, random_data(model, 4), circuit
 
 
@@ -50,13 +54,20 @@ def small():
 def table(model):
     """Every edge of the synthetic model, measured once for this file."""
     with torch.no_grad():
-        return edge_table(model, IOIDataset(model, PROMPTS, seed=1), CIRCUIT).set_index(["sender", "receiver", "via"])
+        return edge_table(model, IOIDataset(model, PROMPTS, seed=1), CIRCUIT).set_index(
+            ["sender", "receiver", "via"]
+        )
 
 
 # Against other computations
 
 
-WRITTEN_OUT = [("low", "top", "q"), ("middle", "top", "k"), ("middle", "middle", "v"), ("top", "logits", "residual")]
+WRITTEN_OUT = [
+    ("low", "top", "q"),
+    ("middle", "top", "k"),
+    ("middle", "middle", "v"),
+    ("top", "logits", "residual"),
+]
 
 
 @pytest.mark.parametrize("edge", WRITTEN_OUT)
@@ -66,71 +77,125 @@ def test_an_edge_is_what_a_forward_pass_written_out_says(small, edge):
     answer = check_edge(model, data, circuit, *edge)
     expected = by_hand(model, data, set(head_edges(circuit, [Edge(*edge)])), means)
     before = logit_diff(model(data.tokens), data, per_prompt=True)
-    assert torch.allclose(answer.after, expected, atol=1e-6) and torch.allclose(answer.before, before, atol=1e-6)
+    assert torch.allclose(answer.after, expected, atol=1e-6) and torch.allclose(
+        answer.before, before, atol=1e-6
+    )
     change = (expected - before).double()
     assert answer.effect == pytest.approx(change.mean().item(), abs=1e-6)
-    assert answer.error == pytest.approx((change.var() / len(change)).sqrt().item(), abs=1e-6)
-    sure = abs(answer.effect) >= 4 * answer.error and abs(answer.effect) >= 0.02 * before.mean().abs()
-    assert answer.counts == bool(sure) and answer.known == (Edge(*edge) in circuit.edges)
-    assert answer.share == pytest.approx(1 - expected.mean().item() / before.mean().item(), abs=1e-4)
+    assert answer.error == pytest.approx(
+        (change.var() / len(change)).sqrt().item(), abs=1e-6
+    )
+    sure = (
+        abs(answer.effect) >= 4 * answer.error
+        and abs(answer.effect) >= 0.02 * before.mean().abs()
+    )
+    assert answer.counts == bool(sure) and answer.known == (
+        Edge(*edge) in circuit.edges
+    )
+    assert answer.share == pytest.approx(
+        1 - expected.mean().item() / before.mean().item(), abs=1e-4
+    )
 
 
 def test_means_that_are_given_are_used(small):
     model, data, circuit = small
     zeros = [torch.zeros_like(mean) for mean in reference_means(model, data)]
-    expected = by_hand(model, data, set(head_edges(circuit, [Edge("middle", "top", "v")])), zeros)
-    assert torch.allclose(check_edge(model, data, circuit, "middle", "top", "v", zeros).after, expected, atol=1e-6)
+    expected = by_hand(
+        model, data, set(head_edges(circuit, [Edge("middle", "top", "v")])), zeros
+    )
+    assert torch.allclose(
+        check_edge(model, data, circuit, "middle", "top", "v", zeros).after,
+        expected,
+        atol=1e-6,
+    )
 
 
 # Against the answer key
 
 
 def test_edges_outside_the_answer_key_do_not_count(model, table):
-    """But for one, which acts through the final LayerNorm alone: these heads write nothing that the logits read."""
+    """But for one, which acts through the final LayerNorm alone: these heads write
+    nothing that the logits read."""
     outside = table[~table["in the circuit"]]
     assert len(outside) == len(table) - len(CIRCUIT.edges) > 70
     counted = outside[outside["counts"]]
-    assert [*counted.index] == [("S-inhibition", "logits", "residual")] and (counted["share"].abs() < 0.05).all()
-    with_the_scale_held = direct_attribution(model, IOIDataset(model, PROMPTS, seed=1), "head").values
-    assert max(with_the_scale_held[:, layer, head].abs().max() for layer, head in CIRCUIT.roles["S-inhibition"]) < 1e-3
+    assert [*counted.index] == [("S-inhibition", "logits", "residual")] and (
+        counted["share"].abs() < 0.05
+    ).all()
+    with_the_scale_held = direct_attribution(
+        model, IOIDataset(model, PROMPTS, seed=1), "head"
+    ).values
+    assert (
+        max(
+            with_the_scale_held[:, layer, head].abs().max()
+            for layer, head in CIRCUIT.roles["S-inhibition"]
+        )
+        < 1e-3
+    )
     assert set(outside["verdict"]) == {"refuted", "one more"}
 
 
 def test_edges_of_the_answer_key_count_or_are_explained(model):
-    """What does not count alone is what early classes say to the movers' keys: two say it, to three classes."""
+    """What does not count alone is what early classes say to the movers' keys: two say
+    it, to three classes."""
     board = _Board(model, IOIDataset(model, 24, seed=1), CIRCUIT)
     board.ask(CIRCUIT.edges)
     assert {answer.verdict for answer in board.asked.values()} == {"holds", "silent"}
     silent = [edge for edge, answer in board.asked.items() if not answer.counts]
-    keys = {Edge(early, mover, "k") for early in ("duplicate token", "induction") for mover in CIRCUIT.roles}
+    keys = {
+        Edge(early, mover, "k")
+        for early in ("duplicate token", "induction")
+        for mover in CIRCUIT.roles
+    }
     assert 0 < len(silent) < 5 and set(silent) < keys
     for edge in silent:
         said, answer = repr(board.asked[edge]), board.asked[edge]
-        assert "by itself the edge does not count. The circuit has it all the same (written into its weights)" in said
-        assert "less than 2 % of the difference" in said and abs(answer.effect) < 0.02 * answer.rule.total
+        assert (
+            "by itself the edge does not count. The circuit has it all the same "
+            "(written into its weights)"
+        ) in said
+        assert (
+            "less than 2 % of the difference" in said
+            and abs(answer.effect) < 0.02 * answer.rule.total
+        )
     for edge, answer in board.asked.items():
         assert answer.share == pytest.approx(SHARES[edge], abs=2e-3), edge
 
 
 def test_a_wrong_edge_is_answered_with_its_experiment(model):
-    answer = check_edge(model, IOIDataset(model, 6), CIRCUIT, "previous token", "logits")
+    answer = check_edge(
+        model, IOIDataset(model, 6), CIRCUIT, "previous token", "logits"
+    )
     before, after = (f"{x.mean().item():.2f}" for x in (answer.before, answer.after))
-    said = f"Every message from the previous token heads to the logits was replaced by its ABC mean; the logit difference went from {before} to {after} ("  # noqa: E501
+    said = (
+        "Every message from the previous token heads to the logits was replaced by its "
+        f"ABC mean; the logit difference went from {before} to {after} ("
+    )  # noqa: E501
     assert repr(answer).startswith(said) and "6 prompts" in repr(answer)
-    assert repr(answer).endswith("of the difference: nothing that counts travels along this edge.")
+    assert repr(answer).endswith(
+        "of the difference: nothing that counts travels along this edge."
+    )
 
 
 def test_an_edge_that_works_against_the_answer_says_so(model):
-    answer = check_edge(model, IOIDataset(model, 6), CIRCUIT, "name mover", "backup name mover", "q")
+    answer = check_edge(
+        model, IOIDataset(model, 6), CIRCUIT, "name mover", "backup name mover", "q"
+    )
     assert answer.verdict == "holds" and answer.share < 0
-    assert repr(answer).endswith("The edge counts, and the circuit has it; without it the difference is larger.")
+    assert repr(answer).endswith(
+        "The edge counts, and the circuit has it; without it the difference is larger."
+    )
 
 
 def test_one_more_edge_than_the_circuit_has(model):
     """The published way of drawing it lacks the edge: it counts all the same."""
-    fewer = Circuit(CIRCUIT.roles, CIRCUIT.positions, CIRCUIT.edges[:1], "synthetic", "one edge")
+    fewer = Circuit(
+        CIRCUIT.roles, CIRCUIT.positions, CIRCUIT.edges[:1], "synthetic", "one edge"
+    )
     answer = check_edge(model, IOIDataset(model, 6), fewer, "name mover", "logits")
-    assert answer.verdict == "one more" and repr(answer).endswith("The edge counts, and the circuit does not have it.")
+    assert answer.verdict == "one more" and repr(answer).endswith(
+        "The edge counts, and the circuit does not have it."
+    )
 
 
 # What can be, and what cannot
@@ -140,21 +205,36 @@ def test_possible_edges_are_those_with_a_sender_below(small):
     *_, circuit = small
     pairs = {("low", "middle"), ("low", "top"), ("middle", "middle"), ("middle", "top")}
     logits = {Edge(role, "logits", "residual") for role in circuit.roles}
-    assert set(possible_edges(circuit)) == {Edge(*pair, via) for pair in pairs for via in "qkv"} | logits
+    assert (
+        set(possible_edges(circuit))
+        == {Edge(*pair, via) for pair in pairs for via in "qkv"} | logits
+    )
 
 
 @pytest.mark.parametrize(
     ("edge", "says"),
     [
-        (("name movers", "logits", "residual"), "sender 'name movers' is no class .* did you mean 'name mover'"),
-        (("name mover", "x", "q"), "receiver 'x' is no class .* give one of previous token, .*, logits"),
+        (
+            ("name movers", "logits", "residual"),
+            "sender 'name movers' is no class .* did you mean 'name mover'",
+        ),
+        (
+            ("name mover", "x", "q"),
+            "receiver 'x' is no class .* give one of previous token, .*, logits",
+        ),
         (("logits", "name mover", "q"), "Make them the receiver"),
         (("name mover", "logits", "q"), "give 'residual'"),
-        (("S-inhibition", "name mover", "residual"), "give 'q', 'k' or 'v', the input of the name mover heads"),
-        (("S-inhibition", "induction", "q"), "layers 7 and 8, the induction heads in layers 5 and 6.*other way round"),
+        (
+            ("S-inhibition", "name mover", "residual"),
+            "give 'q', 'k' or 'v', the input of the name mover heads",
+        ),
+        (
+            ("S-inhibition", "induction", "q"),
+            "layers 7 and 8, the induction heads in layers 5 and 6.*other way round",
+        ),
         (("induction", "duplicate token", "q"), "There is no such edge"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_edge_is_refused(model, edge, says):
     with pytest.raises(ValueError, match=says):
         check_edge(model, IOIDataset(model, 2), CIRCUIT, *edge)
@@ -168,14 +248,18 @@ def test_wrong_input(model):
     with pytest.raises(ValueError, match="No circuit of tiny is known"):
         Drawing(load_model("tiny"), IOIDataset(model, 2))
     with model.hooks(fwd_hooks=[("blocks.0.hook_mlp_out", lambda value, hook: value)]):
-        with pytest.raises(ValueError, match="Edges of synthetic cannot be tried: 1 hooks"):
+        with pytest.raises(
+            ValueError, match="Edges of synthetic cannot be tried: 1 hooks"
+        ):
             Drawing(model, IOIDataset(model, 2))
 
 
 # The board in a browser
 
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>drawing</title><style>:root { color-scheme: light dark; } body { margin: .5rem; } %s</style></head>
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>drawing</title><style>:root { color-scheme: light dark; }
+body { margin: .5rem; } %s</style></head>
 <body><main><h1>Draw</h1><h2>The circuit</h2><div id="el"></div></main>
 <script type="module">
 %s
@@ -184,9 +268,15 @@ const ears = {};
 globalThis.wire = {
   values: { info: %s, drawn: %s },
   get: (name) => wire.values[name],
-  set: (name, value) => { wire.values[name] = value; if (ears["change:drawn"]) ears["change:drawn"](); },
+  set: (name, value) => {
+    wire.values[name] = value;
+    if (ears["change:drawn"]) ears["change:drawn"]();
+  },
   save_changes: () => outbox.push({ drawn: wire.values.drawn }),
-  send: (message) => { if (silent) throw new Error("the comm is closed"); outbox.push({ message }); },
+  send: (message) => {
+    if (silent) throw new Error("the comm is closed");
+    outbox.push({ message });
+  },
   on: (name, f) => { ears[name] = f; }, off: (name) => { delete ears[name]; },
   deliver: (content) => ears["msg:custom"](content, []),
 };
@@ -197,7 +287,10 @@ globalThis.leave = widget.render({ model: wire, el: document.getElementById("el"
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if CHROMIUM is None:
-        pytest.skip("no Chromium here (Debian's package chromium): the board was not tried in a browser")
+        pytest.skip(
+            "no Chromium here (Debian's package chromium): the board was not tried "
+            "in a browser"
+        )
     made = Tab(tmp_path_factory.mktemp("browser"))
     yield made
     made.close()
@@ -210,16 +303,24 @@ def drawing(small):
 
 
 def page_of(drawing, folder, silent=False):
-    script = front_end("dom", "draw", "draw_widget").replace("export default", "const widget =")
-    parts = (json.dumps(each).replace("<", "\\u003c") for each in (silent, drawing.info, drawing.drawn))
+    script = front_end("dom", "draw", "draw_widget").replace(
+        "export default", "const widget ="
+    )
+    parts = (
+        json.dumps(each).replace("<", "\\u003c")
+        for each in (silent, drawing.info, drawing.drawn)
+    )
     path = folder / "drawing.html"
     path.write_text(PAGE % (board_css(), script, *parts), encoding="utf-8")
     return path
 
 
 def carry(tab, drawing):
-    """Carry what waits on the wire to the kernel's side, and the answers back, until nothing is under way."""
-    drawing.send = lambda content, buffers=None: tab.value(f"wire.deliver({json.dumps(content)})")
+    """Carry what waits on the wire to the kernel's side, and the answers back, until
+    nothing is under way."""
+    drawing.send = lambda content, buffers=None: tab.value(
+        f"wire.deliver({json.dumps(content)})"
+    )
     tab.until("outbox.length > 0 || !document.querySelector('[aria-busy]')")
     while waiting := tab.value("outbox.splice(0)"):
         for each in waiting:
@@ -231,8 +332,11 @@ def carry(tab, drawing):
 
 
 def choose(tab, sender, receiver, via=None):
-    """With the mouse: the box that sends, the box that hears, the input, and the button."""
-    names = tab.value("[...document.querySelectorAll('.class b')].map((e) => e.textContent)")
+    """With the mouse: the box that sends, the box that hears, the
+    input, and the button."""
+    names = tab.value(
+        "[...document.querySelectorAll('.class b')].map((e) => e.textContent)"
+    )
     for name in (sender, receiver):
         tab.click(f".class:nth-child({names.index(name) + 1})")
     if via:
@@ -241,20 +345,30 @@ def choose(tab, sender, receiver, via=None):
 
 
 def test_with_the_mouse(browser, drawing, tmp_path):
-    """An edge that is drawn is measured, and comes back as Python; one that cannot be is answered too; and undone."""
+    """An edge that is drawn is measured, and comes back as Python; one that cannot be
+    is answered too; and undone."""
     browser.open(page_of(drawing, tmp_path))
     choose(browser, "middle", "top", "k")
     carry(browser, drawing)
     edge = Edge("middle", "top", "k")
-    assert drawing.edges == (edge,) and repr(drawing.answers[edge]) in browser.text("[role=status]")
+    assert drawing.edges == (edge,) and repr(drawing.answers[edge]) in browser.text(
+        "[role=status]"
+    )
     choose(browser, "top", "low", "q")
     carry(browser, drawing)
-    assert "There is no such edge" in browser.text("[role=status]") and "Cannot be" in browser.text(".list li")
+    assert "There is no such edge" in browser.text(
+        "[role=status]"
+    ) and "Cannot be" in browser.text(".list li")
     choose(browser, "top", "logits")
     carry(browser, drawing)
     assert "1 of 2 edges of the circuit found" in browser.text(".count")
-    assert browser.count("path.way[data-edge='top → logits']") == 1 and browser.count(".list li") == 3
-    assert [*drawing.answers] == [edge, Edge("top", "logits", "residual")] and len(drawing.edges) == 3
+    assert (
+        browser.count("path.way[data-edge='top → logits']") == 1
+        and browser.count(".list li") == 3
+    )
+    assert [*drawing.answers] == [edge, Edge("top", "logits", "residual")] and len(
+        drawing.edges
+    ) == 3
     choose(browser, "top", "logits")
     assert "already" in browser.text("[role=status]")
     browser.button("Undo")
@@ -262,7 +376,10 @@ def test_with_the_mouse(browser, drawing, tmp_path):
     assert len(drawing.edges) == 2 and browser.count(".list li") == 2
     browser.button("Show the rest")
     carry(browser, drawing)
-    assert "0 of 2 edges of the circuit found; 2 shown" in browser.text(".count") and len(drawing.edges) == 2
+    assert (
+        "0 of 2 edges of the circuit found; 2 shown" in browser.text(".count")
+        and len(drawing.edges) == 2
+    )
     browser.button("Reset")
     carry(browser, drawing)
     assert drawing.edges == () and browser.count(".list li") == 0
@@ -279,7 +396,9 @@ def test_with_the_keyboard_alone(browser, drawing, tmp_path):
     browser.enter()
     carry(browser, drawing)
     assert drawing.edges == (Edge("middle", "top", "v"),)
-    assert browser.value("document.activeElement.textContent") == "Draw the edge", "the focus stays"
+    assert browser.value("document.activeElement.textContent") == "Draw the edge", (
+        "the focus stays"
+    )
     assert not browser.complaints()
 
 
@@ -292,7 +411,10 @@ def test_what_python_draws_is_shown(browser, drawing, tmp_path):
     carry(browser, drawing)
     assert "1 of 2 edges" in browser.text(".count")
     browser.value("leave()")
-    assert browser.value("(() => { try { wire.deliver({ id: 1 }); return false; } catch { return true; } })()")
+    assert browser.value(
+        "(() => { try { wire.deliver({ id: 1 }); return false; } catch { return true; "
+        "} })()"
+    )
 
 
 def test_a_kernel_that_fails_or_is_silent(browser, drawing, tmp_path, monkeypatch):
@@ -303,14 +425,18 @@ def test_a_kernel_that_fails_or_is_silent(browser, drawing, tmp_path, monkeypatc
     monkeypatch.setattr("ioi_course.drawing._Board.answer", refuse)
     choose(browser, "low", "top")
     carry(browser, drawing)
-    assert "RuntimeError: out of memory" in browser.text("[role=alert]") and drawing.edges == ()
+    assert (
+        "RuntimeError: out of memory" in browser.text("[role=alert]")
+        and drawing.edges == ()
+    )
     browser.open(page_of(drawing, tmp_path, silent=True))
     choose(browser, "low", "top")
     assert "run the cell that made the drawing again" in browser.text("[role=alert]")
 
 
 VIOLATIONS = """axe.run(document, { resultTypes: ["violations"] }).then(
-  (r) => r.violations.map((v) => `${v.id} ${v.nodes.slice(0, 3).map((n) => n.html)}`))"""
+  (r) => r.violations.map(
+    (v) => `${v.id} ${v.nodes.slice(0, 3).map((n) => n.html)}`))"""
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, False), (390, True)])
@@ -319,7 +445,10 @@ def test_narrow_wide_light_dark_and_axe(browser, drawing, tmp_path, axe, width, 
     browser.open(page_of(drawing, tmp_path), width=width, dark=dark)
     carry(browser, drawing)
     assert browser.value("document.documentElement.scrollWidth") <= width
-    tops = "[...document.querySelectorAll('.side')].map((e) => Math.round(e.getBoundingClientRect().top))"
+    tops = (
+        "[...document.querySelectorAll('.side')].map((e) => "
+        "Math.round(e.getBoundingClientRect().top))"
+    )
     sides = browser.value(tops)
     assert (sides[0] == sides[1]) == (width == 1400)
     browser.value(axe.read_text(encoding="utf-8") + "; 0")
@@ -330,8 +459,12 @@ def test_narrow_wide_light_dark_and_axe(browser, drawing, tmp_path, axe, width, 
 def test_every_answer_of_a_page(small):
     model, data, circuit = small
     page, board = answers_of(model, data, circuit), board_of(circuit)
-    assert [tuple(each["edge"]) for each in page["answers"]] == [*possible_edges(circuit)]
-    ends = [(a["name"], b) for a in board["classes"] for b in (*circuit.roles, "logits")]
+    assert [tuple(each["edge"]) for each in page["answers"]] == [
+        *possible_edges(circuit)
+    ]
+    ends = [
+        (a["name"], b) for a in board["classes"] for b in (*circuit.roles, "logits")
+    ]
     never = {tuple(each["edge"]) for each in page["never"]}
     assert never == set(ends) - {edge[:2] for edge in possible_edges(circuit)}
     one = next(each for each in page["answers"] if each["edge"] == ["low", "top", "q"])

@@ -1,4 +1,5 @@
-"""Runs with some edges: against the model, hooks, path patching and circuits; and what is refused."""
+"""Runs with some edges: against the model, hooks, path patching and
+circuits; and what is refused."""
 
 import itertools
 
@@ -8,7 +9,13 @@ import torch
 from ioi_course.bundled.answer_key import CIRCUIT
 from ioi_course.checks.core import random_data, random_model, random_of
 from ioi_course.circuit import run_circuit
-from ioi_course.edges import HeadEdge, edge_shares, head_edges, run_with_edges, run_without_edges
+from ioi_course.edges import (
+    HeadEdge,
+    edge_shares,
+    head_edges,
+    run_with_edges,
+    run_without_edges,
+)
 from ioi_course.engine import Unsupported, engine_of, run
 from ioi_course.means import reference_means
 from ioi_course.metrics import logit_diff
@@ -22,8 +29,15 @@ pytestmark = pytest.mark.usefixtures("no_grad")
 def every_edge(model) -> list[HeadEdge]:
     """All edges between two heads, and between a head and the logits."""
     heads = list(itertools.product(range(model.cfg.n_layers), range(model.cfg.n_heads)))
-    pairs = [(a, b, via) for a, b, via in itertools.product(heads, heads, "qkv") if a[0] < b[0]]
-    return [HeadEdge(*edge) for edge in [*pairs, *((head, "logits", "residual") for head in heads)]]
+    pairs = [
+        (a, b, via)
+        for a, b, via in itertools.product(heads, heads, "qkv")
+        if a[0] < b[0]
+    ]
+    return [
+        HeadEdge(*edge)
+        for edge in [*pairs, *((head, "logits", "residual") for head in heads)]
+    ]
 
 
 FAMILIES = ["gpt2", "llama", "neox"]
@@ -39,7 +53,9 @@ def test_all_edges_are_the_model(family):
         run_with_edges(model, data, means=means),
         run_with_edges(model, data, keep=every_edge(model), means=means),
     ):
-        assert torch.allclose(found, usual, atol=1e-4 * max(1, usual.abs().max().item()))
+        assert torch.allclose(
+            found, usual, atol=1e-4 * max(1, usual.abs().max().item())
+        )
 
 
 def by_hand(model, data, missing, means):
@@ -79,13 +95,23 @@ def test_any_edges_missing_as_by_hand():
     data = random_data(model, 3)
     means, edges = reference_means(model, data), every_edge(model)
     for seed in range(3):
-        drawn = torch.rand(len(edges), generator=torch.Generator().manual_seed(seed)) < 0.5
+        drawn = (
+            torch.rand(len(edges), generator=torch.Generator().manual_seed(seed)) < 0.5
+        )
         missing = {edge for edge, out in zip(edges, drawn.tolist(), strict=True) if out}
         expected = by_hand(model, data, missing, means)
         kept = [edge for edge in edges if edge not in missing]
-        assert torch.allclose(run_with_edges(model, data, drop=missing, means=means), expected, atol=1e-6)
-        assert torch.allclose(run_with_edges(model, data, keep=kept, means=means), expected, atol=1e-6)
-        assert torch.allclose(run_with_edges(model, data, keep=edges, drop=missing, means=means), expected, atol=1e-6)
+        assert torch.allclose(
+            run_with_edges(model, data, drop=missing, means=means), expected, atol=1e-6
+        )
+        assert torch.allclose(
+            run_with_edges(model, data, keep=kept, means=means), expected, atol=1e-6
+        )
+        assert torch.allclose(
+            run_with_edges(model, data, keep=edges, drop=missing, means=means),
+            expected,
+            atol=1e-6,
+        )
     whole = logit_diff(model(data.tokens), data, per_prompt=True)
     assert not torch.allclose(expected, whole, atol=1e-3), "it makes a difference"
 
@@ -99,21 +125,40 @@ def test_one_edge_is_path_patching(family):
     last = model.cfg.n_layers - 1
     for receiver, via in [*(((last, 1), via) for via in "qkv"), ("logits", "residual")]:
         to = receiver if receiver == "logits" else [receiver]
-        patched = path_patch(model, data, abc, to, None if to == "logits" else via, senders=[(0, 1)], progress=False)
+        patched = path_patch(
+            model,
+            data,
+            abc,
+            to,
+            None if to == "logits" else via,
+            senders=[(0, 1)],
+            progress=False,
+        )
         ours = run_with_edges(model, data, drop=[((0, 1), receiver, via)], means=other)
-        assert torch.allclose(ours.double(), patched.per_prompt[0, 1].double(), atol=1e-4)
+        assert torch.allclose(
+            ours.double(), patched.per_prompt[0, 1].double(), atol=1e-4
+        )
 
 
 def test_many_sets_at_once_are_each_by_itself():
-    """Half of all edges, some that begin late, to the logits alone, and none; with prompts in two batches."""
+    """Half of all edges, some that begin late, to the logits alone, and none; with
+    prompts in two batches."""
     model = random_model()
     data = random_data(model, 4)
     means, edges = reference_means(model, data), every_edge(model)
     late = [edge for edge in edges if edge.sender[0] == 1 and edge.via == "k"]
-    drops = [edges[::2], late, [edge for edge in edges if edge.receiver == "logits"], edges[:1], ()]
+    drops = [
+        edges[::2],
+        late,
+        [edge for edge in edges if edge.receiver == "logits"],
+        edges[:1],
+        (),
+    ]
     each = torch.stack([by_hand(model, data, set(drop), means) for drop in drops])
     assert torch.allclose(run_without_edges(model, data, drops, means), each, atol=1e-6)
-    assert torch.allclose(run_without_edges(model, data, drops, means, memory=0.001), each, atol=1e-6)
+    assert torch.allclose(
+        run_without_edges(model, data, drops, means, memory=0.001), each, atol=1e-6
+    )
     with pytest.raises(ValueError, match="drops is empty"):
         run_without_edges(model, data, [])
     with pytest.raises(ValueError, match="is not below"):
@@ -121,7 +166,8 @@ def test_many_sets_at_once_are_each_by_itself():
 
 
 def test_heads_that_nobody_hears_are_knocked_out(model):
-    """All edges from two heads, and no others, are a run of these heads alone, at every position."""
+    """All edges from two heads, and no others, are a run of these heads
+    alone, at every position."""
     data = IOIDataset(model, 4, seed=2)
     means = reference_means(model, data)
     kept = [edge for edge in every_edge(model) if edge.sender in ((3, 0), (9, 9))]
@@ -144,9 +190,13 @@ def test_batches_and_prompts_of_different_lengths(model):
 
 def test_edges_of_classes():
     edges = head_edges(CIRCUIT)
-    assert len(edges) == len(set(edges)) and all(b == "logits" or a[0] < b[0] for a, b, _ in edges)
+    assert len(edges) == len(set(edges)) and all(
+        b == "logits" or a[0] < b[0] for a, b, _ in edges
+    )
     assert HeadEdge((10, 0), (10, 7), "q") not in edges, "the same layer does not hear"
-    with pytest.raises(ValueError, match="'nobody' is no class of the circuit; it has previous token"):
+    with pytest.raises(
+        ValueError, match="'nobody' is no class of the circuit; it has previous token"
+    ):
         head_edges(CIRCUIT, [Edge("nobody", "logits", "residual")])
 
 
@@ -156,7 +206,10 @@ def test_edges_of_classes():
         (((9, 9), (9, 6), "q"), "L9H9 is not below L9H6"),
         (((9, 9), (10, 7), "residual"), "give 'q' or 'k' or 'v' for this receiver"),
         (((9, 9), "logits", "v"), "give 'residual' for this receiver"),
-        (((9, 12), "logits", "residual"), r"there is no head \(9, 12\) in 12 layers of 12 heads"),
+        (
+            ((9, 12), "logits", "residual"),
+            r"there is no head \(9, 12\) in 12 layers of 12 heads",
+        ),
         (((9, 9), "logit", "residual"), "there is no head 'logit'"),
         (((9, 9), "logits"), r"give \(sender, receiver, via\)"),
     ],
@@ -179,13 +232,21 @@ def test_shares_are_of_the_mean_difference(model, monkeypatch):
     data = IOIDataset(model, 2)
     assert edge_shares(model, data, PAPER, [edge]) == {edge: 0.75}
     assert edge_shares(model, data, PAPER, [tuple(edge)], within=True) == {edge: 0.75}
-    assert calls[1] == (None, head_edges(PAPER, [edge])) and calls[3][0] == head_edges(PAPER)
-    monkeypatch.setattr("ioi_course.edges.run_with_edges", lambda *_: torch.tensor([-1.0, 0.5]))
-    with pytest.raises(ValueError, match="is -0.25 before any edge is removed; it must be positive"):
+    assert calls[1] == (None, head_edges(PAPER, [edge])) and calls[3][0] == head_edges(
+        PAPER
+    )
+    monkeypatch.setattr(
+        "ioi_course.edges.run_with_edges", lambda *_: torch.tensor([-1.0, 0.5])
+    )
+    with pytest.raises(
+        ValueError, match="is -0.25 before any edge is removed; it must be positive"
+    ):
         edge_shares(model, data, PAPER)
 
 
 def test_a_model_that_the_engine_does_not_serve(model):
-    with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: value)]):
+    with model.hooks(
+        fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: value)]
+    ):
         with pytest.raises(Unsupported, match="1 hooks are on it"):
             run_with_edges(model, IOIDataset(model, 1))

@@ -203,13 +203,18 @@ MEMBERS = {  # columns of a head that is a member
     "S-inhibition": {"to queries": 0.2, **looking("END", "S2")},
     "name mover": {"to logits": 0.2, "to logits IO": 0.2, **looking("END", "IO")},
     "negative name mover": {
-        "to logits": -0.2, "to logits IO": -0.2, **looking("END", "IO")
+        "to logits": -0.2,
+        "to logits IO": -0.2,
+        **looking("END", "IO"),
     },  # fmt: skip
     "backup name mover": {
-        "direct after knock-out": 0.2, **looking("END after knock-out", "IO")
+        "direct after knock-out": 0.2,
+        **looking("END after knock-out", "IO"),
     },  # fmt: skip
     "subject lowerer": {
-        "to logits": 0.2, "to logits S": -0.2, **looking("END", "S2")
+        "to logits": 0.2,
+        "to logits S": -0.2,
+        **looking("END", "S2"),
     },  # fmt: skip
     "amplifier": {"to logits": 0.2, **looking("END", "END")},
     "damper": {"to logits": -0.2, **looking("END", "END")},

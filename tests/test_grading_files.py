@@ -1,4 +1,5 @@
-"""What is handed in, and the instructor's table: one odd file costs one student, and nobody is lost."""
+"""What is handed in, and the instructor's table: one odd file costs one
+student, and nobody is lost."""
 
 import csv
 import json
@@ -20,20 +21,28 @@ from ioi_course.grading import grades, run, sandbox, submissions, table
 from ioi_course.grading.grades import Grade, Question
 from ioi_course.project import CourseError
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="grading isolates with means of Linux"
+)
 
 
 @pytest.fixture
 def class_run(small, tmp_path, monkeypatch):
-    """Grade a folder without running anything: who has a notebook that can be read gets all points."""
+    """Grade a folder without running anything: who has a notebook that can be
+    read gets all points."""
     graded = []
 
     def all_right(student, data, assignment, server, limits, secret, stop, seed):
         graded.append(student)
         submissions.read_cells(data, assignment.name)
-        cases = {q: [case | {"passed": True, "message": ""} for case in cases] for q, cases in small.cases.items()}
+        cases = {
+            q: [case | {"passed": True, "message": ""} for case in cases]
+            for q, cases in small.cases.items()
+        }
         questions = [Question(q, each) for q, each in cases.items()]
-        return Grade(student, NAME, "graded", [], questions, seed=7 if seed is None else seed)
+        return Grade(
+            student, NAME, "graded", [], questions, seed=7 if seed is None else seed
+        )
 
     monkeypatch.setattr(run, "grade", all_right)
     monkeypatch.setattr(run, "Server", lambda: nullcontext())
@@ -62,7 +71,10 @@ def zipped(members) -> bytes:
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w") as archive:
         for name, data in members.items():
-            archive.writestr(zipfile.ZipInfo(name, (2026, 1, 1 + len(archive.namelist()), 0, 0, 0)), data)
+            archive.writestr(
+                zipfile.ZipInfo(name, (2026, 1, 1 + len(archive.namelist()), 0, 0, 0)),
+                data,
+            )
     return held.getvalue()
 
 
@@ -70,35 +82,84 @@ def bare() -> bytes:
     """A notebook whose cells have neither outputs nor metadata."""
     nb = json.loads(notebook())
     for cell in nb["cells"]:
-        cell.pop("outputs", None), cell.pop("metadata", None), cell.pop("execution_count", None)
+        (
+            cell.pop("outputs", None),
+            cell.pop("metadata", None),
+            cell.pop("execution_count", None),
+        )
     return json.dumps(nb).encode()
 
 
 LATIN = notebook([*CELLS, "# Zoë"]).replace("ë".encode(), "ë".encode("latin-1"))
 ODD = {  # files of a student -> status, and what the note says
     "empty": ({}, "refused", "No notebook was handed in, no file."),
-    "pdf": ({"answers.pdf": b"%PDF"}, "refused", "No notebook was handed in, only answers.pdf."),
+    "pdf": (
+        {"answers.pdf": b"%PDF"},
+        "refused",
+        "No notebook was handed in, only answers.pdf.",
+    ),
     "python": ({"answers.py": b"x = 1"}, "refused", "only answers.py"),
-    "zip of nothing": ({"all.zip": zipped({"notes.txt": b"x"})}, "refused", "only all.zip"),
+    "zip of nothing": (
+        {"all.zip": zipped({"notes.txt": b"x"})},
+        "refused",
+        "only all.zip",
+    ),
     "broken zip": ({"all.zip": b"PK\x03\x04 broken"}, "refused", "only all.zip"),
     "capitals": ({"SMALL.IPYNB": None}, "graded", "Read from SMALL.IPYNB."),
     "text": ({"small.ipynb.txt": None}, "graded", "Read from small.ipynb.txt."),
-    "in a zip": ({"all.zip": zipped({"x/small.ipynb": notebook(), "__MACOSX/x/._small.ipynb": b"x"})}, "graded",
-                 "Read from all.zip: x/small.ipynb."),
-    "two in a zip": ({"all.zip": zipped({"a.ipynb": notebook(), "b.ipynb": notebook()})}, "graded",
-                     "2 notebooks were handed in; all.zip: b.ipynb is the newest that fits."),
-    "one of another assignment": ({"a.ipynb": None, "b.ipynb": notebook(name="other")}, "graded",
-                                  "2 notebooks were handed in; a.ipynb is the newest that fits."),
-    "none fits": ({"a.ipynb": b"{}", "b.ipynb": notebook(name="other")}, "refused", "None of 2 notebooks fits."),
-    "too large": ({"small.ipynb": b" " * (submissions.LARGEST + 1)}, "refused", "has 50 MB; a notebook has at most 50"),
-    "bomb": ({"all.zip": zipped({"small.ipynb": b" " * (submissions.LARGEST + 1)})}, "refused", "at most 50"),
+    "in a zip": (
+        {
+            "all.zip": zipped(
+                {"x/small.ipynb": notebook(), "__MACOSX/x/._small.ipynb": b"x"}
+            )
+        },
+        "graded",
+        "Read from all.zip: x/small.ipynb.",
+    ),
+    "two in a zip": (
+        {"all.zip": zipped({"a.ipynb": notebook(), "b.ipynb": notebook()})},
+        "graded",
+        ("2 notebooks were handed in; all.zip: b.ipynb is the newest that fits."),
+    ),
+    "one of another assignment": (
+        {"a.ipynb": None, "b.ipynb": notebook(name="other")},
+        "graded",
+        ("2 notebooks were handed in; a.ipynb is the newest that fits."),
+    ),
+    "none fits": (
+        {"a.ipynb": b"{}", "b.ipynb": notebook(name="other")},
+        "refused",
+        "None of 2 notebooks fits.",
+    ),
+    "too large": (
+        {"small.ipynb": b" " * (submissions.LARGEST + 1)},
+        "refused",
+        "has 50 MB; a notebook has at most 50",
+    ),
+    "bomb": (
+        {"all.zip": zipped({"small.ipynb": b" " * (submissions.LARGEST + 1)})},
+        "refused",
+        "at most 50",
+    ),
     "byte order mark": ({"small.ipynb": b"\xef\xbb\xbf" + notebook()}, "graded", ""),
-    "sixteen bits": ({"small.ipynb": notebook().decode().encode("utf-16")}, "graded", ""),
-    "latin one": ({"small.ipynb": LATIN}, "refused", "some editor has saved it in another encoding"),
+    "sixteen bits": (
+        {"small.ipynb": notebook().decode().encode("utf-16")},
+        "graded",
+        "",
+    ),
+    "latin one": (
+        {"small.ipynb": LATIN},
+        "refused",
+        "some editor has saved it in another encoding",
+    ),
     "bare cells": ({"small.ipynb": bare()}, "graded", ""),
-    "no json": ({"small.ipynb": b"hello"}, "refused", "The file is no notebook: JSONDecodeError."),
+    "no json": (
+        {"small.ipynb": b"hello"},
+        "refused",
+        "The file is no notebook: JSONDecodeError.",
+    ),
     "nothing in it": ({"small.ipynb": b""}, "refused", "The file is no notebook"),
-}  # fmt: skip
+}
 
 
 def test_one_odd_file_costs_one_student(class_run, tmp_path):
@@ -115,19 +176,43 @@ def test_one_odd_file_costs_one_student(class_run, tmp_path):
     os.mkfifo(downloads / "pipe" / "small.ipynb")
     (downloads / "link" / "small.ipynb").symlink_to(outside)
     put(downloads / "fine", "small.ipynb")
-    put(downloads, "alone.ipynb"), put(downloads, "only.pdf", b"%PDF"), put(downloads, "README.txt", b"by hand")
+    (
+        put(downloads, "alone.ipynb"),
+        put(downloads, "only.pdf", b"%PDF"),
+        put(downloads, "README.txt", b"by hand"),
+    )
     rows, graded = class_run(downloads)
-    assert set(rows) == {*ODD, "folder", "dangling", "pipe", "link", "unreadable", "fine", "alone", "only"}
+    assert set(rows) == {
+        *ODD,
+        "folder",
+        "dangling",
+        "pipe",
+        "link",
+        "unreadable",
+        "fine",
+        "alone",
+        "only",
+    }
     for student, (_, status, note) in ODD.items():
-        assert rows[student]["status"] == status and note in rows[student]["note"], rows[student]
+        assert rows[student]["status"] == status and note in rows[student]["note"], (
+            rows[student]
+        )
         assert rows[student]["total"] == ("6" if status == "graded" else "0")
     for student, note in {
-        "folder": "small.ipynb has a notebook's name and is no file.", "pipe": "is no file",
-        "dangling": "is a link to another file, which is not followed.", "link": "is a link to another file",
-        "unreadable": "no file", "only": "only only.pdf",
-    }.items():  # fmt: skip
-        assert rows[student]["status"] == "refused" and note in rows[student]["note"], rows[student]
-    assert rows["fine"]["total"] == rows["alone"]["total"] == "6" and {"fine", "alone"} <= set(graded)
+        "folder": "small.ipynb has a notebook's name and is no file.",
+        "pipe": "is no file",
+        "dangling": "is a link to another file, which is not followed.",
+        "link": "is a link to another file",
+        "unreadable": "no file",
+        "only": "only only.pdf",
+    }.items():
+        assert rows[student]["status"] == "refused" and note in rows[student]["note"], (
+            rows[student]
+        )
+    assert rows["fine"]["total"] == rows["alone"]["total"] == "6" and {
+        "fine",
+        "alone",
+    } <= set(graded)
     assert all(row["of"] == "6" for row in rows.values())
     reports = {path.stem for path in (tmp_path / "out" / "reports").glob("*.html")}
     assert len(reports) == len(rows), "everybody has a page"
@@ -140,20 +225,28 @@ def test_an_unreadable_file_is_a_reason(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(type(path), "read_bytes", denied)  # root reads everything
-    with pytest.raises(submissions.Refused, match="ann.ipynb cannot be read: Permission denied."):
+    with pytest.raises(
+        submissions.Refused, match="ann.ipynb cannot be read: Permission denied."
+    ):
         submissions.Upload(path).read()
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     path = put(tmp_path, "ann.ipynb", b"")
     os.truncate(path, 2**40)
-    monkeypatch.setattr(type(path), "read_bytes", lambda self: pytest.fail("it was read"))
+    monkeypatch.setattr(
+        type(path), "read_bytes", lambda self: pytest.fail("it was read")
+    )
     with pytest.raises(submissions.Refused, match="at most 50"):
         submissions.Upload(path).read()
 
 
 def test_uploads_of_one_person_are_joined(tmp_path, class_run):
-    canvas, moodle, gradescope = tmp_path / "canvas", tmp_path / "moodle", tmp_path / "gradescope"
+    canvas, moodle, gradescope = (
+        tmp_path / "canvas",
+        tmp_path / "moodle",
+        tmp_path / "gradescope",
+    )
     old, new = notebook([*CELLS, "# old"]), notebook([*CELLS, "# new"])
     put(canvas, "doejane_71_1001_small.ipynb", old)
     put(canvas, "doejane_LATE_71_1002_small-1.ipynb", new)
@@ -164,36 +257,60 @@ def test_uploads_of_one_person_are_joined(tmp_path, class_run):
     people = {"submission_100": "Ann", "submission_101": "Ann", "submission_102": "Bob"}
     for name in people:
         put(gradescope, f"{name}/small.ipynb", old if name == "submission_100" else new)
-    said = [f"{name}:\n  :submitters:\n  - :name: {who}\n    :email: x@y\n" for name, who in people.items()]
+    said = [
+        f"{name}:\n  :submitters:\n  - :name: {who}\n    :email: x@y\n"
+        for name, who in people.items()
+    ]
     put(gradescope, "submission_metadata.yml", "".join(said).encode())
     found = {one.student: one for one in submissions.find_submissions([canvas], NAME)}
     assert {name: (one.id, one.late) for name, one in found.items()} == {
         "doejane": ("71", True), "doejane 72": ("72", False),
     }  # fmt: skip
     data, note = found["doejane"].chosen(NAME)
-    assert (
-        data == new
-        and note == "2 notebooks were handed in; doejane_LATE_71_1002_small-1.ipynb is the newest that fits."
+    assert data == new and note == (
+        "2 notebooks were handed in; doejane_LATE_71_1002_small-1.ipynb is the "
+        "newest that fits."
     )
     found = {one.student: one for one in submissions.find_submissions([moodle], NAME)}
-    assert {name: one.id for name, one in found.items()} == {"Jane Doe": "501", "José Ruiz": "502"}
+    assert {name: one.id for name, one in found.items()} == {
+        "Jane Doe": "501",
+        "José Ruiz": "502",
+    }
     assert found["Jane Doe"].chosen(NAME) == (new, "")
-    found = {one.student: one for one in submissions.find_submissions([gradescope], NAME)}
+    found = {
+        one.student: one for one in submissions.find_submissions([gradescope], NAME)
+    }
     assert sorted(found) == ["Ann", "Bob"] and found["Ann"].chosen(NAME)[0] == new
     rows, _ = class_run(canvas)
     assert rows["doejane"]["late"] == "late" and rows["doejane 72"]["late"] == ""
 
 
 def test_students_are_called_as_their_files_or_folders(tmp_path):
-    for path in ("ann.ipynb", "Bob_1/small.ipynb", "two/x.ipynb", "two/y.ipynb", ".ipynb_checkpoints/z.ipynb"):
+    for path in (
+        "ann.ipynb",
+        "Bob_1/small.ipynb",
+        "two/x.ipynb",
+        "two/y.ipynb",
+        ".ipynb_checkpoints/z.ipynb",
+    ):
         put(tmp_path / "a", path)
     found = submissions.find_submissions([tmp_path / "a"], NAME)
-    assert [one.student for one in found] == ["Bob_1", "ann", "two"] and len(found[2].uploads) == 2
-    assert [one.student for one in submissions.find_submissions([tmp_path / "a" / "Bob_1" / "small.ipynb"], NAME)] == [
-        "Bob_1"
-    ]
+    assert [one.student for one in found] == ["Bob_1", "ann", "two"] and len(
+        found[2].uploads
+    ) == 2
+    assert [
+        one.student
+        for one in submissions.find_submissions(
+            [tmp_path / "a" / "Bob_1" / "small.ipynb"], NAME
+        )
+    ] == ["Bob_1"]
     other = put(tmp_path / "b", "ann.ipynb")
-    assert [one.student for one in submissions.find_submissions([tmp_path / "a" / "ann.ipynb", other], NAME)] == [
+    assert [
+        one.student
+        for one in submissions.find_submissions(
+            [tmp_path / "a" / "ann.ipynb", other], NAME
+        )
+    ] == [
         "ann",
         "ann (2)",
     ]
@@ -221,7 +338,9 @@ def test_names_that_no_file_can_have_or_that_become_equal(tmp_path, class_run):
 def test_one_student_graded_again_keeps_the_others(class_run, tmp_path):
     put(tmp_path / "all", "ann.ipynb"), put(tmp_path / "all", "bob.ipynb")
     assert class_run(tmp_path / "all")[1] == ["ann", "bob"]
-    rows, graded = class_run(put(tmp_path / "again", "bob.ipynb", notebook([*CELLS, "# better"])).parent)
+    rows, graded = class_run(
+        put(tmp_path / "again", "bob.ipynb", notebook([*CELLS, "# better"])).parent
+    )
     assert list(rows) == ["ann", "bob"] and graded == ["bob"]
     assert class_run(tmp_path / "again")[1] == []
 
@@ -231,16 +350,27 @@ def test_a_seed_grades_again_who_had_another_and_is_kept(class_run, tmp_path):
     put(tmp_path / "in" / "bob", "essay.pdf", b"x")
 
     def seeds():
-        kept = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / "results").glob("*.json"))]
+        kept = [
+            json.loads(path.read_text())
+            for path in sorted((tmp_path / "out" / "results").glob("*.json"))
+        ]
         return {one["student"]: one["seed"] for one in kept}
 
-    assert class_run(tmp_path / "in")[1] == ["ann"] and seeds() == {"ann": 7, "bob": None}
+    assert class_run(tmp_path / "in")[1] == ["ann"] and seeds() == {
+        "ann": 7,
+        "bob": None,
+    }
     assert class_run(tmp_path / "in", seed=7)[1] == []
-    assert class_run(tmp_path / "in", seed=8)[1] == ["ann"] and seeds() == {"ann": 8, "bob": None}
+    assert class_run(tmp_path / "in", seed=8)[1] == ["ann"] and seeds() == {
+        "ann": 8,
+        "bob": None,
+    }
     assert class_run(tmp_path / "in")[1] == [] and seeds()["ann"] == 8
 
 
-def test_a_mended_check_and_a_mended_autograder_grade_again(class_run, small, tmp_path, monkeypatch):
+def test_a_mended_check_and_a_mended_autograder_grade_again(
+    class_run, small, tmp_path, monkeypatch
+):
     put(tmp_path / "all", "ann.ipynb")
     class_run(tmp_path / "all")
     assert class_run(tmp_path / "all")[1] == []
@@ -263,14 +393,26 @@ def test_overrides_are_applied_and_shown(class_run, tmp_path):
     class_run(tmp_path / "all")
     out = tmp_path / "out"
     (out / "overrides.csv").write_text(
-        "student,question,points,reason\nann,q1,0.5,half right\nann,verdict,8,read by EK\n,,,\n", encoding="utf-8-sig"
+        "student,question,points,reason\nann,q1,0.5,half right\n"
+        "ann,verdict,8,read by EK\n,,,\n",
+        encoding="utf-8-sig",
     )
     rows, graded = class_run(tmp_path / "all")
-    assert graded == [] and (rows["ann"]["q1"], rows["ann"]["total"], rows["ann"]["verdict"]) == ("0.5", "12.5", "8")
-    assert "q1: 0.5 points given: half right" in rows["ann"]["note"] and rows["bob"]["verdict"] == ""
+    assert graded == [] and (
+        rows["ann"]["q1"],
+        rows["ann"]["total"],
+        rows["ann"]["verdict"],
+    ) == ("0.5", "12.5", "8")
+    assert (
+        "q1: 0.5 points given: half right" in rows["ann"]["note"]
+        and rows["bob"]["verdict"] == ""
+    )
     page = (out / "reports" / "ann.html").read_text()
     assert "half right" in page and "read by EK" in page and "12.5 of 6 points" in page
-    assert json.loads((out / "results" / "ann.json").read_text())["questions"][0]["given"] is None
+    assert (
+        json.loads((out / "results" / "ann.json").read_text())["questions"][0]["given"]
+        is None
+    )
     for line, said in {
         "anne,q1,1,": "there is no student 'anne'",
         "ann,q1,many,": "the points are 'many'", "ann,q1,-1,": "not negative",
@@ -288,13 +430,29 @@ def test_two_runs_do_not_share_a_folder(class_run, tmp_path):
     put(tmp_path / "all", "ann.ipynb")
     out = tmp_path / "out"
     out.mkdir()
-    with run.locked(out), pytest.raises(CourseError, match="Another run is grading into"):
+    with (
+        run.locked(out),
+        pytest.raises(CourseError, match="Another run is grading into"),
+    ):
         class_run(tmp_path / "all")
     class_run(tmp_path / "all")
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "x;=1", "a\n=cmd", "x, -1", "a;  @b", "＝1"]
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@x",
+        "\t=1",
+        "\r=1",
+        "x;=1",
+        "a\n=cmd",
+        "x, -1",
+        "a;  @b",
+        "＝1",
+    ],
 )
 def test_no_cell_is_taken_for_a_formula(tmp_path, text):
     graded = Grade(text, NAME, "graded", [text])
@@ -304,24 +462,49 @@ def test_no_cell_is_taken_for_a_formula(tmp_path, text):
     assert raw.count(b"\n") == 2 and b"\r" not in raw and b"\t" not in raw
     for separator in ",;\t":
         with (tmp_path / "grades.csv").open(newline="", encoding="utf-8-sig") as file:
-            cells = [cell for row in csv.reader(file, delimiter=separator) for cell in row]
-        assert not any(re.match(r"\s*[=+\-@＝]", cell) for cell in cells), (separator, cells)
+            cells = [
+                cell for row in csv.reader(file, delimiter=separator) for cell in row
+            ]
+        assert not any(re.match(r"\s*[=+\-@＝]", cell) for cell in cells), (
+            separator,
+            cells,
+        )
 
 
 def test_tables_for_canvas_and_moodle(tmp_path):
-    questions = [Question("q1", [{"name": "a", "points": 2, "hidden": False, "passed": True, "message": ""}])]
+    questions = [
+        Question(
+            "q1",
+            [
+                {
+                    "name": "a",
+                    "points": 2,
+                    "hidden": False,
+                    "passed": True,
+                    "message": "",
+                }
+            ],
+        )
+    ]
     table.write_platform_tables(
-        [Grade("Doe, Jane", NAME, "graded", [], questions, id="71"), Grade("x", NAME, "failed")], tmp_path
+        [
+            Grade("Doe, Jane", NAME, "graded", [], questions, id="71"),
+            Grade("x", NAME, "failed"),
+        ],
+        tmp_path,
     )
     with (tmp_path / "canvas.csv").open(newline="", encoding="utf-8-sig") as file:
         assert list(csv.reader(file)) == [
-            ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", NAME], ["Doe, Jane", "71", "", "", "", "2"],
-        ]  # fmt: skip
+            ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", NAME],
+            ["Doe, Jane", "71", "", "", "", "2"],
+        ]
     with (tmp_path / "moodle.csv").open(newline="", encoding="utf-8-sig") as file:
         assert list(csv.reader(file))[1] == ["Participant 71", "Doe, Jane", "2", "2"]
 
 
-def test_a_grader_that_fails_costs_a_row_and_is_tried_again(class_run, tmp_path, monkeypatch):
+def test_a_grader_that_fails_costs_a_row_and_is_tried_again(
+    class_run, tmp_path, monkeypatch
+):
     put(tmp_path / "all", "ann.ipynb"), put(tmp_path / "all", "bob.ipynb")
     whole = run.grade
 
@@ -332,7 +515,11 @@ def test_a_grader_that_fails_costs_a_row_and_is_tried_again(class_run, tmp_path,
 
     monkeypatch.setattr(run, "grade", fails)
     rows, _ = class_run(tmp_path / "all")
-    assert rows["ann"]["status"] == "failed" and "out of luck" in rows["ann"]["note"] and rows["bob"]["total"] == "6"
+    assert (
+        rows["ann"]["status"] == "failed"
+        and "out of luck" in rows["ann"]["note"]
+        and rows["bob"]["total"] == "6"
+    )
     monkeypatch.setattr(run, "grade", whole)
     rows, graded = class_run(tmp_path / "all")
     assert graded == ["ann"] and rows["ann"]["status"] == "graded"
@@ -342,41 +529,71 @@ def test_results_that_cannot_be_read_are_made_again(class_run, tmp_path):
     put(tmp_path / "all", "ann.ipynb")
     class_run(tmp_path / "all")
     (tmp_path / "out" / "results" / "ann.json").write_text("{")
-    assert class_run(tmp_path / "all")[1] == ["ann"] and grades.load_all(tmp_path / "out" / "results")[0].total == 6
+    assert (
+        class_run(tmp_path / "all")[1] == ["ann"]
+        and grades.load_all(tmp_path / "out" / "results")[0].total == 6
+    )
 
 
 # --- where it may run
 
 
 def invoke(path, small, *more):
-    arguments = ["grade", str(path), "--assignment", str(small.path), "--out", str(path.parent / "out"), *more]
+    arguments = [
+        "grade",
+        str(path),
+        "--assignment",
+        str(small.path),
+        "--out",
+        str(path.parent / "out"),
+        *more,
+    ]
     return CliRunner(env={"COLUMNS": "400", "TERM": "dumb"}).invoke(cli.app, arguments)
 
 
-def test_on_a_mac_and_on_windows_it_says_how_before_anything_else(small, tmp_path, monkeypatch):
+def test_on_a_mac_and_on_windows_it_says_how_before_anything_else(
+    small, tmp_path, monkeypatch
+):
     monkeypatch.setattr(sys, "platform", "darwin")
     result = invoke(tmp_path / "nothing", small)
-    assert result.exit_code == 2 and "container with Linux" in result.output and "WSL 2" in result.output
+    assert (
+        result.exit_code == 2
+        and "container with Linux" in result.output
+        and "WSL 2" in result.output
+    )
     assert not (tmp_path / "out").exists()
 
 
-def test_it_refuses_to_run_as_root_and_without_the_kernels_isolation(small, class_run, tmp_path, monkeypatch):
+def test_it_refuses_to_run_as_root_and_without_the_kernels_isolation(
+    small, class_run, tmp_path, monkeypatch
+):
     path = put(tmp_path / "all", "ann.ipynb").parent
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     result = invoke(path, small)
-    assert result.exit_code == 2 and "You are root" in result.output and "--as-root" in result.output
+    assert (
+        result.exit_code == 2
+        and "You are root" in result.output
+        and "--as-root" in result.output
+    )
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(sandbox, "lacking", lambda: ["namespaces", "Landlock"])
     result = invoke(path, small)
-    assert result.exit_code == 2 and "does not allow namespaces and Landlock" in result.output
+    assert (
+        result.exit_code == 2
+        and "does not allow namespaces and Landlock" in result.output
+    )
     assert not (tmp_path / "out").exists()
     result = invoke(path, small, "--no-isolation")
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize(("calls", "missing"), [([272], "namespaces"), ([444], "Landlock"), ([157], "seccomp")])
+@pytest.mark.parametrize(
+    ("calls", "missing"),
+    [([272], "namespaces"), ([444], "Landlock"), ([157], "seccomp")],
+)
 def test_what_the_kernel_lacks_is_found_by_trying(calls, missing):
-    """A kernel without unshare, without Landlock, without prctl: a filter of ours takes the call away."""
+    """A kernel without unshare, without Landlock, without prctl: a filter of
+    ours takes the call away."""
     if sandbox.lacking() or os.uname().machine != "x86_64":
         pytest.skip("this machine lacks more than the test takes away")
     code = f"""
@@ -386,20 +603,41 @@ seccomp.REFUSED = {{str(i): (i, i) for i in {calls}}}
 assert seccomp.restrict_calls()
 print(sandbox.lacking())
 """
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert missing in said.stdout, said
 
 
 def test_nothing_is_left_behind_when_it_is_stopped(small, tmp_path):
-    """SIGTERM, as a batch system sends it: no process, no temporary folder, and the same exit code as after Ctrl-C."""
-    path = put(tmp_path / "all", "ann.ipynb", notebook([*CELLS, "import time\ntime.sleep(500)"])).parent
+    """SIGTERM, as a batch system sends it: no process, no temporary folder, and the
+    same exit code as after Ctrl-C."""
+    path = put(
+        tmp_path / "all",
+        "ann.ipynb",
+        notebook([*CELLS, "import time\ntime.sleep(500)"]),
+    ).parent
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    command = [sys.executable, "-m", "ioi_course.cli", "grade", str(path), "--assignment", str(small.path),
-               "--out", str(tmp_path / "out"), "--as-root"]  # fmt: skip
-    process = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temporary)}, stdout=subprocess.PIPE)
+    command = [
+        sys.executable,
+        "-m",
+        "ioi_course.cli",
+        "grade",
+        str(path),
+        "--assignment",
+        str(small.path),
+        "--out",
+        str(tmp_path / "out"),
+        "--as-root",
+    ]
+    process = subprocess.Popen(
+        command, env=os.environ | {"TMPDIR": str(temporary)}, stdout=subprocess.PIPE
+    )
     until = time.monotonic() + 150
-    while len(list(temporary.iterdir())) < 2:  # the server's folder and the submission's
+    while (
+        len(list(temporary.iterdir())) < 2
+    ):  # the server's folder and the submission's
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)

@@ -1,12 +1,15 @@
 # ruff: noqa: E501  (a cell is quoted on one line)
-"""Honest notebooks are not accused: what stands in many of them leaves the status "graded", or says what was wrong."""
+"""Honest notebooks are not accused: what stands in many of them leaves the status
+"graded", or says what was wrong."""
 
 import sys
 
 import pytest
 from small import ALL, CELLS, DOUBLE, MARGIN, instead_of, notebook, with_cell
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="grading isolates with means of Linux"
+)
 
 GRADED = {  # a cell -> what a note says
     "%pip": ("%pip install -q einops\nx = 1", "%pip install -q einops (cell 7)"),
@@ -20,18 +23,31 @@ GRADED = {  # a cell -> what a note says
     "%time, %%timeit": ("%time x = 1\n%timeit -n 1 -r 1 x", ""),
     "%prun": ("%prun -q x = sum(range(9))", ""),
     "%load_ext": ("%load_ext autoreload\n%autoreload 2", ""),
-    "plotly": ("import plotly.express as px\npx.imshow([[1, 2]])\npx.line([1, 2]).show()", ""),
+    "plotly": (
+        "import plotly.express as px\npx.imshow([[1, 2]])\npx.line([1, 2]).show()",
+        "",
+    ),
     "circuitsvis": (
-        "import circuitsvis as cv\ncv.attention.attention_patterns(tokens=['a'], attention=torch.ones(1, 1, 1))",
+        (
+            "import circuitsvis as cv\n"
+            "cv.attention.attention_patterns(tokens=['a'], attention=torch.ones(1, 1, "
+            "1))"
+        ),
         "",
     ),
     "widgets": (
-        "import ipywidgets as w\nfrom IPython.display import display, HTML, Image\n"
-        "display(w.IntSlider()); display(HTML('<b>x</b>'))\n@w.interact(x=3)\ndef f(x): print(x)",
+        (
+            "import ipywidgets as w\nfrom IPython.display import display, HTML, Image\n"
+            "display(w.IntSlider()); display(HTML('<b>x</b>'))\n@w.interact(x=3)\n"
+            "def f(x): print(x)"
+        ),
         "",
     ),
     "matplotlib": (
-        "import matplotlib.pyplot as plt\nplt.imshow([[1, 2]])\nplt.title('höhe')\nplt.savefig('plot.png')\nplt.show()",
+        (
+            "import matplotlib.pyplot as plt\nplt.imshow([[1, 2]])\nplt.title('höhe')\n"
+            "plt.savefig('plot.png')\nplt.show()"
+        ),
         "",
     ),
     "scipy, seaborn, scikit-learn": (
@@ -41,23 +57,35 @@ GRADED = {  # a cell -> what a note says
     ),
     "set_default_dtype": ("torch.set_default_dtype(torch.float64)", ""),
     "tempfile": (
-        "import tempfile, os\nwith tempfile.NamedTemporaryFile('w') as f:\n    f.write('x')\n"
-        "with tempfile.TemporaryDirectory() as d:\n    print(d)",
+        (
+            "import tempfile, os\nwith tempfile.NamedTemporaryFile('w') as f:\n"
+            "    f.write('x')\nwith tempfile.TemporaryDirectory() as d:\n    print(d)"
+        ),
         "",
     ),
     "files of its own": (
-        "import shutil, pathlib\npathlib.Path('a.txt').write_text('x')\nshutil.copy('a.txt', 'b.txt')\n"
-        "torch.save(torch.ones(2), 'x.pt')\ntorch.load('x.pt')",
+        (
+            "import shutil, pathlib\npathlib.Path('a.txt').write_text('x')\n"
+            "shutil.copy('a.txt', 'b.txt')\ntorch.save(torch.ones(2), 'x.pt')\n"
+            "torch.load('x.pt')"
+        ),
         "",
     ),
     "the device": (
-        "import platform, os, sys, psutil, getpass\n"
-        "print(platform.platform(), platform.processor(), platform.node(), os.cpu_count(), psutil.virtual_memory(),\n"
-        "      torch.cuda.is_available(), torch.__config__.parallel_info(), getpass.getuser(), os.uname())\n"
-        "device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        (
+            "import platform, os, sys, psutil, getpass\n"
+            "print(platform.platform(), platform.processor(), platform.node(), "
+            "os.cpu_count(), psutil.virtual_memory(),\n"
+            "      torch.cuda.is_available(), torch.__config__.parallel_info(), "
+            "getpass.getuser(), os.uname())\n"
+            "device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')"
+        ),
         "",
     ),
-    "torch.compile": ("f = torch.compile(lambda x: x + 1)\nassert f(torch.ones(1)) == 2", ""),
+    "torch.compile": (
+        "f = torch.compile(lambda x: x + 1)\nassert f(torch.ones(1)) == 2",
+        "",
+    ),
     "breakpoint": ("breakpoint()\nimport pdb\npdb.set_trace()", ""),
     "input": ("name = input('Your name: ')", "input() (cell 7)"),
     "reload": ("import importlib, ioi_course.metrics as m\nimportlib.reload(m)", ""),
@@ -69,17 +97,41 @@ GRADED = {  # a cell -> what a note says
         "",
     ),
     "warnings and logging": (
-        "import warnings, logging\nwarnings.filterwarnings('ignore')\nlogging.basicConfig(level=20)\nlogging.info('x')",
+        (
+            "import warnings, logging\nwarnings.filterwarnings('ignore')\n"
+            "logging.basicConfig(level=20)\nlogging.info('x')"
+        ),
         "",
     ),
-    "seeds": ("import random, numpy\nrandom.seed(1); numpy.random.seed(1); torch.manual_seed(1)", ""),
+    "seeds": (
+        (
+            "import random, numpy\n"
+            "random.seed(1); numpy.random.seed(1); torch.manual_seed(1)"
+        ),
+        "",
+    ),
     "tqdm": ("from tqdm.auto import tqdm\nfor i in tqdm(range(3)): pass", ""),
-    "a progress bar of the notebook": ("from tqdm.notebook import tqdm\nfor i in tqdm(range(3)): pass", ""),
-    "inspect": ("import inspect, traceback\ninspect.stack()\nprint(inspect.getsource(inspect.stack))", ""),
-    "frames and the collector": ("import sys, gc\nsys._getframe().f_code\ngc.collect(); len(gc.get_objects())", ""),
+    "a progress bar of the notebook": (
+        "from tqdm.notebook import tqdm\nfor i in tqdm(range(3)): pass",
+        "",
+    ),
+    "inspect": (
+        (
+            "import inspect, traceback\ninspect.stack()\n"
+            "print(inspect.getsource(inspect.stack))"
+        ),
+        "",
+    ),
+    "frames and the collector": (
+        "import sys, gc\nsys._getframe().f_code\ngc.collect(); len(gc.get_objects())",
+        "",
+    ),
     "the course": (
-        "from ioi_course.models import load_model\nfrom ioi_course.prompts import IOIDataset\n"
-        "model = load_model('synthetic')\nIOIDataset(model, 2)",
+        (
+            "from ioi_course.models import load_model\n"
+            "from ioi_course.prompts import IOIDataset\n"
+            "model = load_model('synthetic')\nIOIDataset(model, 2)"
+        ),
         "",
     ),
 }
@@ -98,10 +150,25 @@ def test_an_honest_cell_is_not_accused(grade, what):
     ("source", "said"),
     [
         ("import pandas as pd\npd.read_csv('data.csv')", "FileNotFoundError"),
-        ("import pandas as pd\npd.read_csv('/content/drive/data.csv')", "FileNotFoundError"),
-        ("from ioi_course.models import load_model\nbig = load_model('gpt2-small')", "Error"),
-        ("import urllib.request\nurllib.request.urlopen('http://example.org', timeout=1)", ""),
-        ("from google.colab import drive\ndrive.mount('/content/drive')", "ModuleNotFoundError"),
+        (
+            "import pandas as pd\npd.read_csv('/content/drive/data.csv')",
+            "FileNotFoundError",
+        ),
+        (
+            "from ioi_course.models import load_model\nbig = load_model('gpt2-small')",
+            "Error",
+        ),
+        (
+            (
+                "import urllib.request\n"
+                "urllib.request.urlopen('http://example.org', timeout=1)"
+            ),
+            "",
+        ),
+        (
+            "from google.colab import drive\ndrive.mount('/content/drive')",
+            "ModuleNotFoundError",
+        ),
     ],
 )
 def test_what_cannot_work_here_is_an_error_and_no_accusation(grade, source, said):
@@ -111,18 +178,61 @@ def test_what_cannot_work_here_is_an_error_and_no_accusation(grade, source, said
 
 
 STYLES = {
-    "numpy": (DOUBLE, "import numpy as np\ndef double(x):\n    return np.float64(2) * np.asarray(x)"),
+    "numpy": (
+        DOUBLE,
+        "import numpy as np\ndef double(x):\n    return np.float64(2) * np.asarray(x)",
+    ),
     "lambda": (DOUBLE, "double = lambda x: x + x"),
-    "a class": (DOUBLE, "class Double:\n    def __call__(self, x):\n        return 2 * x\ndouble = Double()"),
-    "a partial function": (DOUBLE, "from functools import partial\nimport operator\ndouble = partial(operator.mul, 2)"),
-    "a method": (MARGIN, "class A:\n    def margin(self, logits):\n        return logits[0] - logits[1]\nmargin = A().margin"),
-    "decorated": (DOUBLE, "import functools\n@functools.cache\ndef double(x):\n    return 2 * x"),
-    "jit": (MARGIN, "@torch.no_grad()\ndef margin(logits):\n    return logits.diff()[0].neg()"),
-    "annotated": (MARGIN, "from torch import Tensor\ndef margin(logits: Tensor, *, flip: bool = False) -> Tensor:\n    return logits[0] - logits[1]"),
-    "slow": (DOUBLE, "def double(x):\n    import time\n    time.sleep(0.7)\n    return sum([x, x])"),
-    "with a helper below": (DOUBLE, "def double(x):\n    return twice(x)\ndef twice(x):\n    return x * 2"),
-    "a list for a tuple": ("best_head = (9, 9)", "import numpy as np\nbest_head = tuple(map(int, np.array([9, 9])))"),
-}  # fmt: skip
+    "a class": (
+        DOUBLE,
+        (
+            "class Double:\n    def __call__(self, x):\n        return 2 * x\n"
+            "double = Double()"
+        ),
+    ),
+    "a partial function": (
+        DOUBLE,
+        (
+            "from functools import partial\nimport operator\n"
+            "double = partial(operator.mul, 2)"
+        ),
+    ),
+    "a method": (
+        MARGIN,
+        (
+            "class A:\n    def margin(self, logits):\n"
+            "        return logits[0] - logits[1]\nmargin = A().margin"
+        ),
+    ),
+    "decorated": (
+        DOUBLE,
+        "import functools\n@functools.cache\ndef double(x):\n    return 2 * x",
+    ),
+    "jit": (
+        MARGIN,
+        "@torch.no_grad()\ndef margin(logits):\n    return logits.diff()[0].neg()",
+    ),
+    "annotated": (
+        MARGIN,
+        (
+            "from torch import Tensor\n"
+            "def margin(logits: Tensor, *, flip: bool = False) -> Tensor:\n"
+            "    return logits[0] - logits[1]"
+        ),
+    ),
+    "slow": (
+        DOUBLE,
+        "def double(x):\n    import time\n    time.sleep(0.7)\n    return sum([x, x])",
+    ),
+    "with a helper below": (
+        DOUBLE,
+        "def double(x):\n    return twice(x)\ndef twice(x):\n    return x * 2",
+    ),
+    "a list for a tuple": (
+        "best_head = (9, 9)",
+        "import numpy as np\nbest_head = tuple(map(int, np.array([9, 9])))",
+    ),
+}
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -133,8 +243,12 @@ def test_an_answer_may_be_written_in_many_ways(grade, style):
 
 
 def test_star_imports_are_not_accused(grade):
-    """Above the answers: NumPy has a `double` of its own, and the last definition counts."""
-    source = "import torch\nfrom ioi_course.metrics import *\nfrom torch import *\nfrom numpy import *"
+    """Above the answers: NumPy has a `double` of its own, and the
+    last definition counts."""
+    source = (
+        "import torch\nfrom ioi_course.metrics import *\nfrom torch import *\n"
+        "from numpy import *"
+    )
     got, points = grade(instead_of("import torch", source))
     assert (points, got.status, got.notes) == (ALL, "graded", [])
 
@@ -145,7 +259,8 @@ def test_cells_may_stand_in_another_order(grade):
 
 
 def test_a_busy_machine_costs_nobody_points(grade):
-    """A cell and an answer that wait are under the limit of computing, though over it by the clock."""
+    """A cell and an answer that wait are under the limit of computing, though
+    over it by the clock."""
     wait = "import time\ntime.sleep(2.5)"
     got, points = grade(with_cell(wait), timeout=1)
     assert (points, got.status) == (ALL, "graded"), got.notes

@@ -1,7 +1,9 @@
-"""Which limit on memory counts: a control group where the grader may make one, or else a look at all processes.
+"""Which limit on memory counts: a control group where the grader may make one, or else
+a look at all processes.
 
-Groups are made here in a folder that looks like the kernel's: that they are made, limited and joined can be seen there.
-That a real one ends its processes is the kernel's part.
+Groups are made here in a folder that looks like the kernel's: that they are
+made, limited and joined can be seen there. That a real one ends its
+processes is the kernel's part.
 """
 
 import os
@@ -13,14 +15,18 @@ from small import ALL, DOUBLE, instead_of, notebook, with_cell
 
 from ioi_course.grading import memory
 from ioi_course.grading.grade import grade as grade_one
-from ioi_course.grading.server import Ended, Limits, Runner, Spent
+from ioi_course.grading.processes import Ended, Runner
+from ioi_course.grading.server import Limits, Spent
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="grading isolates with means of Linux")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="grading isolates with means of Linux"
+)
 
 
 @pytest.fixture
 def groups(tmp_path, monkeypatch):
-    """A folder in the place of /sys/fs/cgroup, with this process in a group of its own, as in a systemd scope."""
+    """A folder in the place of /sys/fs/cgroup, with this process in a group of its own,
+    as in a systemd scope."""
     base = tmp_path / "user.slice" / "run.scope"
     base.mkdir(parents=True)
     (base / "cgroup.controllers").write_text("cpu memory pids\n")
@@ -41,17 +47,28 @@ def test_a_group_is_found_and_the_grader_moves_out_of_its_way(groups):
     assert memory.home() == groups and memory.sentence() == memory.BY_GROUP
     assert (groups / "grader" / "cgroup.procs").read_text() == str(os.getpid())
     assert (groups / "cgroup.subtree_control").read_text() == "+memory"
-    assert len(made(groups)) == 1, "one was made as a trial; a folder of files, it stays here, unlike the kernel's"
+    assert len(made(groups)) == 1, (
+        "one was made as a trial; a folder of files, it stays here, unlike the kernel's"
+    )
 
 
-@pytest.mark.parametrize("lacks", ["no line for cgroup v2", "no memory", "not ours", "no cgroup at all"])
-def test_where_no_group_can_be_made_the_old_limits_count(groups, tmp_path, lacks, monkeypatch):
+@pytest.mark.parametrize(
+    "lacks", ["no line for cgroup v2", "no memory", "not ours", "no cgroup at all"]
+)
+def test_where_no_group_can_be_made_the_old_limits_count(
+    groups, tmp_path, lacks, monkeypatch
+):
     if lacks == "no line for cgroup v2":
         (tmp_path / "own").write_text("4:memory:/old\n")
     elif lacks == "no memory":
         (groups / "cgroup.controllers").write_text("cpu pids\n")
-    elif lacks == "not ours":  # whose rights do not suffice; a test may run as root, for whom they always do
-        monkeypatch.setattr(memory.tempfile, "mkdtemp", lambda **where: (_ for _ in ()).throw(PermissionError()))
+    elif lacks == "not ours":
+        # whose rights do not suffice; a test may run as root, for whom they always do
+        monkeypatch.setattr(
+            memory.tempfile,
+            "mkdtemp",
+            lambda **where: (_ for _ in ()).throw(PermissionError()),
+        )
     else:
         (groups / "cgroup.controllers").unlink()
     assert memory.home() is None and memory.sentence() == memory.BY_WATCH
@@ -62,8 +79,12 @@ def test_a_submission_is_in_its_group_with_its_limit(groups, server, small):
     got = grade_one("a", notebook(), small, server, Limits(20, 0.5))
     (group,) = set(made(groups)) - before
     assert got.total == sum(ALL.values()) and got.status == "graded"
-    assert (group / "memory.max").read_text() == str(2**29) and (group / "memory.swap.max").read_text() == "0"
-    assert (group / "cgroup.procs").read_text() == "0", "its supervisor has joined, before it forked anything"
+    assert (group / "memory.max").read_text() == str(2**29) and (
+        group / "memory.swap.max"
+    ).read_text() == "0"
+    assert (group / "cgroup.procs").read_text() == "0", (
+        "its supervisor has joined, before it forked anything"
+    )
 
 
 def test_what_the_group_has_had_is_what_is_said(groups, server, small, monkeypatch):
@@ -72,10 +93,16 @@ def test_what_the_group_has_had_is_what_is_said(groups, server, small, monkeypat
     assert got.memory == round((server.resident + 77 * 2**20) / 2**20)
 
 
-def test_who_is_ended_by_the_kernel_reads_that_it_was_memory(groups, server, small, monkeypatch):
-    ends = instead_of(DOUBLE, "def double(x):\n    return 2 * x\nimport os\nos._exit(1)")
+def test_who_is_ended_by_the_kernel_reads_that_it_was_memory(
+    groups, server, small, monkeypatch
+):
+    ends = instead_of(
+        DOUBLE, "def double(x):\n    return 2 * x\nimport os\nos._exit(1)"
+    )
     note = "was stopped with more than 0.5 GB of memory, and was left out"
-    assert note not in " ".join(grade_one("a", ends, small, server, Limits(20, 0.5)).notes)
+    assert note not in " ".join(
+        grade_one("a", ends, small, server, Limits(20, 0.5)).notes
+    )
     monkeypatch.setattr(memory.Group, "overran", property(lambda group: True))
     assert note in " ".join(grade_one("a", ends, small, server, Limits(20, 0.5)).notes)
 
@@ -92,13 +119,23 @@ def test_the_kernels_files_are_read(groups):
 
 def test_a_group_that_cannot_be_joined_is_no_group(groups, server, small, monkeypatch):
     """The submission does not run outside of it: the grader fails, and says so."""
-    monkeypatch.setattr(memory.Group, "door", lambda group: os.open(os.devnull, os.O_RDONLY))
-    with Runner(server, Spent(Limits(20, 0.5)), threading.Event()) as runner, pytest.raises(Ended):
+    monkeypatch.setattr(
+        memory.Group, "door", lambda group: os.open(os.devnull, os.O_RDONLY)
+    )
+    with (
+        Runner(server, Spent(Limits(20, 0.5)), threading.Event()) as runner,
+        pytest.raises(Ended),
+    ):
         runner.start("small", notebook(), [], cells=[], names=[], without=())
 
 
 def test_without_a_group_shared_memory_is_watched(server, small, monkeypatch):
     monkeypatch.setattr(memory, "home", lambda: None)
-    fill = "import mmap, time\nm = mmap.mmap(-1, 2**30)\nfor i in range(0, 2**30, 4096):\n    m[i] = 1\ntime.sleep(60)"
+    fill = (
+        "import mmap, time\nm = mmap.mmap(-1, 2**30)\nfor i in range(0, 2**30, 4096):\n"
+        "    m[i] = 1\ntime.sleep(60)"
+    )
     got = grade_one("a", with_cell(fill), small, server, Limits(20, 0.5))
-    assert "was stopped with more than 0.5 GB of memory" in " ".join(got.notes) and got.total == sum(ALL.values())
+    assert "was stopped with more than 0.5 GB of memory" in " ".join(
+        got.notes
+    ) and got.total == sum(ALL.values())

@@ -1,4 +1,5 @@
-"""The lab's page: the exported graph against PyTorch, the page in Chromium, its tours, bad input, and axe-core."""
+"""The lab's page: the exported graph against PyTorch, the page in Chromium, its tours,
+bad input, and axe-core."""
 
 import json
 import random
@@ -36,28 +37,40 @@ READY = "!!globalThis.ioiLab && !document.querySelector('#lab[aria-busy]')"
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The page of the synthetic model, as the command writes it; skips where npm does not give its runtime."""
-    pytest.importorskip("onnx", reason="onnx is not installed: the lab's page cannot be exported")
+    """The page of the synthetic model, as the command writes it; skips where npm does
+    not give its runtime."""
+    pytest.importorskip(
+        "onnx", reason="onnx is not installed: the lab's page cannot be exported"
+    )
     try:
         lab_page.runtime()
     except CourseError as error:
         pytest.skip(f"onnxruntime-web is not to be had: {error}")
     path = tmp_path_factory.mktemp("lab") / "lab.html"
-    result = runner.invoke(cli.app, ["lab-page", "--model", "synthetic", "--out", str(path)])
+    result = runner.invoke(
+        cli.app, ["lab-page", "--model", "synthetic", "--out", str(path)]
+    )
     assert result.exit_code == 0, result.output
     return path
 
 
 def thread_time(tab) -> float:
     """The seconds that the page's thread has been at work."""
-    return next(each["value"] for each in tab.call("Performance.getMetrics")["metrics"] if each["name"] == "ThreadTime")
+    return next(
+        each["value"]
+        for each in tab.call("Performance.getMetrics")["metrics"]
+        if each["name"] == "ThreadTime"
+    )
 
 
 @pytest.fixture(scope="module")
 def tab(page, tmp_path_factory):
     """The page in Chromium, from the file system, without a network."""
     if CHROMIUM is None:
-        pytest.skip("no Chromium here (Debian's package chromium): the lab was not tried in a browser")
+        pytest.skip(
+            "no Chromium here (Debian's package chromium): the lab was not tried in "
+            "a browser"
+        )
     browser = Tab(tmp_path_factory.mktemp("browser"))
     browser.open(page)
     browser.call("Performance.enable")
@@ -71,8 +84,16 @@ def tab(page, tmp_path_factory):
 def fresh(tab):
     """The page with nothing changed in it."""
     tab.value("document.querySelector('.tours .buttons button:last-child')?.click()")
-    state = {"prompt": SINGLE, "other": SINGLE.replace("John gave", "Mary gave"), "heads": [], "only": False,
-             "how": "zero", "amount": 1, "at": [], "stream": []}  # fmt: skip
+    state = {
+        "prompt": SINGLE,
+        "other": SINGLE.replace("John gave", "Mary gave"),
+        "heads": [],
+        "only": False,
+        "how": "zero",
+        "amount": 1,
+        "at": [],
+        "stream": [],
+    }
     tab.value(f"ioiLab.set({json.dumps(state)})")
     tab.until(READY)
     return tab
@@ -104,11 +125,21 @@ def test_graph_gives_the_models_logits(name, tmp_path):
     (tmp_path / "graph.onnx").write_bytes(graph.SerializeToString())
     cfg, n = model.cfg, tokens.shape[1]
     size = cfg.n_layers, cfg.n_heads, n
-    feed = {"tokens": tokens[0].numpy().astype(np.int32), "keep": np.ones(size), "stand": np.zeros((*size, cfg.d_head)),
-            "stay": np.ones((size[0], n)), "stream": np.zeros((size[0], n, exact["embed"].shape[1]))}  # fmt: skip
-    feed = {key: value if key == "tokens" else value.astype(np.float32) for key, value in feed.items()}
+    feed = {
+        "tokens": tokens[0].numpy().astype(np.int32),
+        "keep": np.ones(size),
+        "stand": np.zeros((*size, cfg.d_head)),
+        "stay": np.ones((size[0], n)),
+        "stream": np.zeros((size[0], n, exact["embed"].shape[1])),
+    }
+    feed = {
+        key: value if key == "tokens" else value.astype(np.float32)
+        for key, value in feed.items()
+    }
     for weights, allowed in ((exact, 2e-4), (lab_model.unpacked(data), 0.03)):
-        (tmp_path / "weights").write_bytes(b"".join(part.astype("<f4").tobytes() for part in weights.values()))
+        (tmp_path / "weights").write_bytes(
+            b"".join(part.astype("<f4").tobytes() for part in weights.values())
+        )
         logits = ort.InferenceSession(tmp_path / "graph.onnx").run(["logits"], feed)[0]
         assert np.abs(logits - expected).max() < allowed
 
@@ -119,7 +150,10 @@ def test_packed_weights_come_back_row_by_row():
     weights = {"a": large, "b": rng.standard_normal(5)}
     weights["a"][3] = 0
     back = lab_model.unpacked(lab_model.packed(weights))
-    assert (np.abs(back["a"] - weights["a"]) <= np.abs(weights["a"]).max(1, keepdims=True) / 60000 + 1e-12).all()
+    assert (
+        np.abs(back["a"] - weights["a"])
+        <= np.abs(weights["a"]).max(1, keepdims=True) / 60000 + 1e-12
+    ).all()
     assert np.allclose(back["b"], weights["b"], atol=1e-6) and [*back] == ["a", "b"]
 
 
@@ -127,26 +161,57 @@ def test_packed_weights_come_back_row_by_row():
 
 
 def test_tokens_are_those_of_the_tokenizer(tab, tokenizer):
-    """Random texts: words of the prompts, names, pieces, punctuation, other scripts, spaces, the special token."""
+    """Random texts: words of the prompts, names, pieces, punctuation, other scripts,
+    spaces, the special token."""
     rng = random.Random(0)
-    odd = ["’t", "Zoltán", "日本", "🙂", "42", "<|endoftext|>", "\t", "don't", "  ", "\n"]  # noqa: RUF001
+    odd = [
+        "’t",
+        "Zoltán",
+        "日本",
+        "🙂",
+        "42",
+        "<|endoftext|>",
+        "\t",
+        "don't",
+        "  ",
+        "\n",
+    ]  # noqa: RUF001
     parts = [*NAMES[:30], " went", " to", "the", ",", "'s", *odd]
-    texts = ["".join(rng.choice(parts) + rng.choice(["", " "]) for _ in range(rng.randrange(12))) for _ in range(150)]
-    found = tab.value(f"{json.dumps(texts)}.map((text) => ioiLab.engine.tokenizer.encode(text))")
-    assert found == [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    texts = [
+        "".join(
+            rng.choice(parts) + rng.choice(["", " "]) for _ in range(rng.randrange(12))
+        )
+        for _ in range(150)
+    ]
+    found = tab.value(
+        f"{json.dumps(texts)}.map((text) => ioiLab.engine.tokenizer.encode(text))"
+    )
+    assert found == [
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts
+    ]
     ids = list(range(len(tokenizer)))
-    assert tab.value(f"{ids}.map((id) => ioiLab.engine.tokenizer.decode(id))") == [tokenizer.decode([i]) for i in ids]
+    assert tab.value(f"{ids}.map((id) => ioiLab.engine.tokenizer.decode(id))") == [
+        tokenizer.decode([i]) for i in ids
+    ]
 
 
 def test_two_hundred_interventions_are_those_of_pytorch(tab, bench):
-    """Every head by itself, and 56 drawn ones of all kinds: logits within .03, the same heads on top."""
-    places = [(layer, head) for layer in range(bench.n_layers) for head in range(bench.n_heads)]
+    """Every head by itself, and 56 drawn ones of all kinds: logits within .03,
+    the same heads on top."""
+    places = [
+        (layer, head)
+        for layer in range(bench.n_layers)
+        for head in range(bench.n_heads)
+    ]
     rng = random.Random(1)
     asked = [Intervention(SINGLE, heads=[place], at=[14]) for place in places]
     asked += [drawn(bench, rng, how) for how in HOWS for _ in range(14)]
     assert len(asked) == 200
     states = f"[{','.join(map(as_json, asked))}]"
-    read = "[[...view.logits], view.diff, view.words, [...view.pattern(9, 9, true)], view.top[0][0]]"
+    read = (
+        "[[...view.logits], view.diff, view.words, [...view.pattern(9, 9, true)], "
+        "view.top[0][0]]"
+    )
     found, moved = tab.value(f"({EACH})({states}, (view) => {read})"), [[], []]
     furthest = 0.0
     for what, (logits, diff, words, pattern, top) in zip(asked, found, strict=True):
@@ -156,7 +221,9 @@ def test_two_hundred_interventions_are_those_of_pytorch(tab, bench):
         assert off < 0.03, what
         assert diff == pytest.approx([result.diff_before, result.diff_after], abs=0.03)
         assert words == list(result.reading.words)
-        assert torch.tensor(pattern) == pytest.approx(result.pattern_after[9, 9].flatten(), abs=0.01)
+        assert torch.tensor(pattern) == pytest.approx(
+            result.pattern_after[9, 9].flatten(), abs=0.01
+        )
         two = result.after.topk(2).values
         assert top == result.top(1).token[0] or two[0] - two[1] < 0.03
         moved[0].append(diff[1] - diff[0])
@@ -167,17 +234,28 @@ def test_two_hundred_interventions_are_those_of_pytorch(tab, bench):
 
 
 def test_times_and_sizes(tab, page):
-    """The first answer within 3 s, an intervention within 150 ms: time of the page's own thread.
+    """The first answer within 3 s, an intervention within 150 ms: time
+    of the page's own thread.
 
-    It is what the reader waits for on a machine that does nothing else; a clock would measure the other tests, too.
+    It is what the reader waits for on a machine that does nothing else; a clock would
+    measure the other tests, too.
     """
     first = thread_time(tab)
     assert tab.loaded < 3, "seconds until the first answer"
-    states = [Intervention(SINGLE, heads=[(layer, head)], how="zero") for layer in range(2, 12) for head in (0, 5, 9)]
-    times = tab.value(f"({EACH})([{','.join(map(as_json, states))}], (view, time) => time)")
+    states = [
+        Intervention(SINGLE, heads=[(layer, head)], how="zero")
+        for layer in range(2, 12)
+        for head in (0, 5, 9)
+    ]
+    times = tab.value(
+        f"({EACH})([{','.join(map(as_json, states))}], (view, time) => time)"
+    )
     each = 1000 * (thread_time(tab) - first) / len(times)
     clock = statistics.median(times)
-    print(f"first answer {tab.loaded:.2f} s, intervention {each:.0f} ms; by the clock {clock:.0f} ms")
+    print(
+        f"first answer {tab.loaded:.2f} s, intervention {each:.0f} ms; by the clock "
+        f"{clock:.0f} ms"
+    )
     assert each < 150
     assert (page.parent / "lab" / "synthetic.js").stat().st_size < lab_page.LARGEST
     assert page.stat().st_size < 200_000
@@ -186,14 +264,26 @@ def test_times_and_sizes(tab, page):
 def test_notes_and_errors_are_those_of_python(fresh, bench):
     longer = SINGLE.replace("the shops", "the small shops")
     heads = [(1, 1)]
-    for what in (Intervention("  "), Intervention("and " * 300), Intervention(SINGLE, heads=heads, how="other"),
-                 Intervention(SINGLE, longer, stream=heads), Intervention("They went", heads=heads, how="mean"),
-                 Intervention("Mary " * 120 + " to", heads=heads, how="mean")):  # fmt: skip
+    for what in (
+        Intervention("  "),
+        Intervention("and " * 300),
+        Intervention(SINGLE, heads=heads, how="other"),
+        Intervention(SINGLE, longer, stream=heads),
+        Intervention("They went", heads=heads, how="mean"),
+        Intervention("Mary " * 120 + " to", heads=heads, how="mean"),
+    ):
         with pytest.raises(ValueError) as expected:
             intervene(bench, what)
-        found = fresh.value(f"ioiLab.engine.run({as_json(what)}).then(() => '', (error) => error.message)")
+        found = fresh.value(
+            f"ioiLab.engine.run({as_json(what)}).then(() => '', (error) => "
+            "error.message)"
+        )
         assert found == str(expected.value)
-    for text in ("Zoltan met Mary and John near the zebra ", "They went to the", SINGLE):
+    for text in (
+        "Zoltan met Mary and John near the zebra ",
+        "They went to the",
+        SINGLE,
+    ):
         reading = bench.read(text)
         found = fresh.value(f"ioiLab.engine.read({json.dumps(text)})")
         assert (found["notes"], found["pos"]) == (list(reading.notes), reading.pos)
@@ -204,50 +294,77 @@ def test_mouse_keyboard_undo_and_share(fresh, bench):
     cell = "[role=gridcell][aria-label^=L9H9]"
     fresh.click(cell)
     fresh.until(READY)
-    shown = [float(x.replace("−", "-")) for x in fresh.text(".diff strong").split(" → ")]
+    shown = [
+        float(x.replace("−", "-")) for x in fresh.text(".diff strong").split(" → ")
+    ]
     expected = intervene(bench, Intervention(SINGLE, heads=[(9, 9)]))
     assert shown == pytest.approx([expected.diff_before, expected.diff_after], abs=0.03)
-    assert "Where L9H9 looks" in fresh.text(".result h3") and fresh.text(".result").count("“Mary”") >= 1
+    assert (
+        "Where L9H9 looks" in fresh.text(".result h3")
+        and fresh.text(".result").count("“Mary”") >= 1
+    )
     for _ in range(3):
         fresh.press("ArrowLeft", 37)
-    assert fresh.value("document.activeElement.getAttribute('aria-label')").startswith("L9H6")
+    assert fresh.value("document.activeElement.getAttribute('aria-label')").startswith(
+        "L9H6"
+    )
     fresh.enter()
     fresh.until(READY)
     assert fresh.value("ioiLab.state.heads") == [[9, 6], [9, 9]]
     address = fresh.value("location.href")
-    assert shared(address) == Intervention(SINGLE, SINGLE.replace("John gave", "Mary gave"), [(9, 6), (9, 9)])
+    assert shared(address) == Intervention(
+        SINGLE, SINGLE.replace("John gave", "Mary gave"), [(9, 6), (9, 9)]
+    )
     fresh.button("Undo")
     fresh.until(READY)
     assert fresh.value("ioiLab.state.heads") == [[9, 9]]
     fresh.button("Reset")
     fresh.until(READY)
-    assert fresh.value("ioiLab.state.heads") == [] and fresh.count("[aria-selected=true].cell") == 0
+    assert (
+        fresh.value("ioiLab.state.heads") == []
+        and fresh.count("[aria-selected=true].cell") == 0
+    )
     fresh.value(f"location.hash = {json.dumps(address.partition('#')[2])}")
     fresh.until("ioiLab.state.heads.length === 2")
 
 
 def test_the_stream_is_patched_by_cell(fresh, bench):
     fresh.button("Residual stream")
-    fresh.value("document.querySelectorAll('.grid.stream .cell')[3 * 15 + 10].dataset.wanted = ''")  # layer 3, S2
+    fresh.value(
+        "document.querySelectorAll('.grid.stream .cell')[3 * 15 + 10].dataset.wanted "
+        "= ''"
+    )  # layer 3, S2
     fresh.click("[data-wanted]")
     fresh.until(READY)
     assert fresh.value("ioiLab.state.stream") == [[3, 10]]
-    expected = intervene(bench, Intervention(SINGLE, SINGLE.replace("John gave", "Mary gave"), stream=[(3, 10)]))
+    expected = intervene(
+        bench,
+        Intervention(
+            SINGLE, SINGLE.replace("John gave", "Mary gave"), stream=[(3, 10)]
+        ),
+    )
     assert expected.diff_after < 0
-    assert fresh.value("ioiLab.view.diff[1]") == pytest.approx(expected.diff_after, abs=0.03)
+    assert fresh.value("ioiLab.view.diff[1]") == pytest.approx(
+        expected.diff_after, abs=0.03
+    )
     fresh.button("Heads")
 
 
 def write(tab, selector, text):
     """Put a text into a field, and leave it."""
     field = f"document.querySelector({json.dumps(selector)})"
-    tab.value(f"{field}.value = {json.dumps(text)}, {field}.dispatchEvent(new Event('change'))")
+    tab.value(
+        f"{field}.value = {json.dumps(text)}, {field}.dispatchEvent(new "
+        "Event('change'))"
+    )
     tab.until(READY)
 
 
 def test_texts_of_ones_own(fresh):
     write(fresh, "input[type=text]", "When Tom and Zelda saw the zebra, Tom spoke to")
-    assert "“zebra”" in fresh.text(".notes") and "no logit difference" in fresh.text(".notes")
+    assert "“zebra”" in fresh.text(".notes") and "no logit difference" in fresh.text(
+        ".notes"
+    )
     write(fresh, "input[type=text]", " ")
     assert "The prompt is empty" in fresh.text("[role=alert]")
 
@@ -255,8 +372,17 @@ def test_texts_of_ones_own(fresh):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 390])
 def test_axe_finds_nothing(fresh, axe, width, scheme):  # noqa: F811
-    fresh.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-    fresh.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    fresh.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    fresh.call(
+        "Emulation.setEmulatedMedia",
+        features=[{"name": "prefers-color-scheme", "value": scheme}],
+    )
     fresh.value(f"{axe.read_text(encoding='utf-8')}\n0")
     fresh.click("[role=gridcell][aria-label^=L9H9]")
     fresh.until(READY)
@@ -266,8 +392,16 @@ def test_axe_finds_nothing(fresh, axe, width, scheme):  # noqa: F811
         fresh.button(tab)
         assert fresh.value(look) == [], tab
     fresh.button("Heads")
-    assert fresh.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    fresh.call("Emulation.setDeviceMetricsOverride", width=1366, height=900, deviceScaleFactor=1, mobile=False)
+    assert fresh.value(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    )
+    fresh.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=1366,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
 
 
 # Tours
@@ -286,7 +420,9 @@ def choose(tab, kind):
 
 
 def look_at(tab, name):
-    tab.value(f"document.querySelector('[role=gridcell][aria-label^=\"{name}\"]').focus()")
+    tab.value(
+        f"document.querySelector('[role=gridcell][aria-label^=\"{name}\"]').focus()"
+    )
 
 
 def done(tab):
@@ -350,14 +486,25 @@ def test_tour_of_the_distractor(fresh):
 def test_game_of_the_smallest_circuit(fresh):
     go(fresh, "smallest")
     assert not done(fresh) and "0 heads" in fresh.text(".tours .score")
-    for kind in ("name mover", "S-inhibition", "induction", "duplicate token", "previous token", "backup name mover"):
+    for kind in (
+        "name mover",
+        "S-inhibition",
+        "induction",
+        "duplicate token",
+        "previous token",
+        "backup name mover",
+    ):
         choose(fresh, kind)
     assert done(fresh), fresh.text(".tours")
     assert fresh.text(".tours .score").startswith("24 heads")
 
 
 def test_console_is_silent(tab):
-    complaints = [each for each in tab.complaints() if not str(each).startswith(("file:", "blob:", "data:"))]
+    complaints = [
+        each
+        for each in tab.complaints()
+        if not str(each).startswith(("file:", "blob:", "data:"))
+    ]
     assert complaints == []
 
 
@@ -377,7 +524,9 @@ def test_what_is_missing_is_said(page, tmp_path, broken, sentence):
         pytest.skip("no Chromium here")
     (tmp_path / "lab").symlink_to(page.parent / "lab")
     copy = tmp_path / "lab.html"
-    text = page.read_text(encoding="utf-8").replace("<style>", f"<script>{broken}</script><style>", 1)
+    text = page.read_text(encoding="utf-8").replace(
+        "<style>", f"<script>{broken}</script><style>", 1
+    )
     text = text if broken else text.replace("lab/synthetic.js", "lab/gone.js")
     copy.write_text(text, encoding="utf-8")
     browser = Tab(tmp_path / "profile")
@@ -385,7 +534,12 @@ def test_what_is_missing_is_said(page, tmp_path, broken, sentence):
         browser.open(copy).until("!!document.querySelector('[role=alert]')", 30)
         said = browser.text("[role=alert]")
         assert sentence in said and "The lab cannot run here" in said
-        assert browser.value("document.querySelector('[role=alert] a').getAttribute('href')") == "circuit.html"
+        assert (
+            browser.value(
+                "document.querySelector('[role=alert] a').getAttribute('href')"
+            )
+            == "circuit.html"
+        )
     finally:
         browser.close()
 

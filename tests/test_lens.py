@@ -7,7 +7,13 @@ from memory import in_a_process, linux
 from ioi_course import batches, lens
 from ioi_course.batches import cached_batches
 from ioi_course.checks.core import random_model
-from ioi_course.lens import answer_direction, final_norm, residual_lens, stream_places, vocabulary_lens
+from ioi_course.lens import (
+    answer_direction,
+    final_norm,
+    residual_lens,
+    stream_places,
+    vocabulary_lens,
+)
 from ioi_course.metrics import logit_diff, next_tokens
 from ioi_course.models import PROCESSING
 from ioi_course.prompts import IOIDataset
@@ -25,12 +31,15 @@ def data(model):
 
 @pytest.fixture(scope="module")
 def raw():
-    """Random weights, unprocessed: the final LayerNorm has a weight and a bias, the stream a mean."""
+    """Random weights, unprocessed: the final LayerNorm has a weight and a
+    bias, the stream a mean."""
     return random_model(seed=5, processing=())
 
 
 def hooks_on(model):
-    points = {id(point): point for point in model.hook_dict.values()}  # some have two names
+    points = {
+        id(point): point for point in model.hook_dict.values()
+    }  # some have two names
     return sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in points.values())
 
 
@@ -70,7 +79,12 @@ def test_a_prompt_longer_than_the_context_is_refused(model, data):
 # --- cached_batches ---
 
 
-NAMES = ["blocks.2.attn.hook_z", "blocks.9.hook_resid_pre", "blocks.1.attn.hook_pattern", "ln_final.hook_scale"]
+NAMES = [
+    "blocks.2.attn.hook_z",
+    "blocks.9.hook_resid_pre",
+    "blocks.1.attn.hook_pattern",
+    "ln_final.hook_scale",
+]
 
 
 def test_batches_give_what_one_run_gives(model, data, monkeypatch):
@@ -84,7 +98,11 @@ def test_batches_give_what_one_run_gives(model, data, monkeypatch):
         assert list(kept.keys()) == NAMES
         for name in NAMES:
             whole = cache[name][rows]
-            whole = whole[..., :length, :length] if name.endswith("pattern") else whole[:, :length]
+            whole = (
+                whole[..., :length, :length]
+                if name.endswith("pattern")
+                else whole[:, :length]
+            )
             assert torch.allclose(kept[name], whole, atol=1e-10)
         start += len(batch)
     assert start == len(data)
@@ -101,14 +119,23 @@ def test_less_memory_makes_smaller_batches_and_the_same_numbers(model, data):
     name = "blocks.3.hook_resid_mid"
     each = batches._bytes_per_prompt(model, data, [name]) / 2**30
     sizes, logits = zip(
-        *((len(batch), logits) for batch, logits, _ in cached_batches(model, data, [name], 5.5 * each)), strict=True
+        *(
+            (len(batch), logits)
+            for batch, logits, _ in cached_batches(model, data, [name], 5.5 * each)
+        ),
+        strict=True,
     )
     assert sizes == (5, 5, 5, 5, 4)
-    assert torch.allclose(torch.cat(logits), at_end(data, model(data.tokens)), atol=1e-10)
+    assert torch.allclose(
+        torch.cat(logits), at_end(data, model(data.tokens)), atol=1e-10
+    )
 
 
 def test_the_budget_counts_what_is_kept_twice_and_the_logits_at_end(model, data):
-    few, more = (batches._bytes_per_prompt(model, data, names) for names in ([], ["blocks.3.attn.hook_z"]))
+    few, more = (
+        batches._bytes_per_prompt(model, data, names)
+        for names in ([], ["blocks.3.attn.hook_z"])
+    )
     longest = int(data.lengths.max())
     assert more - few == 2 * longest * model.cfg.d_model * 8
     assert few > 2 * model.cfg.d_vocab * 8
@@ -121,7 +148,10 @@ def test_an_activation_named_twice_is_kept_once(model, data):
 
 
 def test_too_little_memory_says_how_much_is_needed(model, data):
-    with pytest.raises(ValueError, match=r"One prompt takes [\d.e-]+ GB .* Give memory=[\d.e-]+ or more") as error:
+    with pytest.raises(
+        ValueError,
+        match=r"One prompt takes [\d.e-]+ GB .* Give memory=[\d.e-]+ or more",
+    ) as error:
         cached_batches(model, data, NAMES, memory=1e-6)
     enough = float(str(error.value).split("memory=")[1].split(" or more")[0])
     assert len(list(cached_batches(model, data[:2], NAMES, memory=enough))) == 1
@@ -143,7 +173,9 @@ def test_a_string_of_names_is_refused(model, data):
         cached_batches(model, data, "ln_final.hook_scale")
 
 
-@pytest.mark.parametrize("name", ["hook_unembed", "unembed.hook_in", "unembed.hook_out"])
+@pytest.mark.parametrize(
+    "name", ["hook_unembed", "unembed.hook_in", "unembed.hook_out"]
+)
 def test_what_is_cut_to_end_cannot_be_named(model, data, name):
     with pytest.raises(ValueError, match="only END is unembedded"):
         cached_batches(model, data, [name])
@@ -151,7 +183,9 @@ def test_what_is_cut_to_end_cannot_be_named(model, data, name):
 
 @pytest.mark.filterwarnings("ignore:run_with_cache")
 def test_a_hook_point_that_is_switched_off_is_an_error(model, data):
-    with pytest.raises(ValueError, match="Nothing passes the hook point 'blocks.0.attn.hook_result'"):
+    with pytest.raises(
+        ValueError, match="Nothing passes the hook point 'blocks.0.attn.hook_result'"
+    ):
         cached_batches(model, data, ["blocks.0.attn.hook_result"])
 
 
@@ -174,7 +208,10 @@ def test_no_hooks_are_left_when_the_model_fails(model, data):
         raise RuntimeError("broken")
 
     found = cached_batches(model, data, NAMES)
-    with model.hooks(fwd_hooks=[("blocks.5.hook_mlp_out", broken)]), pytest.raises(RuntimeError, match="broken"):
+    with (
+        model.hooks(fwd_hooks=[("blocks.5.hook_mlp_out", broken)]),
+        pytest.raises(RuntimeError, match="broken"),
+    ):
         next(found)
     assert hooks_on(model) == 0
 
@@ -200,7 +237,8 @@ model = load_model("synthetic")
 data = IOIDataset(model, 400)
 before = memory.restart()
 names = [f"blocks.{layer}.attn.hook_z" for layer in range(12)]
-assert sum(len(batch) for batch, logits, cache in cached_batches(model, data, names, 0.2)) == 400
+batches = cached_batches(model, data, names, 0.2)
+assert sum(len(batch) for batch, logits, cache in batches) == 400
 print(memory.peak() - before)
 """
 
@@ -243,7 +281,9 @@ def test_the_final_norm_refuses_wrong_shapes(raw):
 # --- residual_lens ---
 
 
-@pytest.mark.parametrize("processing", [PROCESSING, (), ("fold_ln",)], ids=["all", "raw", "fold_ln"])
+@pytest.mark.parametrize(
+    "processing", [PROCESSING, (), ("fold_ln",)], ids=["all", "raw", "fold_ln"]
+)
 def test_the_lens_agrees_with_a_loop_over_places_and_prompts(processing):
     model = random_model(seed=5, processing=processing)
     data = IOIDataset(model, 5)
@@ -252,7 +292,10 @@ def test_the_lens_agrees_with_a_loop_over_places_and_prompts(processing):
         for i in range(len(data)):
             _, cache = model.run_with_cache(data.tokens[i, : data.lengths[i]])
             logits = model.unembed(model.ln_final(cache[name]))[0, -1]
-            assert torch.allclose(values[place, i], logits[data.answers[i, 0]] - logits[data.answers[i, 1]])
+            assert torch.allclose(
+                values[place, i],
+                logits[data.answers[i, 0]] - logits[data.answers[i, 1]],
+            )
 
 
 def test_the_lens_does_not_depend_on_the_processing(raw):
@@ -267,19 +310,33 @@ def test_the_lens_does_not_depend_on_the_processing(raw):
 def test_both_scales_end_at_the_models_logit_difference(raw, scale):
     data = IOIDataset(raw, 6)
     result = residual_lens(raw, data, scale)
-    assert torch.allclose(result.values[-1], logit_diff(raw(data.tokens), data, per_prompt=True))
+    assert torch.allclose(
+        result.values[-1], logit_diff(raw(data.tokens), data, per_prompt=True)
+    )
 
 
 def test_with_the_scale_held_the_steps_are_linear(raw):
-    """What a half layer writes, put through the held LayerNorm alone, is the step between the places around it."""
+    """What a half layer writes, put through the held LayerNorm alone, is the step
+    between the places around it."""
     data = IOIDataset(raw, 4)
     _, cache = raw.run_with_cache(data.tokens)
     held = residual_lens(raw, data, "final").values
-    scale, direction = at_end(data, cache["ln_final.hook_scale"]), answer_direction(raw, data)
+    scale, direction = (
+        at_end(data, cache["ln_final.hook_scale"]),
+        answer_direction(raw, data),
+    )
     for layer in range(raw.cfg.n_layers):
         for i, half in enumerate(("attn_out", "mlp_out")):
-            alone = final_norm(raw, at_end(data, cache[f"blocks.{layer}.hook_{half}"]), scale) - raw.ln_final.b
-            assert torch.allclose((alone * direction).sum(-1), held[2 * layer + i + 1] - held[2 * layer + i])
+            alone = (
+                final_norm(
+                    raw, at_end(data, cache[f"blocks.{layer}.hook_{half}"]), scale
+                )
+                - raw.ln_final.b
+            )
+            assert torch.allclose(
+                (alone * direction).sum(-1),
+                held[2 * layer + i + 1] - held[2 * layer + i],
+            )
     own = residual_lens(raw, data).values
     assert not torch.allclose(own[1:].diff(dim=0), held[1:].diff(dim=0), atol=0.1)
 
@@ -289,7 +346,15 @@ def test_the_table_adds_up_and_shows_the_means(model, data):
     table = result.table
     assert torch.allclose(result.mean, result.values.mean(dim=1))
     assert torch.allclose(result.spread, result.values.std(dim=1))
-    assert table["before"].add(table["attention"]).add(table["MLP"]).sub(table["after"]).abs().max() < 1e-9
+    assert (
+        table["before"]
+        .add(table["attention"])
+        .add(table["MLP"])
+        .sub(table["after"])
+        .abs()
+        .max()
+        < 1e-9
+    )
     assert table["before"].iloc[1:].tolist() == table["after"].iloc[:-1].tolist()
     assert table["spread"].iloc[-1] == pytest.approx(result.values[-1].std().item())
     assert "mean of 24 prompts; own scale; model synthetic" in repr(result)
@@ -304,7 +369,10 @@ def test_one_prompt_has_no_spread(model, data):
 
 
 def test_little_memory_gives_the_same_lens(model, data):
-    assert torch.allclose(residual_lens(model, data, memory=0.03).values, residual_lens(model, data).values)
+    assert torch.allclose(
+        residual_lens(model, data, memory=0.03).values,
+        residual_lens(model, data).values,
+    )
 
 
 def test_an_unknown_scale_is_refused(model, data):
@@ -325,14 +393,23 @@ def test_the_vocabulary_lens_agrees_with_a_loop(raw, half_layers):
         logits = raw.unembed(raw.ln_final(cache[stream_places(raw)[label]]))[0]
         for pos in range(tokens.shape[1]):
             order = logits[pos].argsort(descending=True)
-            assert result.top[i][pos] == [raw.tokenizer.decode([token]) for token in order[:3].tolist()]
-            assert torch.allclose(result.probs[i, pos], logits[pos].softmax(-1)[order[:3]])
+            assert result.top[i][pos] == [
+                raw.tokenizer.decode([token]) for token in order[:3].tolist()
+            ]
+            assert torch.allclose(
+                result.probs[i, pos], logits[pos].softmax(-1)[order[:3]]
+            )
             assert result.rank[i, pos] == order.tolist().index(mary)
-            assert result.prob[i, pos] == pytest.approx(logits[pos].softmax(-1)[mary].item())
+            assert result.prob[i, pos] == pytest.approx(
+                logits[pos].softmax(-1)[mary].item()
+            )
 
 
 def test_the_last_place_is_what_the_model_says(model):
-    result, said = vocabulary_lens(model, PROMPT, answer=" John", k=4), next_tokens(model, PROMPT, " John", k=4)
+    result, said = (
+        vocabulary_lens(model, PROMPT, answer=" John", k=4),
+        next_tokens(model, PROMPT, " John", k=4),
+    )
     assert result.top[-1][-1] == said.table["token"].tolist()[:4]
     assert result.rank[-1, -1] == said.rank
     assert result.str_tokens == said.str_tokens
@@ -341,12 +418,24 @@ def test_the_last_place_is_what_the_model_says(model):
 def test_tables_of_the_vocabulary_lens(model):
     result = vocabulary_lens(model, PROMPT, answer=" Mary", k=2)
     table = result.table()
-    assert table.columns.tolist() == ["rank", "p(' Mary')", "top 0", "p(top 0)", "top 1"]
+    assert table.columns.tolist() == [
+        "rank",
+        "p(' Mary')",
+        "top 0",
+        "p(top 0)",
+        "top 1",
+    ]
     assert table.index.tolist() == result.labels and table["rank"].iloc[-1] == 0
     assert table["top 0"].iloc[-1] == "' Mary'"
-    assert result.table(pos=4)["top 0"].tolist() == [repr(place[4][0]) for place in result.top]
+    assert result.table(pos=4)["top 0"].tolist() == [
+        repr(place[4][0]) for place in result.top
+    ]
     plain = vocabulary_lens(model, PROMPT, k=2)
-    assert plain.rank is None and plain.table().columns.tolist() == ["top 0", "p(top 0)", "top 1"]
+    assert plain.rank is None and plain.table().columns.tolist() == [
+        "top 0",
+        "p(top 0)",
+        "top 1",
+    ]
     assert "' Mary'" in repr(plain) and "<table" in plain._repr_html_()
 
 
@@ -360,15 +449,26 @@ def test_the_heatmap_has_the_tokens_in_its_cells(model):
     plot = result.plot()
     assert plot.table.shape == (13, 15)
     assert plot.table.iloc[-1, -1] == "Mary" and plot.table.iloc[0, -1] == "the"
-    assert plot.svg.count(">Mary<") >= 3  # in cells; labels have their position behind them
+    assert (
+        plot.svg.count(">Mary<") >= 3
+    )  # in cells; labels have their position behind them
     trace = plot.figure.data[0]
-    assert trace.text[-1][-1] == "Mary" and trace.z[-1][-1] == pytest.approx(result.probs[-1, -1, 0].item(), abs=0.006)
+    assert trace.text[-1][-1] == "Mary" and trace.z[-1][-1] == pytest.approx(
+        result.probs[-1, -1, 0].item(), abs=0.006
+    )
     assert "13 places × 15 positions" in plot.summary
 
 
 def test_tokens_in_cells_are_cut_and_escaped(model):
     plot = lens.VocabularyLens(
-        ["x"] * 3, ["0_pre"], [[["<b>&"], [" restaurant"], ["\n"]]], torch.full((1, 3, 1), 0.5), None, None, None, "m"
+        ["x"] * 3,
+        ["0_pre"],
+        [[["<b>&"], [" restaurant"], ["\n"]]],
+        torch.full((1, 3, 1), 0.5),
+        None,
+        None,
+        None,
+        "m",
     ).plot()
     assert "&lt;b&gt;&amp;" in plot.svg and "<b>" not in plot.svg
     assert plot.table.values.tolist() == [["<b>&", "restau…", "\\n"]]
@@ -406,6 +506,12 @@ def test_on_the_shape_of_gpt2_small(random_gpt2):
     data = IOIDataset(model, 6)
     result = residual_lens(model, data)
     assert result.values.shape == (25, 6)
-    assert torch.allclose(result.values[-1], logit_diff(model(data.tokens), data, per_prompt=True), atol=1e-3)
-    words = vocabulary_lens(model, data.prompts[0], answer=model.tokenizer.decode([data.answers[0, 0]]))
+    assert torch.allclose(
+        result.values[-1],
+        logit_diff(model(data.tokens), data, per_prompt=True),
+        atol=1e-3,
+    )
+    words = vocabulary_lens(
+        model, data.prompts[0], answer=model.tokenizer.decode([data.answers[0, 0]])
+    )
     assert words.probs.shape == (13, int(data.lengths[0]), 5)

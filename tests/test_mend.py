@@ -12,7 +12,11 @@ from ioi_course.publish.mend import WIDGETS, mended, presentable, read_notebook
 from ioi_course.publish.pages import Page, write_page
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-LAYOUT = {"model_module": "@jupyter-widgets/base", "model_name": "LayoutModel", "state": {}}
+LAYOUT = {
+    "model_module": "@jupyter-widgets/base",
+    "model_name": "LayoutModel",
+    "state": {},
+}
 
 
 def code(**cell) -> dict:
@@ -30,13 +34,22 @@ def shown(**data) -> dict:
 
 
 def book(*cells, **metadata) -> dict:
-    return {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": list(cells)}
+    return {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": metadata,
+        "cells": list(cells),
+    }
 
 
 ODD = {
-    "widgets of Colab, without a state": book(code(), widgets={WIDGETS: {"0a1b": LAYOUT}}),
+    "widgets of Colab, without a state": book(
+        code(), widgets={WIDGETS: {"0a1b": LAYOUT}}
+    ),
     "widgets that are a list": book(code(), widgets=[1]),
-    "widgets with a state that is none": book(code(), widgets={WIDGETS: {"state": None}}),
+    "widgets with a state that is none": book(
+        code(), widgets={WIDGETS: {"state": None}}
+    ),
     "widgets under another name": book(code(), widgets={"application/x": {}}),
     "a widget's view without its model": book(
         code(outputs=[shown(**{VIEW: {"version_major": 2}})])
@@ -46,39 +59,63 @@ ODD = {
     "no version": {"cells": [code()], "metadata": {}},
     "a minor version that is text": book(code()) | {"nbformat_minor": "five"},
     "a language that is text": book(code(), language_info="python", kernelspec=3),
-    "a language without a name": book(code(), language_info={"pygments_lexer": "no such language"}),
+    "a language without a name": book(
+        code(), language_info={"pygments_lexer": "no such language"}
+    ),
     "a cell without anything": book({}),
     "a cell that is none": book(None, code()),
-    "a cell of an unknown type": book({"cell_type": "heading", "source": "Title", "metadata": {}}),
-    "a code cell without outputs": book({"cell_type": "code", "source": "1", "metadata": {}}),
-    "a code cell without metadata": book({"cell_type": "code", "source": "1", "outputs": []}),
+    "a cell of an unknown type": book(
+        {"cell_type": "heading", "source": "Title", "metadata": {}}
+    ),
+    "a code cell without outputs": book(
+        {"cell_type": "code", "source": "1", "metadata": {}}
+    ),
+    "a code cell without metadata": book(
+        {"cell_type": "code", "source": "1", "outputs": []}
+    ),
     "a code cell with a type and no more": book({"cell_type": "code"}),
     "outputs that are none": book(code(outputs=None)),
     "a source of lines": book(code(source=["a = 1\n", "a"])),
     "a source that is a number": book(code(source=3)),
-    "tags that are text": book(code(metadata={"tags": "raises-exception", "magics_language": 3})),
+    "tags that are text": book(
+        code(metadata={"tags": "raises-exception", "magics_language": 3})
+    ),
     "an output without a type": book(code(outputs=[{"data": {"text/plain": "1"}}])),
     "an output that is text": book(code(outputs=["1"])),
-    "an output of an unknown type": book(code(outputs=[{"output_type": "update", "data": {}}])),
+    "an output of an unknown type": book(
+        code(outputs=[{"output_type": "update", "data": {}}])
+    ),
     "an output without data": book(code(outputs=[{"output_type": "display_data"}])),
     "a result without data": book(code(outputs=[{"output_type": "execute_result"}])),
     "data that is none": book(code(outputs=[shown() | {"data": None}])),
     "data without a form": book(code(outputs=[shown()])),
     "an unknown form": book(code(outputs=[shown(**{"application/x-odd": "1"})])),
-    "a form that is none": book(code(outputs=[shown(**{"text/html": None, "text/plain": "1"})])),
+    "a form that is none": book(
+        code(outputs=[shown(**{"text/html": None, "text/plain": "1"})])
+    ),
     "a form of lines": book(code(outputs=[shown(**{"text/html": ["<b>", "1</b>"]})])),
     "a form that is a number": book(code(outputs=[shown(**{"text/plain": 3})])),
     "JSON, a script and a PDF": book(
-        code(outputs=[shown(**{"application/json": {"a": 1}, "application/pdf": "JVBE"})]),
+        code(
+            outputs=[shown(**{"application/json": {"a": 1}, "application/pdf": "JVBE"})]
+        ),
         code(outputs=[shown(**{"application/javascript": "alert(1)"})]),
     ),
-    "formulas": book(code(outputs=[shown(**{"text/latex": "$x^2$", "text/plain": "x**2"})])),
+    "formulas": book(
+        code(outputs=[shown(**{"text/latex": "$x^2$", "text/plain": "x**2"})])
+    ),
     "a picture that is none": book(code(outputs=[shown(**{"image/png": None})])),
     "a stream without text": book(code(outputs=[{"output_type": "stream"}])),
-    "a stream that is a number": book(code(outputs=[{"output_type": "stream", "text": 1}])),
+    "a stream that is a number": book(
+        code(outputs=[{"output_type": "stream", "text": 1}])
+    ),
     "an error without a traceback": book(code(outputs=[{"output_type": "error"}])),
-    "a traceback that is text": book(code(outputs=[{"output_type": "error", "traceback": "x"}])),
-    "half a character": book(code(outputs=[shown(**{"text/plain": "\ud83d"})], source="'\ud83d'")),
+    "a traceback that is text": book(
+        code(outputs=[{"output_type": "error", "traceback": "x"}])
+    ),
+    "half a character": book(
+        code(outputs=[shown(**{"text/plain": "\ud83d"})], source="'\ud83d'")
+    ),
     "a formula without an end": book(
         {"cell_type": "markdown", "source": r"# T $\frac{1$ and $$^$$"}
     ),
@@ -90,7 +127,8 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_notebook_is_read_and_becomes_a_page(name, tmp_path, caplog):
-    """From a file, and straight: pages are also made of what a kernel has just put into a notebook."""
+    """From a file, and straight: pages are also made of what a kernel has
+    just put into a notebook."""
     path = tmp_path / "nb.ipynb"
     path.write_text(json.dumps(ODD[name]), encoding="utf-8")
     with caplog.at_level(logging.ERROR):
@@ -98,7 +136,9 @@ def test_odd_notebook_is_read_and_becomes_a_page(name, tmp_path, caplog):
     assert not caplog.records, "nbformat has nothing to complain of"
     assert write_page(nb, Page("Odd", "odd.html"), tmp_path).read_text(encoding="utf-8")
     raw = nbformat.from_dict(copy.deepcopy(ODD[name]))
-    assert write_page(raw, Page("Raw", "raw.html"), tmp_path).read_text(encoding="utf-8")
+    assert write_page(raw, Page("Raw", "raw.html"), tmp_path).read_text(
+        encoding="utf-8"
+    )
 
 
 def fields(nb: dict) -> list[tuple]:
@@ -130,8 +170,12 @@ def whole() -> dict:
         new_output("error", ename="E", evalue="e", traceback=["line"]),
     ]
     cells = [new_markdown_cell("# T\n\n> S"), new_code_cell("1", outputs=outputs)]
-    widgets = {WIDGETS: {"state": {"0a1b": LAYOUT}, "version_major": 2, "version_minor": 0}}
-    return json.loads(json.dumps(new_notebook(cells=cells, metadata={"widgets": widgets})))
+    widgets = {
+        WIDGETS: {"state": {"0a1b": LAYOUT}, "version_major": 2, "version_minor": 0}
+    }
+    return json.loads(
+        json.dumps(new_notebook(cells=cells, metadata={"widgets": widgets}))
+    )
 
 
 @pytest.mark.parametrize("put", ["nothing", None, 3, [], {}], ids=str)
@@ -184,11 +228,22 @@ def test_a_whole_notebook_is_left_as_it_is():
 def test_an_old_notebook_is_brought_up_to_date(tmp_path):
     path = tmp_path / "nb.ipynb"
     cells = [
-        {"cell_type": "code", "input": "1", "outputs": [], "language": "python", "metadata": {}}
+        {
+            "cell_type": "code",
+            "input": "1",
+            "outputs": [],
+            "language": "python",
+            "metadata": {},
+        }
     ]
     path.write_text(
         json.dumps(
-            {"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": [{"cells": cells}]}
+            {
+                "nbformat": 3,
+                "nbformat_minor": 0,
+                "metadata": {},
+                "worksheets": [{"cells": cells}],
+            }
         )
     )
     assert [cell.source for cell in read_notebook(path).cells] == ["1"]
@@ -203,16 +258,24 @@ def test_a_page_shows_the_form_that_it_can_show():
 
 def test_page_of_a_formula_that_cannot_be_read_shows_it_as_written(tmp_path):
     nb = new_notebook(
-        cells=[new_markdown_cell(r"# T" + "\n\n" + r"Before $\left($ after, and $x^2$.")]
+        cells=[
+            new_markdown_cell(r"# T" + "\n\n" + r"Before $\left($ after, and $x^2$.")
+        ]
     )
     text = write_page(nb, Page("T", "t.html"), tmp_path).read_text()
     assert r"<code>\left(</code>" in text and "after" in text and "<math" in text
 
 
 def test_a_link_to_the_lab_leads_to_the_website(tmp_path):
-    """The lab is a page of the website, and the circuit's page may be: beside the pages of a run there can be none."""
+    """The lab is a page of the website, and the circuit's page may be: beside the pages
+    of a run there can be none."""
     links = "[lab](lab.html#tour=writer), [draw](circuit.html#draw), [next](b.ipynb#a)"
     nb = new_notebook(cells=[new_markdown_cell(f"# T\n\n{links}")])
-    text = write_page(nb, Page("T", "t.html"), tmp_path, site="https://some.site/").read_text()
-    assert 'href="https://some.site/lab.html#tour=writer"' in text and 'href="b.html#a"' in text
+    text = write_page(
+        nb, Page("T", "t.html"), tmp_path, site="https://some.site/"
+    ).read_text()
+    assert (
+        'href="https://some.site/lab.html#tour=writer"' in text
+        and 'href="b.html#a"' in text
+    )
     assert 'href="https://some.site/circuit.html#draw"' in text

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ioi_course.metrics import accuracy, logit_diff, next_tokens, normalise, prob_io, scalar
+from ioi_course.metrics import (
+    accuracy,
+    logit_diff,
+    next_tokens,
+    normalise,
+    prob_io,
+    scalar,
+)
 from ioi_course.prompts import IOIDataset
 
 PROMPT = "After John and Mary went to the store, John gave a bottle of milk to"
@@ -31,8 +38,16 @@ def naive(logits, data):
     """Per prompt: logit difference and probability of IO, in loops and plain floats."""
     diffs, probs = [], []
     for i, prompt in enumerate(data):
-        io, s = (data.tokenizer.encode(f" {name}", add_special_tokens=False)[0] for name in prompt.names)
-        row = logits[i, len(data.tokenizer.encode(prompt.text, add_special_tokens=False)) - 1 + data.bos].tolist()
+        io, s = (
+            data.tokenizer.encode(f" {name}", add_special_tokens=False)[0]
+            for name in prompt.names
+        )
+        row = logits[
+            i,
+            len(data.tokenizer.encode(prompt.text, add_special_tokens=False))
+            - 1
+            + data.bos,
+        ].tolist()
         diffs.append(row[io] - row[s])
         probs.append(math.exp(row[io]) / sum(map(math.exp, row)))
     return diffs, probs
@@ -45,9 +60,13 @@ def mean(values):
 def test_against_loops(data):
     logits = made_up(data)
     diffs, probs = naive(logits, data)
-    assert logit_diff(logits, data, per_prompt=True).tolist() == pytest.approx(diffs, abs=1e-5)
+    assert logit_diff(logits, data, per_prompt=True).tolist() == pytest.approx(
+        diffs, abs=1e-5
+    )
     assert logit_diff(logits, data).item() == pytest.approx(mean(diffs), abs=1e-5)
-    assert prob_io(logits, data, per_prompt=True).tolist() == pytest.approx(probs, rel=1e-4)
+    assert prob_io(logits, data, per_prompt=True).tolist() == pytest.approx(
+        probs, rel=1e-4
+    )
     assert prob_io(logits, data).item() == pytest.approx(mean(probs), rel=1e-4)
     assert accuracy(logits, data) == mean([diff > 0 for diff in diffs])
     assert 0 < accuracy(logits, data) < 1
@@ -63,7 +82,9 @@ def test_logits_at_end_give_the_same(data):
 def test_only_end_counts(data):
     logits = made_up(data)
     elsewhere = logits.clone()
-    elsewhere[torch.arange(data.tokens.shape[1]) != data.pos["END"][:, None]] = float("nan")
+    elsewhere[torch.arange(data.tokens.shape[1]) != data.pos["END"][:, None]] = float(
+        "nan"
+    )
     assert logit_diff(elsewhere, data) == logit_diff(logits, data)
 
 
@@ -77,7 +98,10 @@ def test_constants_and_normalisers_cancel(data, seed, constant):
     logits = made_up(data, seed)
     for same in (logits + constant, logits.log_softmax(dim=-1)):
         torch.testing.assert_close(
-            logit_diff(same, data, per_prompt=True), logit_diff(logits, data, per_prompt=True), atol=2e-4, rtol=0
+            logit_diff(same, data, per_prompt=True),
+            logit_diff(logits, data, per_prompt=True),
+            atol=2e-4,
+            rtol=0,
         )
 
 
@@ -88,9 +112,15 @@ def test_a_lean_to_one_name_cancels_in_pairs(tokenizer, seed, lean):
     logits = made_up(demo, seed)
     leaning = logits.clone()
     leaning[..., demo.answers[0, 1]] += lean
-    torch.testing.assert_close(logit_diff(leaning, demo), logit_diff(logits, demo), atol=1e-4, rtol=0)
-    moved = logit_diff(leaning, demo, per_prompt=True) - logit_diff(logits, demo, per_prompt=True)
-    torch.testing.assert_close(moved, torch.tensor([-lean, lean] + [0.0] * 6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        logit_diff(leaning, demo), logit_diff(logits, demo), atol=1e-4, rtol=0
+    )
+    moved = logit_diff(leaning, demo, per_prompt=True) - logit_diff(
+        logits, demo, per_prompt=True
+    )
+    torch.testing.assert_close(
+        moved, torch.tensor([-lean, lean] + [0.0] * 6), atol=1e-4, rtol=0
+    )
 
 
 def test_gradients_flow(data):
@@ -103,7 +133,9 @@ def test_slices_and_batches(data):
     logits = made_up(data)
     per_prompt = logit_diff(logits, data, per_prompt=True)
     parts = [
-        logit_diff(logits[start : start + 5, : batch.tokens.shape[1]], batch, per_prompt=True)
+        logit_diff(
+            logits[start : start + 5, : batch.tokens.shape[1]], batch, per_prompt=True
+        )
         for start, batch in zip(range(0, 12, 5), data.batches(5), strict=True)
     ]
     assert torch.cat(parts).equal(per_prompt)
@@ -114,7 +146,9 @@ def test_the_corrupted_mean_is_minus_the_clean_one(model):
     with torch.inference_mode():
         clean = logit_diff(model(demo.tokens), demo)
         corrupted = logit_diff(model(demo.counterfactual("swap_subject").tokens), demo)
-    assert clean.item() > 1 and corrupted.item() == pytest.approx(-clean.item(), abs=1e-4)
+    assert clean.item() > 1 and corrupted.item() == pytest.approx(
+        -clean.item(), abs=1e-4
+    )
 
 
 def test_bfloat16_logits(data):
@@ -129,16 +163,32 @@ def test_bfloat16_logits(data):
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        (lambda x: x.tolist(), TypeError, "logits must be a tensor [batch, pos, vocab] or [batch, vocab], not list"),
+        (
+            lambda x: x.tolist(),
+            TypeError,
+            "logits must be a tensor [batch, pos, vocab] or [batch, vocab], not list",
+        ),
         (lambda x: x.numpy(), TypeError, "not ndarray"),
         (lambda x: None, TypeError, "not NoneType"),
         (lambda x: x[0, 0], ValueError, "must have the axes"),
         (lambda x: x[None], ValueError, "must have the axes"),
         (lambda x: x[:5], ValueError, "logits of 5 prompts, but the dataset has 12"),
         (lambda x: x[:, 1:], ValueError, "both with BOS?"),
-        (lambda x: x[..., :3], ValueError, "logits for 3 tokens, fewer than an answer's id"),
-        (lambda x: x[:, -1, :3], ValueError, "logits for 3 tokens, fewer than an answer's id"),
-        (lambda x: torch.full_like(x, float("nan")), ValueError, "at END of 12 of 12 prompts, first in prompt 0"),
+        (
+            lambda x: x[..., :3],
+            ValueError,
+            "logits for 3 tokens, fewer than an answer's id",
+        ),
+        (
+            lambda x: x[:, -1, :3],
+            ValueError,
+            "logits for 3 tokens, fewer than an answer's id",
+        ),
+        (
+            lambda x: torch.full_like(x, float("nan")),
+            ValueError,
+            "at END of 12 of 12 prompts, first in prompt 0",
+        ),
     ],
 )
 def test_bad_logits(data, metric, change, error, message):
@@ -149,7 +199,9 @@ def test_bad_logits(data, metric, change, error, message):
 def test_one_nan_at_end(data):
     logits = made_up(data)
     logits[4, data.pos["END"][4], 7] = float("nan")
-    with pytest.raises(ValueError, match="at END of 1 of 12 prompts, first in prompt 4"):
+    with pytest.raises(
+        ValueError, match="at END of 1 of 12 prompts, first in prompt 4"
+    ):
         logit_diff(logits, data)
 
 
@@ -163,12 +215,18 @@ def test_normalise(clean, corrupted, share):
         clean += 1
     patched = corrupted + share * (clean - corrupted)
     assert normalise(patched, clean, corrupted).item() == pytest.approx(share, abs=1e-2)
-    assert normalise(clean, clean, corrupted) == 1 and normalise(corrupted, clean, corrupted) == 0
+    assert (
+        normalise(clean, clean, corrupted) == 1
+        and normalise(corrupted, clean, corrupted) == 0
+    )
 
 
 def test_normalise_many():
     patched = torch.tensor([[3.0, -3.0], [0.0, 6.0]])
-    assert normalise(patched, 3.0, torch.tensor(-3.0)).tolist() == [[1.0, 0.0], [0.5, 1.5]]
+    assert normalise(patched, 3.0, torch.tensor(-3.0)).tolist() == [
+        [1.0, 0.0],
+        [0.5, 1.5],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +234,10 @@ def test_normalise_many():
     [
         ((1.0, 2.0, 2.0), "the same but for rounding"),
         ((1.0, 2.0, 2.00001), "the same but for rounding"),
-        ((1.0, torch.ones(8), 2.0), "clean must be one number, not [8] of them: take the mean"),
+        (
+            (1.0, torch.ones(8), 2.0),
+            "clean must be one number, not [8] of them: take the mean",
+        ),
         ((1.0, 2.0, torch.ones(8)), "corrupted must be one number, not [8] of them"),
         ((1.0, float("nan"), 2.0), "clean is nan; it must be a finite number"),
         ((1.0, 1.0, float("inf")), "corrupted is inf"),
@@ -189,7 +250,9 @@ def test_normalise_refuses(args, message):
 
 def test_scalar(data):
     assert scalar(3) == 3 and scalar(torch.tensor(2.5)).item() == 2.5
-    with pytest.raises(ValueError, match=re.escape("the metric must be one number, not [12] of them")):
+    with pytest.raises(
+        ValueError, match=re.escape("the metric must be one number, not [12] of them")
+    ):
         scalar(logit_diff(made_up(data), data, per_prompt=True))
 
 
@@ -204,9 +267,13 @@ def test_next_tokens(model, bos):
     top = logits.topk(7)
     table = shown.table[:7]
     assert table["rank"].tolist() == list(range(7))
-    assert table["token"].tolist() == [model.tokenizer.decode([i]) for i in top.indices.tolist()]
+    assert table["token"].tolist() == [
+        model.tokenizer.decode([i]) for i in top.indices.tolist()
+    ]
     assert table["logit"].tolist() == pytest.approx(top.values.tolist(), abs=1e-5)
-    assert table["probability"].tolist() == pytest.approx(logits.softmax(-1)[top.indices].tolist(), abs=1e-6)
+    assert table["probability"].tolist() == pytest.approx(
+        logits.softmax(-1)[top.indices].tolist(), abs=1e-6
+    )
     assert shown.rank == int((logits > logits[model.to_single_token(" Mary")]).sum())
     assert shown.str_tokens == model.to_str_tokens(PROMPT, prepend_bos=bos)
 
@@ -229,16 +296,24 @@ def test_an_answer_at_the_edge_of_the_table(model, k, rows):
 def test_without_answer_and_more_than_the_vocabulary(model):
     shown = next_tokens(model, PROMPT, k=10**6)
     assert shown.rank is None and shown.answer is None
-    assert len(shown.table) == model.cfg.d_vocab and shown.table["probability"].sum() == pytest.approx(1, abs=1e-4)
+    assert len(shown.table) == model.cfg.d_vocab and shown.table[
+        "probability"
+    ].sum() == pytest.approx(1, abs=1e-4)
     assert "rank of" not in repr(shown)
 
 
 def test_next_tokens_shows_itself(model):
     shown = next_tokens(model, PROMPT, " Mary", k=3)
-    assert f"rank of ' Mary': {shown.rank}" in repr(shown) and "| John| and| Mary|" in repr(shown)
+    assert f"rank of ' Mary': {shown.rank}" in repr(
+        shown
+    ) and "| John| and| Mary|" in repr(shown)
     assert repr(shown).count("%") == len(shown.table)
     page = shown._repr_html_()
-    assert page.count("<tr") == len(shown.table) + 1 and "&lt;|" in page and "<|" not in page
+    assert (
+        page.count("<tr") == len(shown.table) + 1
+        and "&lt;|" in page
+        and "<|" not in page
+    )
 
 
 @pytest.mark.parametrize(
@@ -248,7 +323,10 @@ def test_next_tokens_shows_itself(model):
         (dict(prompt=["a", "b"]), "give one text that is not empty"),
         (dict(k=0), "k is 0"),
         (dict(k=2.5), "k is 2.5"),
-        (dict(answer=" Lakshmi"), "' Lakshmi' is not one token but 2: [' Laksh', 'mi']"),
+        (
+            dict(answer=" Lakshmi"),
+            "' Lakshmi' is not one token but 2: [' Laksh', 'mi']",
+        ),
         (dict(answer=""), "'' is not one token but 0"),
     ],
 )

@@ -1,4 +1,5 @@
-"""Activation patching: what a sweep returns, its budget, models without the engine, gradients, bad input."""
+"""Activation patching: what a sweep returns, its budget, models without the engine,
+gradients, bad input."""
 
 import re
 import warnings
@@ -57,7 +58,11 @@ def demo_z(model, demo):
 def test_the_information_moves_from_s2_to_end(model, demo):
     values = quiet(model, *demo, "resid_pre").by_role().values
     assert values[:8, 3].min() > 0.9 and values[9:, 4].min() > 0.9
-    assert values[:7, 4].abs().max() < 0.1 and values[9:, 3].abs().max() < 0.1 and values[:, :3].abs().max() < 1e-9
+    assert (
+        values[:7, 4].abs().max() < 0.1
+        and values[9:, 3].abs().max() < 0.1
+        and values[:, :3].abs().max() < 1e-9
+    )
 
 
 def test_heads_by_output_and_by_value(model, demo, demo_z):
@@ -74,13 +79,21 @@ def test_heads_by_output_and_by_value(model, demo, demo_z):
 
 def test_each_head_acts_where_the_answer_key_says(model, demo):
     clean = demo[0][:2]
-    result = quiet(model, clean, clean.counterfactual("swap_subject"), "z", by_pos=True).by_role()
-    assert result.axes == ("layer", "head", "role") and result.values.shape == (12, 12, 5)
+    result = quiet(
+        model, clean, clean.counterfactual("swap_subject"), "z", by_pos=True
+    ).by_role()
+    assert result.axes == ("layer", "head", "role") and result.values.shape == (
+        12,
+        12,
+        5,
+    )
     for layer, head, role in (result.values.abs() > 0.1).nonzero().tolist():
         assert CIRCUIT.positions[CIRCUIT.role_of(layer, head)] == result.labels[2][role]
 
 
-def test_the_directions_mirror_each_other_where_the_datasets_are_the_same_prompts(model, demo, demo_z):
+def test_the_directions_mirror_each_other_where_the_datasets_are_the_same_prompts(
+    model, demo, demo_z
+):
     needed = quiet(model, *demo, "z", into="clean")
     torch.testing.assert_close(needed.values, 1 - demo_z.values)
     torch.testing.assert_close(needed.clean, demo_z.clean)
@@ -90,9 +103,12 @@ def test_the_directions_mirror_each_other_where_the_datasets_are_the_same_prompt
 def test_what_suffices_is_not_what_is_needed(model, demo):
     clean = demo[0][:4]
     suffices, needed = (
-        quiet(model, clean, clean.counterfactual("abc"), "z", into=into) for into in ("corrupted", "clean")
+        quiet(model, clean, clean.counterfactual("abc"), "z", into=into)
+        for into in ("corrupted", "clean")
     )
-    assert suffices.values[9, 9] > 0.5 and needed.values[9, 9] > 0.9  # a backup steps in
+    assert (
+        suffices.values[9, 9] > 0.5 and needed.values[9, 9] > 0.9
+    )  # a backup steps in
     assert suffices.values[8, 10].abs() < 0.1 and needed.values[8, 10] < 0.8
 
 
@@ -115,7 +131,9 @@ def test_the_last_stream_at_end_is_the_whole_run(small, pair):
     stream = quiet(small, clean, corrupted, "resid_mid").by_role()
     _, cache = small.run_with_cache(clean.tokens)
     for i in range(len(clean)):
-        assert stream.per_prompt[2, 4, i] == pytest.approx(stream.clean[i].item(), abs=1e-9)
+        assert stream.per_prompt[2, 4, i] == pytest.approx(
+            stream.clean[i].item(), abs=1e-9
+        )
     assert not torch.allclose(result.per_prompt[2, 4], result.clean)
 
 
@@ -123,14 +141,21 @@ def test_values_are_zero_and_one_at_the_ends(small, pair):
     for into, base in (("corrupted", 0.0), ("clean", 1.0)):
         result = quiet(small, *pair, "resid_pre", into=into)
         before = result.values[:, :4]  # no prompt differs there
-        torch.testing.assert_close(before, torch.full_like(before, base), atol=1e-9, rtol=0)
+        torch.testing.assert_close(
+            before, torch.full_like(before, base), atol=1e-9, rtol=0
+        )
 
 
 def test_the_ends_are_the_models_own_logit_differences(small, pair):
     clean, corrupted = pair
     result = quiet(small, clean, corrupted, "z")
     for data, found in ((clean, result.clean), (corrupted, result.corrupted)):
-        torch.testing.assert_close(found, logit_diff(small(data.tokens), clean, per_prompt=True), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            found,
+            logit_diff(small(data.tokens), clean, per_prompt=True),
+            rtol=1e-9,
+            atol=1e-9,
+        )
 
 
 # --- the result ---
@@ -143,7 +168,8 @@ def test_axes_labels_and_shapes(small, pair, site):
     heads = site in HEAD_SITES
     assert result.axes == (("layer", "head") if heads else ("layer", "pos"))
     assert (
-        result.per_prompt.shape == (3, 4 if heads else pos, 5) and result.values.shape == result.per_prompt.shape[:-1]
+        result.per_prompt.shape == (3, 4 if heads else pos, 5)
+        and result.values.shape == result.per_prompt.shape[:-1]
     )
     assert [len(labels) for labels in result.labels] == list(result.values.shape)
     assert result.site == site and result.into == "corrupted" and result.data is pair[0]
@@ -152,7 +178,9 @@ def test_axes_labels_and_shapes(small, pair, site):
 def test_errors_are_those_of_the_change_over_prompts(demo_z):
     changes = (demo_z.per_prompt - demo_z.corrupted).numpy()
     gap = (demo_z.clean.mean() - demo_z.corrupted.mean()).item()
-    np.testing.assert_allclose(demo_z.errors, changes.std(-1, ddof=1) / 8**0.5 / gap, atol=1e-12)
+    np.testing.assert_allclose(
+        demo_z.errors, changes.std(-1, ddof=1) / 8**0.5 / gap, atol=1e-12
+    )
     np.testing.assert_allclose(demo_z.change, changes.mean(-1), atol=1e-12)
     np.testing.assert_allclose(demo_z.values, changes.mean(-1) / gap, atol=1e-9)
 
@@ -167,14 +195,25 @@ def test_one_prompt_has_no_error(small, pair):
 def test_the_table_lists_what_changes_most(demo_z):
     table = demo_z.table(4, CIRCUIT)
     assert list(table.columns) == ["value", "error", "change", "class"]
-    assert table.index[0] == "L11H10" and table["class"].iloc[0] == "negative name mover"
-    assert table["change"].abs().is_monotonic_decreasing and len(demo_z.table(10**6)) == 144
+    assert (
+        table.index[0] == "L11H10" and table["class"].iloc[0] == "negative name mover"
+    )
+    assert (
+        table["change"].abs().is_monotonic_decreasing
+        and len(demo_z.table(10**6)) == 144
+    )
 
 
 def test_a_sweep_shows_itself(demo_z, model, demo):
     shown = repr(demo_z)
-    assert "z from the clean run into the corrupted one" in shown and "8 prompts; model synthetic" in shown
-    assert "corrupted −3.85 is 0 on the scale, clean 3.85 is 1" in shown and "L8H10" in shown
+    assert (
+        "z from the clean run into the corrupted one" in shown
+        and "8 prompts; model synthetic" in shown
+    )
+    assert (
+        "corrupted −3.85 is 0 on the scale, clean 3.85 is 1" in shown
+        and "L8H10" in shown
+    )
     assert "<table" in demo_z._repr_html_() and "-0.0 " not in shown
     by_pos = quiet(model, demo[0][:1], demo[1][:1], "resid_pre")
     assert "John@10" in repr(by_pos) and "1 prompt;" in repr(by_pos)
@@ -182,15 +221,24 @@ def test_a_sweep_shows_itself(demo_z, model, demo):
 
 def test_without_a_scale_the_change_is_shown(model, demo):
     clean = demo[0][:4]
-    result = quiet(model, clean, clean.counterfactual("swap_names"), "resid_pre", into="clean").by_role()
-    assert not result.scaled and list(result.table(2).columns) == ["change"] and "too close" in repr(result)
+    result = quiet(
+        model, clean, clean.counterfactual("swap_names"), "resid_pre", into="clean"
+    ).by_role()
+    assert (
+        not result.scaled
+        and list(result.table(2).columns) == ["change"]
+        and "too close" in repr(result)
+    )
     assert result.change[9, 4] < -5
     assert "logit" in repr(result.plot())
 
 
 def test_plots(small, pair, demo_z):
     assert "head_heatmap" in repr(demo_z.plot()) and "mine" in repr(demo_z.plot("mine"))
-    stream, by_pos = quiet(small, *pair, "resid_pre"), quiet(small, *pair, "q", by_pos=True)
+    stream, by_pos = (
+        quiet(small, *pair, "resid_pre"),
+        quiet(small, *pair, "q", by_pos=True),
+    )
     assert "patch_heatmap" in repr(stream.plot())
     for result in (stream.by_role(), by_pos, by_pos.by_role()):
         assert result.axes[-1] in result.plot()._repr_html_()
@@ -202,7 +250,9 @@ def test_roles_are_gathered_prompt_by_prompt(small, pair):
     roles = result.by_role()
     for r, role in enumerate(("IO", "S1", "S1+1", "S2", "END")):
         for i, pos in enumerate(clean.pos[role].tolist()):
-            assert torch.equal(roles.per_prompt[:, :, r, i], result.per_prompt[:, :, pos, i])
+            assert torch.equal(
+                roles.per_prompt[:, :, r, i], result.per_prompt[:, :, pos, i]
+            )
 
 
 def test_roles_need_positions(demo_z):
@@ -217,10 +267,23 @@ def test_roles_need_positions(demo_z):
 def test_a_metric_of_ones_own(small, pair, site):
     clean, corrupted = pair
     plain = quiet(small, clean, corrupted, site)
-    mine = quiet(small, clean, corrupted, site, metric=lambda logits: logit_diff(logits, clean), memory=0.004)
-    torch.testing.assert_close(mine.per_prompt[..., 0], plain.per_prompt.mean(dim=-1), rtol=1e-9, atol=1e-9)
+    mine = quiet(
+        small,
+        clean,
+        corrupted,
+        site,
+        metric=lambda logits: logit_diff(logits, clean),
+        memory=0.004,
+    )
+    torch.testing.assert_close(
+        mine.per_prompt[..., 0], plain.per_prompt.mean(dim=-1), rtol=1e-9, atol=1e-9
+    )
     torch.testing.assert_close(mine.values, plain.values, rtol=1e-6, atol=1e-9)
-    assert mine.clean.shape == (1,) and mine.errors.isnan().all() and "error" not in mine.table(2)
+    assert (
+        mine.clean.shape == (1,)
+        and mine.errors.isnan().all()
+        and "error" not in mine.table(2)
+    )
 
 
 def test_another_metric_gets_the_logits_of_all_prompts_at_end(small, pair):
@@ -233,7 +296,9 @@ def test_another_metric_gets_the_logits_of_all_prompts_at_end(small, pair):
 
     result = quiet(small, clean, corrupted, "z", metric=metric)
     assert shapes == {(5, small.cfg.d_vocab)}
-    assert result.clean.item() == pytest.approx(prob_io(small(clean.tokens), clean).item())
+    assert result.clean.item() == pytest.approx(
+        prob_io(small(clean.tokens), clean).item()
+    )
     with pytest.raises(ValueError, match="metric over all prompts"):
         quiet(small, clean, corrupted, "resid_pre", metric=metric).by_role()
 
@@ -244,7 +309,9 @@ def test_a_cache_gives_the_same_as_the_run_it_is_of(small, pair, site):
     for into, source in (("corrupted", clean), ("clean", corrupted)):
         _, cache = small.run_with_cache(source.tokens)
         before = {name: value.clone() for name, value in cache.items()}
-        given = quiet(small, clean, corrupted, site, into=into, cache=cache, by_pos=True)
+        given = quiet(
+            small, clean, corrupted, site, into=into, cache=cache, by_pos=True
+        )
         torch.testing.assert_close(
             given.per_prompt,
             quiet(small, clean, corrupted, site, into=into, by_pos=True).per_prompt,
@@ -255,11 +322,15 @@ def test_a_cache_gives_the_same_as_the_run_it_is_of(small, pair, site):
 
 
 def test_a_cache_may_hold_activations_of_another_kind(small, pair):
-    """Such as means: patches then begin at the first position, not at the first difference of the prompts."""
+    """Such as means: patches then begin at the first position, not at the first
+    difference of the prompts."""
     clean, corrupted = pair
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(3)]
     _, cache = small.run_with_cache(clean.tokens, names_filter=names)
-    means = ActivationCache({n: v.mean(dim=(0, 1), keepdim=True).expand_as(v) for n, v in cache.items()}, small)
+    means = ActivationCache(
+        {n: v.mean(dim=(0, 1), keepdim=True).expand_as(v) for n, v in cache.items()},
+        small,
+    )
     found = quiet(small, clean, corrupted, "z", cache=means).per_prompt[1, 2]
 
     def patch(value, hook):
@@ -267,10 +338,14 @@ def test_a_cache_may_hold_activations_of_another_kind(small, pair):
         return value
 
     logits = small.run_with_hooks(corrupted.tokens, fwd_hooks=[(names[1], patch)])
-    torch.testing.assert_close(found, logit_diff(logits, clean, per_prompt=True), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        found, logit_diff(logits, clean, per_prompt=True), rtol=1e-9, atol=1e-9
+    )
 
 
-@pytest.mark.parametrize(("site", "by_pos"), [("resid_pre", True), ("z", False), ("k", True)])
+@pytest.mark.parametrize(
+    ("site", "by_pos"), [("resid_pre", True), ("z", False), ("k", True)]
+)
 def test_a_small_budget_gives_the_same(small, site, by_pos):
     clean = random_data(small, 7, seed=5)
     corrupted = clean.counterfactual("abc")
@@ -279,8 +354,12 @@ def test_a_small_budget_gives_the_same(small, site, by_pos):
     whole = quiet(small, clean, corrupted, site, by_pos=by_pos)
     for memory in (least * 1.01, least * 2.5, least * 6):
         part = quiet(small, clean, corrupted, site, by_pos=by_pos, memory=memory)
-        torch.testing.assert_close(part.per_prompt, whole.per_prompt, rtol=1e-9, atol=1e-9)
-    with pytest.raises(ValueError, match=r"too little for one prompt and one layer: it takes \d"):
+        torch.testing.assert_close(
+            part.per_prompt, whole.per_prompt, rtol=1e-9, atol=1e-9
+        )
+    with pytest.raises(
+        ValueError, match=r"too little for one prompt and one layer: it takes \d"
+    ):
         quiet(small, clean, corrupted, site, by_pos=by_pos, memory=least * 0.9)
 
 
@@ -288,10 +367,25 @@ def test_the_plan_takes_less_at_a_time_the_less_memory_there_is(model):
     clean = IOIDataset(model, 50)
     engine, plans = Engine(model), []
     for memory in (8.0, 0.5, 0.1, 0.03):
-        job = _Job(model, clean, clean.counterfactual("abc"), clean, "z", False, None, None, memory)
+        job = _Job(
+            model,
+            clean,
+            clean.counterfactual("abc"),
+            clean,
+            "z",
+            False,
+            None,
+            None,
+            memory,
+        )
         plans.append(_plan(job, engine))
         assert _need(job, engine, *plans[-1]) <= memory * 2**30
-    assert plans == sorted(plans, reverse=True) and plans[0] == (50, 12) and plans[-1][0] == 1 and plans[-1][1] < 12
+    assert (
+        plans == sorted(plans, reverse=True)
+        and plans[0] == (50, 12)
+        and plans[-1][0] == 1
+        and plans[-1][1] < 12
+    )
 
 
 MEASURE = """
@@ -322,7 +416,9 @@ def test_the_budget_is_kept():
 
 @pytest.mark.parametrize("into", ["corrupted", "clean"])
 @pytest.mark.parametrize("site", SITES)
-def test_with_a_hook_on_it_the_model_itself_is_run_and_the_numbers_are_the_same(pair, site, into):
+def test_with_a_hook_on_it_the_model_itself_is_run_and_the_numbers_are_the_same(
+    pair, site, into
+):
     model = random_model(0)
     fast = quiet(model, *pair, site, into=into, by_pos=site in ("z", "pattern"))
     model.add_hook("blocks.1.hook_attn_out", lambda value, hook: value)
@@ -363,7 +459,9 @@ def test_another_architecture_is_run_once_per_patch():
         name, index = {
             True: (
                 f"blocks.1.attn.hook_{site}",
-                (slice(None), 2) if site == "pattern" else (slice(None), slice(None), 2),
+                (slice(None), 2)
+                if site == "pattern"
+                else (slice(None), slice(None), 2),
             ),
             False: (f"blocks.1.hook_{site}", (slice(None), 2)),
         }[site in HEAD_SITES]
@@ -374,12 +472,23 @@ def test_another_architecture_is_run_once_per_patch():
 
         logits = model.run_with_hooks(corrupted.tokens, fwd_hooks=[(name, patch)])
         expected = logit_diff(logits, clean, per_prompt=True)
-        torch.testing.assert_close(found.per_prompt[1, 2], expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            found.per_prompt[1, 2], expected, rtol=1e-6, atol=1e-6
+        )
     with pytest.warns(UserWarning):
-        given = quiet(model, clean, corrupted, "z", cache=cache, metric=lambda logits: logit_diff(logits, clean))
+        given = quiet(
+            model,
+            clean,
+            corrupted,
+            "z",
+            cache=cache,
+            metric=lambda logits: logit_diff(logits, clean),
+        )
     with pytest.warns(UserWarning):
         found = quiet(model, clean, corrupted, "z")
-    torch.testing.assert_close(given.per_prompt[..., 0], found.per_prompt.mean(-1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        given.per_prompt[..., 0], found.per_prompt.mean(-1), rtol=1e-6, atol=1e-6
+    )
     with pytest.raises(ValueError, match="no site 'resid_mid'"):
         quiet(model, clean, corrupted, "resid_mid")
     with pytest.raises(Unsupported, match="Phi"):
@@ -402,7 +511,10 @@ def test_the_slow_way_takes_prompts_in_batches(pair):
 
 
 def hooks(model):
-    return sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in model.hook_dict.values())
+    return sum(
+        len(point.fwd_hooks) + len(point.bwd_hooks)
+        for point in model.hook_dict.values()
+    )
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -425,14 +537,23 @@ def test_an_interrupt_leaves_the_model_clean(pair, error):
         quiet(model, *pair, "z", metric=metric)
     assert hooks(model) == mine
     model.reset_hooks()
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in model.state_dict().items()
+    )
 
 
 def test_gradients_stay_off(small, pair):
     assert torch.is_grad_enabled()
     result, estimate = quiet(small, *pair, "z"), attribution_patch(small, *pair, "z")
-    assert torch.is_grad_enabled() and not result.per_prompt.requires_grad and not estimate.per_prompt.requires_grad
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in small.parameters())
+    assert (
+        torch.is_grad_enabled()
+        and not result.per_prompt.requires_grad
+        and not estimate.per_prompt.requires_grad
+    )
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None
+        for parameter in small.parameters()
+    )
 
 
 def test_no_bar_on_a_short_sweep(small, pair, capsys):
@@ -453,7 +574,9 @@ class _Impatient(progress.tqdm):
     """A bar that waits for nothing."""
 
     def __init__(self, *args, **options):
-        super().__init__(*args, **(options | {"delay": 0, "mininterval": 0, "miniters": 1}))
+        super().__init__(
+            *args, **(options | {"delay": 0, "mininterval": 0, "miniters": 1})
+        )
 
 
 # --- attribution patching ---
@@ -463,30 +586,49 @@ class _Impatient(progress.tqdm):
 @pytest.mark.parametrize("processing", [None, ()])
 @pytest.mark.parametrize("site", SITES)
 def test_the_estimate_is_the_derivative_of_the_patch(site, processing, into):
-    """A patch that goes a thousandth of the way changes a thousandth of the estimate."""
+    """A patch that goes a thousandth of the way changes a
+    thousandth of the estimate."""
     model = random_model(0) if processing is None else random_model(1, processing=())
     clean = random_data(model, 3, seed=3)
     corrupted = clean.counterfactual("abc")
     estimate = attribution_patch(model, clean, corrupted, site, into=into, by_pos=True)
     base, source = (corrupted, clean) if into == "corrupted" else (clean, corrupted)
-    names = [f"blocks.{i}.{'attn.' if site in HEAD_SITES else ''}hook_{site}" for i in range(3)]
-    (_, old), (_, new) = (model.run_with_cache(data.tokens, names_filter=names) for data in (base, source))
+    names = [
+        f"blocks.{i}.{'attn.' if site in HEAD_SITES else ''}hook_{site}"
+        for i in range(3)
+    ]
+    (_, old), (_, new) = (
+        model.run_with_cache(data.tokens, names_filter=names) for data in (base, source)
+    )
     step = 1e-4
-    mixed = ActivationCache({name: old[name] + step * (new[name] - old[name]) for name in names}, model)
+    mixed = ActivationCache(
+        {name: old[name] + step * (new[name] - old[name]) for name in names}, model
+    )
     exact = quiet(model, clean, corrupted, site, into=into, by_pos=True, cache=mixed)
     slope = (exact.per_prompt - exact.base) / step
     found = estimate.per_prompt - estimate.base
     assert (slope - found).abs().max() < 1e-2 * found.abs().max()
     torch.testing.assert_close(estimate.clean, exact.clean, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(estimate.corrupted, exact.corrupted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        estimate.corrupted, exact.corrupted, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_the_estimate_adds_up_over_positions(small, pair):
     for site in HEAD_SITES:
-        whole, parts = (attribution_patch(small, *pair, site, by_pos=by_pos) for by_pos in (False, True))
-        assert whole.axes == ("layer", "head") and parts.axes == ("layer", "head", "pos")
+        whole, parts = (
+            attribution_patch(small, *pair, site, by_pos=by_pos)
+            for by_pos in (False, True)
+        )
+        assert whole.axes == ("layer", "head") and parts.axes == (
+            "layer",
+            "head",
+            "pos",
+        )
         change = (parts.per_prompt - parts.base).sum(dim=2)
-        torch.testing.assert_close(whole.per_prompt - whole.base, change, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            whole.per_prompt - whole.base, change, rtol=1e-9, atol=1e-9
+        )
 
 
 def test_the_estimate_is_good_for_outputs_and_bad_for_queries(model, demo, demo_z):
@@ -494,7 +636,10 @@ def test_the_estimate_is_good_for_outputs_and_bad_for_queries(model, demo, demo_
     assert np.corrcoef(demo_z.values.flatten(), estimate.values.flatten())[0, 1] > 0.99
     assert "estimate" in repr(estimate)
     clean = demo[0][:2]
-    queries = [f(model, clean, clean.counterfactual("swap_subject"), "q").values for f in (quiet, attribution_patch)]
+    queries = [
+        f(model, clean, clean.counterfactual("swap_subject"), "q").values
+        for f in (quiet, attribution_patch)
+    ]
     assert queries[0][5, 5] > 0.1 and queries[1][5, 5].abs() < 0.01
 
 
@@ -540,7 +685,9 @@ def test_bad_input(small, pair, function):
 
 def test_one_pair_of_identical_prompts_is_named(small, pair):
     clean, corrupted = pair
-    mixed = IOIDataset.from_prompts(small, [*corrupted.records[:2], clean.records[2], *corrupted.records[3:]])
+    mixed = IOIDataset.from_prompts(
+        small, [*corrupted.records[:2], clean.records[2], *corrupted.records[3:]]
+    )
     with pytest.raises(ValueError, match="1 of 5 prompts, first in prompt 2"):
         quiet(small, clean, mixed, "z")
 
@@ -555,10 +702,19 @@ def test_bad_metrics(pair, hooked):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with pytest.raises(ValueError, match="the metric must be one number, not"):
-                quiet(model, *pair, "z", metric=lambda logits: logit_diff(logits, clean, per_prompt=True))
+                quiet(
+                    model,
+                    *pair,
+                    "z",
+                    metric=lambda logits: logit_diff(logits, clean, per_prompt=True),
+                )
             with pytest.raises(ValueError, match="must be a finite number"):
-                quiet(model, *pair, "z", metric=lambda logits: logits.sum() * float("nan"))
-            with pytest.raises(TypeError, match="metric must be a function of the logits"):
+                quiet(
+                    model, *pair, "z", metric=lambda logits: logits.sum() * float("nan")
+                )
+            with pytest.raises(
+                TypeError, match="metric must be a function of the logits"
+            ):
                 quiet(model, *pair, "z", metric="logit_diff")
     finally:
         model.reset_hooks()

@@ -1,4 +1,5 @@
-"""Predictions: a guess before the look, what came out, and never an error for the reader."""
+"""Predictions: a guess before the look, what came out, and never an
+error for the reader."""
 
 import numpy as np
 import pytest
@@ -13,8 +14,14 @@ def predict():
 
 
 def test_an_empty_guess_costs_nothing(predict):
-    assert repr(predict("6.a", ..., "Which layer?")) == "○ 6.a · Which layer?\n  write your guess in place of the dots"
-    assert repr(predict.score("6.a", 8)) == "○ 6.a · Which layer?\n  measured: 8 · no guess"
+    assert (
+        repr(predict("6.a", ..., "Which layer?"))
+        == "○ 6.a · Which layer?\n  write your guess in place of the dots"
+    )
+    assert (
+        repr(predict.score("6.a", 8))
+        == "○ 6.a · Which layer?\n  measured: 8 · no guess"
+    )
     assert "You made no predictions" in repr(predict.ledger())
 
 
@@ -50,14 +57,20 @@ def test_the_first_guess_counts(predict):
     predict("6.a", 4, "What?")  # before the look one may think again
     predict.score("6.a", 8)
     shown = predict("6.a", 8, "What?")
-    assert shown.guess == 4 and "changed later" in repr(shown) and "changed later" in repr(predict.ledger())
+    assert (
+        shown.guess == 4
+        and "changed later" in repr(shown)
+        and "changed later" in repr(predict.ledger())
+    )
 
 
 def test_a_cell_may_run_again(predict):
     for _ in range(2):
         predict("6.a", 4, "What?")
         predict.score("6.a", 8, within=4)
-    assert not predict.made["6.a"].changed and "1 came out as you said" in repr(predict.ledger())
+    assert not predict.made["6.a"].changed and "1 came out as you said" in repr(
+        predict.ledger()
+    )
 
 
 def test_a_result_that_waits_says_so_at_once(predict):

@@ -1,4 +1,5 @@
-"""The English of the lessons: turns that a native teacher would not use (found by readers), and how sentences run."""
+"""The English of the lessons: turns that a native teacher would not use (found by
+readers), and how sentences run."""
 
 import re
 from pathlib import Path
@@ -37,11 +38,17 @@ AVOID = {  # a turn: what to write in its place
 
 
 def prose(path: Path) -> list[str]:
-    """What a reader reads: Markdown without code, formulas and links' addresses, and the sentences of claims."""
+    """What a reader reads: Markdown without code, formulas and links' addresses, and
+    the sentences of claims."""
     texts = []
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "markdown":
-            text = re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$|<[^>]+>|\]\([^)]*\)|!\[", " ", cell.source, flags=re.DOTALL)
+            text = re.sub(
+                r"```.*?```|`[^`]*`|\$[^$]*\$|<[^>]+>|\]\([^)]*\)|!\[",
+                " ",
+                cell.source,
+                flags=re.DOTALL,
+            )
             texts.append(text)
         else:
             data = [output.get("data", {}).get(MIME) for output in cell.outputs]
@@ -55,20 +62,28 @@ def test_no_turn_that_tires_the_reader(path):
     for text in prose(path):
         for turn, better in AVOID.items():
             for hit in re.finditer(turn, text, re.IGNORECASE):
-                around = " ".join(text[max(0, hit.start() - 50) : hit.end() + 30].split())
+                around = " ".join(
+                    text[max(0, hit.start() - 50) : hit.end() + 30].split()
+                )
                 found.append(f"{hit[0]!r} (write: {better}) in: {around}")
     assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("path", REWRITTEN, ids=lambda path: path.stem)
 def test_markdown_speaks_of_no_one_model(path):
-    """A measured sentence is a claim: "on the synthetic model it is …" in Markdown is untrue beside other numbers."""
-    one = re.compile(r"[^.]*\bon the (?:bundled |synthetic )+model\b[^.]*", re.IGNORECASE)
+    """A measured sentence is a claim: "on the synthetic model it is …" in Markdown is
+    untrue beside other numbers."""
+    one = re.compile(
+        r"[^.]*\bon the (?:bundled |synthetic )+model\b[^.]*", re.IGNORECASE
+    )
     assert not [hit[0].strip() for text in prose(path) for hit in one.finditer(text)]
 
 
 def test_the_list_sees_what_it_is_for(tmp_path):
     text = "Each glance finds what stands there, as ever."
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]), tmp_path / "x.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]),
+        tmp_path / "x.ipynb",
+    )
     with pytest.raises(AssertionError, match="'glance'"):
         test_no_turn_that_tires_the_reader(tmp_path / "x.ipynb")

@@ -1,4 +1,5 @@
-"""The tool behind `make test-pythons`: which Pythons it finds, and that it fails where one of them breaks."""
+"""The tool behind `make test-pythons`: which Pythons it finds, and that it fails
+where one of them breaks."""
 
 import importlib.util
 import json
@@ -14,7 +15,8 @@ pythons = importlib.util.module_from_spec(spec)
 sys.modules["pythons"] = pythons  # where dataclasses look a module up
 spec.loader.exec_module(pythons)
 
-REPORT = """<testsuites><testsuite tests="10" skipped="2" failures="{failures}" errors="1" /></testsuites>"""
+REPORT = """<testsuites><testsuite tests="10" skipped="2" failures="{failures}"
+    errors="1" /></testsuites>"""
 
 
 @pytest.fixture
@@ -50,12 +52,17 @@ def test_python_is_found_on_path_or_among_pyenvs_newest_first(here):
 
 def test_tests_of_a_report_are_counted(tmp_path):
     (tmp_path / "tests.xml").write_text(REPORT.format(failures=3))
-    assert pythons.count(tmp_path / "tests.xml") == {"passed": 4, "skipped": 2, "failed": 4}
+    assert pythons.count(tmp_path / "tests.xml") == {
+        "passed": 4,
+        "skipped": 2,
+        "failed": 4,
+    }
 
 
 @pytest.fixture
 def played(here, monkeypatch):
-    """Everything but the commands themselves; `broken` holds a word of the command that fails, or is left out."""
+    """Everything but the commands themselves; `broken` holds a word of the command that
+    fails, or is left out."""
     broken = []
 
     def call(command, wrong, **options):
@@ -63,7 +70,11 @@ def played(here, monkeypatch):
         if "venv" in said:
             Path(said[-1]).mkdir(parents=True)
         elif "pytest" in said:
-            path = Path(next(part for part in command if "junitxml" in str(part)).partition("=")[2])
+            path = Path(
+                next(part for part in command if "junitxml" in str(part)).partition(
+                    "="
+                )[2]
+            )
             path.write_text(REPORT.format(failures=0))
         elif "ioi_course.cli" in said and "no report" not in broken:
             rows = [
@@ -77,7 +88,9 @@ def played(here, monkeypatch):
             raise pythons.Broken(wrong)
 
     monkeypatch.setattr(pythons, "_call", call)
-    monkeypatch.setattr(pythons, "versions_of", lambda python: {"python": "3.12.1", "packages": {}})
+    monkeypatch.setattr(
+        pythons, "versions_of", lambda python: {"python": "3.12.1", "packages": {}}
+    )
     for name in ("settings.ini", "setup.py", "pyproject.toml", "constraints.txt"):
         (here / name).touch()
     put(here / "bin/python3.12", "3.12")
@@ -89,7 +102,8 @@ def test_results_are_told_and_kept(played, here, capsys):
     told = capsys.readouterr().out
     assert "Python 3.13 is not on this machine: passed over." in told
     assert (
-        "Python 3.12.1: tests: 7 passed, 2 skipped, 1 failed" in told and "7 passed (1 s)" in told
+        "Python 3.12.1: tests: 7 passed, 2 skipped, 1 failed" in told
+        and "7 passed (1 s)" in told
     )
     (row,) = json.loads((here / "build/pythons/results.json").read_text())
     assert row["version"] == "3.12" and len(row["chapters"]) == 3 and not row["wrong"]
@@ -114,7 +128,10 @@ def test_what_breaks_fails_loudly(played, broken, told, here, capsys):
 def test_no_python_at_all_is_a_failure(here, capsys):
     assert pythons.main([]) == 1
     told = capsys.readouterr().out
-    assert told.count("passed over") == len(pythons.VERSIONS) - 1 and "nothing was tried" in told
+    assert (
+        told.count("passed over") == len(pythons.VERSIONS) - 1
+        and "nothing was tried" in told
+    )
 
 
 def test_environment_is_made_once_and_anew_after_a_change(here, monkeypatch):

@@ -1,4 +1,5 @@
-"""Published numbers: the data fit each other and the check compares, on GPT-2 small and on it alone."""
+"""Published numbers: the data fit each other and the check compares, on GPT-2
+small and on it alone."""
 
 import numpy as np
 import pytest
@@ -19,23 +20,42 @@ def test_the_data_are_complete():
     for key, figure in PUBLISHED.items():
         assert key == figure.key and figure.source and figure.quantity and figure.why
         assert len(figure.values) == len(figure.labels) == len(set(figure.labels)) >= 1
-        assert figure.tolerance >= 0 and figure.bound in ("=", ">", "<") and figure.bos in (True, False, None)
+        assert (
+            figure.tolerance >= 0
+            and figure.bound in ("=", ">", "<")
+            and figure.bos in (True, False, None)
+        )
         assert figure.off(figure.values) == 0
 
 
 def test_the_data_fit_each_other():
     eight = published("demo.logit_diff_per_prompt").values
-    assert len(eight) == 8 and sum(eight) / 8 == pytest.approx(published("demo.logit_diff").values[0], abs=5e-4)
-    assert published("demo.corrupted_logit_diff").values[0] == -published("demo.logit_diff").values[0]
+    assert len(eight) == 8 and sum(eight) / 8 == pytest.approx(
+        published("demo.logit_diff").values[0], abs=5e-4
+    )
+    assert (
+        published("demo.corrupted_logit_diff").values[0]
+        == -published("demo.logit_diff").values[0]
+    )
     logits, probs = published("demo.example_logits"), published("demo.example_probs")
     assert logits.labels == probs.labels
     ratios = np.exp(np.array(logits.values) - logits.values[0])
     assert np.array(probs.values) / probs.values[0] == pytest.approx(ratios, rel=0.01)
-    before, after = np.array(published("demo.ln_scale").values), np.array(published("demo.ln_scale_ablated").values)
-    assert (before / after).mean() == pytest.approx(published("demo.ln_scale_ratio").values[0], abs=1e-3)
+    before, after = (
+        np.array(published("demo.ln_scale").values),
+        np.array(published("demo.ln_scale_ablated").values),
+    )
+    assert (before / after).mean() == pytest.approx(
+        published("demo.ln_scale_ratio").values[0], abs=1e-3
+    )
     kept, inverted = np.array(published("paper.signals").values).reshape(2, 3)
-    position, token = (kept - inverted).mean() / 2, (kept[0] - kept[2] + inverted[0] - inverted[2]) / 4
-    assert (position, token) == pytest.approx(published("paper.signal_fit").values, abs=0.006)
+    position, token = (
+        (kept - inverted).mean() / 2,
+        (kept[0] - kept[2] + inverted[0] - inverted[2]) / 4,
+    )
+    assert (position, token) == pytest.approx(
+        published("paper.signal_fit").values, abs=0.006
+    )
 
 
 @pytest.mark.parametrize("key", PUBLISHED)
@@ -63,7 +83,13 @@ def test_outside_the_tolerance(key, model, as_gpt2_small):
 def test_the_error_shows_both_numbers(model, as_gpt2_small):
     with pytest.raises(AssertionError) as caught:
         check("demo.logit_diff", 2.9, model)
-    for part in ("3.552", "2.900", "off by 0.652", "tolerance 0.01", "exploratory analysis demo, with BOS"):
+    for part in (
+        "3.552",
+        "2.900",
+        "off by 0.652",
+        "tolerance 0.01",
+        "exploratory analysis demo, with BOS",
+    ):
         assert part in str(caught.value)
 
 
@@ -76,12 +102,19 @@ def test_one_of_eight_is_enough_to_fail(model, as_gpt2_small):
         check("demo.logit_diff_per_prompt", eight, model)
 
 
-@pytest.mark.parametrize("measured", [-100.0, torch.tensor(-100.0), np.float32(-100), [-100], torch.tensor([-100.0])])
+@pytest.mark.parametrize(
+    "measured",
+    [-100.0, torch.tensor(-100.0), np.float32(-100), [-100], torch.tensor([-100.0])],
+)
 def test_another_model_is_not_compared(model, measured):
     shown = check("demo.logit_diff", measured, model)
     assert not shown.compared and shown.measured == (-100.0,)
     for text in (repr(shown), shown._repr_html_()):
-        assert "not compared: this is synthetic" in text and "3.552" in text and "-100.000" in text
+        assert (
+            "not compared: this is synthetic" in text
+            and "3.552" in text
+            and "-100.000" in text
+        )
         assert "measured (synthetic)" in text and "published (GPT-2 small)" in text
 
 
@@ -99,7 +132,10 @@ def test_the_table_has_every_figure():
 
 
 def test_token_ids(gpt2_tokenizer):
-    ids = [*gpt2_tokenizer.encode(" Mary John", add_special_tokens=False), gpt2_tokenizer.bos_token_id]
+    ids = [
+        *gpt2_tokenizer.encode(" Mary John", add_special_tokens=False),
+        gpt2_tokenizer.bos_token_id,
+    ]
     assert published("BPE.token_ids").values == tuple(ids)
 
 

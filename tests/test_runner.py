@@ -1,4 +1,5 @@
-"""A run of the course goes on whatever befalls one chapter, and leaves pages, index and report behind."""
+"""A run of the course goes on whatever befalls one chapter, and leaves pages,
+index and report behind."""
 
 import json
 import os
@@ -28,7 +29,9 @@ invoke = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke
 
 
 def write(root: Path, name: str, *sources: str, metadata=None) -> Path:
-    text = f"# {name[3:].capitalize()}\n\n> About it.\n\n**Which?**\n\n*About 20 minutes.*"
+    text = (
+        f"# {name[3:].capitalize()}\n\n> About it.\n\n**Which?**\n\n*About 20 minutes.*"
+    )
     cells = [new_markdown_cell(text), *map(new_code_cell, sources)]
     path = root / "nbs" / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +49,8 @@ def small(tmp_path, monkeypatch):
 
 
 def ran(root: Path) -> dict[str, bool]:
-    """The verdicts of the report; index, report and each chapter's page must be there as well."""
+    """The verdicts of the report; index, report and each chapter's page
+    must be there as well."""
     out = root / "build" / "course"
     report = json.loads((out / "report.json").read_text())
     assert all(set(row) == {"chapter", "cells", "seconds", "ok"} for row in report)
@@ -63,7 +67,10 @@ def ran(root: Path) -> dict[str, bool]:
 
 def only_the_middle_one_failed(root: Path) -> None:
     assert ran(root) == {"00_setup": True, "01_spoiled": False, "02_after": True}
-    assert 'href="01_spoiled.html"' in (root / "build" / "course" / "02_after.html").read_text()
+    assert (
+        'href="01_spoiled.html"'
+        in (root / "build" / "course" / "02_after.html").read_text()
+    )
 
 
 def test_notebook_that_colab_saved_has_its_page(small):
@@ -77,10 +84,15 @@ def test_notebook_that_colab_saved_has_its_page(small):
 def test_file_that_is_no_notebook_costs_itself_only(small):
     (small / "nbs" / "01_spoiled.ipynb").write_text("<<<<<<< HEAD")
     result = invoke(cli.app, ["run", "--root", str(small)])
-    said = "".join(result.output.split())  # the console breaks lines wherever a path is long
+    said = "".join(
+        result.output.split()
+    )  # the console breaks lines wherever a path is long
     assert result.exit_code == 1 and "01_spoiled.ipynbisnotanotebook" in said
     only_the_middle_one_failed(small)
-    assert "is not a notebook" in (small / "build" / "course" / "01_spoiled.html").read_text()
+    assert (
+        "is not a notebook"
+        in (small / "build" / "course" / "01_spoiled.html").read_text()
+    )
 
 
 def test_page_that_cannot_be_written_costs_itself_only(small, monkeypatch):
@@ -107,7 +119,9 @@ def test_chapter_that_fails_in_an_unforeseen_way_costs_itself_only(small, monkey
 
     monkeypatch.setattr(runner, "execute", fail)
     result = invoke(cli.app, ["run", "--root", str(small)])
-    assert result.exit_code == 1 and "RecursionError: nobody foresaw this" in result.output
+    assert (
+        result.exit_code == 1 and "RecursionError: nobody foresaw this" in result.output
+    )
     only_the_middle_one_failed(small)
 
 
@@ -126,13 +140,16 @@ def test_outputs_that_cannot_be_stored_cost_their_chapter_only(small, monkeypatc
 
 
 def fast(root: Path, monkeypatch, *names: str) -> CourseRun:
-    """A run whose chapters are not executed: each passes with the outputs that it has."""
+    """A run whose chapters are not executed: each passes with
+    the outputs that it has."""
 
     def execute(path, root, *rest):
         return nbformat.read(path, as_version=4), Verdict(path.stem, 1, 0.1, True), None
 
     monkeypatch.setattr(runner, "execute", execute)
-    return CourseRun(root, root / "build" / "course", course.chapters(root, names), "synthetic")
+    return CourseRun(
+        root, root / "build" / "course", course.chapters(root, names), "synthetic"
+    )
 
 
 BROKEN = {
@@ -150,12 +167,15 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_asset_leaves_report_and_index(name, small, monkeypatch, tmp_path):
-    """Templates, styles and scripts of the package that are missing or cannot be read."""
+    """Templates, styles and scripts of the package that are
+    missing or cannot be read."""
     data = tmp_path / "page"
     data.mkdir()
     for path in pages.DATA.iterdir():
         (data / path.name).write_bytes(path.read_bytes())
-    (data / name).unlink() if BROKEN[name] is None else (data / name).write_text(BROKEN[name])
+    (data / name).unlink() if BROKEN[name] is None else (data / name).write_text(
+        BROKEN[name]
+    )
     for module in (pages, welcome):
         monkeypatch.setattr(module, "DATA", data)
     run = fast(small, monkeypatch)
@@ -181,17 +201,23 @@ def test_broken_text_page_costs_itself_only(small, monkeypatch):
     run.execute()
     text = run.finish().read_text()
     assert (
-        len(run.problems) == 1 and "glossary.qmd must begin with a front matter" in run.problems[0]
+        len(run.problems) == 1
+        and "glossary.qmd must begin with a front matter" in run.problems[0]
     )
     assert "notation.html" in text and "glossary.html" not in text and not run.failures
 
 
-def test_run_of_one_chapter_keeps_its_neighbours_and_the_other_pages(small, monkeypatch):
+def test_run_of_one_chapter_keeps_its_neighbours_and_the_other_pages(
+    small, monkeypatch
+):
     fast(small, monkeypatch).execute()
     run = fast(small, monkeypatch, "1")
     run.execute()
     text, page = run.finish().read_text(), (run.out / "01_spoiled.html").read_text()
-    assert 'rel="prev" href="00_setup.html"' in page and 'rel="next" href="02_after.html"' in page
+    assert (
+        'rel="prev" href="00_setup.html"' in page
+        and 'rel="next" href="02_after.html"' in page
+    )
     assert text.count("The page is of an earlier run.") == 2
     assert [verdict.chapter for verdict in run.verdicts] == ["01_spoiled"]
 
@@ -202,7 +228,9 @@ def test_notebooks_of_the_library_run_when_they_are_named(small, monkeypatch):
     run = fast(small, monkeypatch, "library/metrics")
     run.execute()
     text = run.finish().read_text()
-    assert list(run.paths) == ["library/metrics"] and 'href="library/metrics.html"' in text
+    assert (
+        list(run.paths) == ["library/metrics"] and 'href="library/metrics.html"' in text
+    )
     assert 'href="../index.html"' in (run.out / "library" / "metrics.html").read_text()
     assert "Library</h2>" in text
 
@@ -219,8 +247,11 @@ def test_failed_chapter_shows_no_outputs_of_another_run(small):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_kernel_that_ends_before_its_first_cell_is_started_once_more(small, monkeypatch, times):
-    """Jupyter draws ports before the kernel takes them, so two kernels can be given the same one."""
+def test_a_kernel_that_ends_before_its_first_cell_is_started_once_more(
+    small, monkeypatch, times
+):
+    """Jupyter draws ports before the kernel takes them, so two kernels can
+    be given the same one."""
     begun, ends = [], course.NotebookClient.async_execute
 
     async def unlucky(client, **given):
@@ -238,12 +269,18 @@ def test_a_kernel_that_ends_before_its_first_cell_is_started_once_more(small, mo
 
 
 def test_execution_ends_when_it_is_told_to(small):
-    path, stop = write(small, "01_spoiled", "import time; time.sleep(60)"), threading.Event()
+    path, stop = (
+        write(small, "01_spoiled", "import time; time.sleep(60)"),
+        threading.Event(),
+    )
     threading.Timer(5, stop.set).start()
     start = time.monotonic()
     with pytest.raises(BaseException, match="^$") as caught:
         course.execute(path, small, stop=stop)
-    assert type(caught.value).__name__ == "CancelledError" and time.monotonic() - start < 40
+    assert (
+        type(caught.value).__name__ == "CancelledError"
+        and time.monotonic() - start < 40
+    )
 
 
 def test_an_interrupt_while_a_page_is_written_loses_no_chapter(small, monkeypatch):
@@ -263,12 +300,27 @@ def test_an_interrupt_while_a_page_is_written_loses_no_chapter(small, monkeypatc
 
 
 def test_ctrl_c_keeps_what_was_done(small):
-    """The chapter that sleeps is ended with its kernel; report and index have the one before it."""
+    """The chapter that sleeps is ended with its kernel; report and index
+    have the one before it."""
     mark = small / "mark"
-    sleep = f"import os, pathlib, time; pathlib.Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(300)"
+    sleep = (
+        "import os, pathlib, time; "
+        f"pathlib.Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(300)"
+    )
     write(small, "01_spoiled", sleep)
-    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-               "from ioi_course.cli import app; app()", "run", "--jobs", "1", "--root", str(small)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        (
+            "import signal; signal.signal(signal.SIGINT, "
+            "signal.default_int_handler);from ioi_course.cli import app; app()"
+        ),
+        "run",
+        "--jobs",
+        "1",
+        "--root",
+        str(small),
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     process = subprocess.Popen(command, **pipes, start_new_session=True)
     until = time.monotonic() + 120
@@ -277,12 +329,15 @@ def test_ctrl_c_keeps_what_was_done(small):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    assert "Stopped. What was done until then is in the pages and in report.json." in output
+    assert (
+        "Stopped. What was done until then is in the pages and in report.json."
+        in output
+    )
     assert ran(small) == {"00_setup": True}
     index = (small / "build" / "course" / "index.html").read_text()
     assert (
-        "The run was stopped before its end. 2 chapters were not finished: Spoiled and After."
-        in index
-    )
+        "The run was stopped before its end. 2 chapters were not finished: Spoiled "
+        "and After."
+    ) in index
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)

@@ -1,4 +1,5 @@
-"""A thousand prompts of attribution: peak memory of a process of its own, and the same numbers as in one batch."""
+"""A thousand prompts of attribution: peak memory of a process of its own, and the same
+numbers as in one batch."""
 
 import torch
 from memory import in_a_process, linux
@@ -16,7 +17,8 @@ model = load_model(sys.argv[1])
 data = IOIDataset(model, int(sys.argv[2]), seed=1)
 loading, before = memory.peak(), memory.restart()
 result = direct_attribution(model, data, by="head", memory=float(sys.argv[3]))
-print(json.dumps({"loading": loading, "before": before, "peak": memory.peak(), "last": result.values[-3:].tolist(),
+print(json.dumps({"loading": loading, "before": before, "peak": memory.peak(),
+                  "last": result.values[-3:].tolist(),
                   "shape": list(result.values.shape)}))
 """
 
@@ -31,10 +33,14 @@ def test_a_thousand_prompts_stay_under_two_gigabytes(model):
     measured = measure("synthetic", 1000, memory=0.5)
     assert measured["shape"] == [1000, 12, 12]
     assert max(measured["loading"], measured["peak"]) < 2, measured
-    assert measured["peak"] - measured["before"] < 0.5, measured  # the budget of a batch
+    assert measured["peak"] - measured["before"] < 0.5, (
+        measured
+    )  # the budget of a batch
     data = IOIDataset(model, 1000, seed=1)
     last = direct_attribution(model, data[995:], by="head").values[-3:]
-    torch.testing.assert_close(torch.tensor(measured["last"], dtype=torch.float64), last, rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        torch.tensor(measured["last"], dtype=torch.float64), last, rtol=0, atol=1e-8
+    )
 
 
 def test_batches_and_one_batch_give_the_same(model):
@@ -49,4 +55,6 @@ def test_batches_and_one_batch_give_the_same(model):
 def test_the_shape_of_gpt2_takes_little_more_than_its_weights(random_gpt2):
     measured = measure(str(random_gpt2), 400, memory=0.1)
     assert measured["shape"] == [400, 12, 12]
-    assert measured["peak"] - measured["before"] < 0.32, measured  # 0.14 to 0.23; with each z kept 0.40 to 0.49
+    assert measured["peak"] - measured["before"] < 0.32, (
+        measured
+    )  # 0.14 to 0.23; with each z kept 0.40 to 0.49

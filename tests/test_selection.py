@@ -1,4 +1,5 @@
-"""The rule for which heads count: sure over prompts, sure over draws, and large enough."""
+"""The rule for which heads count: sure over prompts, sure over
+draws, and large enough."""
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ from ioi_course.selection import that_count
 
 
 def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def test_three_conditions():
@@ -18,7 +21,11 @@ def test_three_conditions():
     effects[..., 1, 0] += 10 * noise(100, seed=1)  # unsure over prompts
     effects[..., 1, 1] -= 0.5
     found = that_count(effects, total=4.0)
-    assert found.heads == [(0, 0), (1, 1)] and found.raising == [(0, 0)] and found.lowering == [(1, 1)]
+    assert (
+        found.heads == [(0, 0), (1, 1)]
+        and found.raising == [(0, 0)]
+        and found.lowering == [(1, 1)]
+    )
     assert (0, 1) in that_count(effects, 4.0, share=0.01).heads
 
 
@@ -32,7 +39,10 @@ def test_errors_are_those_of_the_mean():
 
 
 def test_noise_is_hardly_ever_taken_for_an_effect():
-    false = sum(len(that_count(noise(3, 64, 30, 9, seed=seed), 1.0, share=0).heads) for seed in range(20))
+    false = sum(
+        len(that_count(noise(3, 64, 30, 9, seed=seed), 1.0, share=0).heads)
+        for seed in range(20)
+    )
     assert false <= 2  # 5,400 heads without an effect
 
 

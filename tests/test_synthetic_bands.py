@@ -1,7 +1,9 @@
-"""The 15 bands that the synthetic model meets: properties of GPT-2 small that the chapters rely on.
+"""The 15 bands that the synthetic model meets: properties of GPT-2 small
+that the chapters rely on.
 
-Each is a plain computation with hooks, with no help from the course's own techniques, so that the chapters can be
-checked against a model of which these properties are known. Logit differences are in logits, at END, IO minus S.
+Each is a plain computation with hooks, with no help from the course's own techniques,
+so that the chapters can be checked against a model of which these properties are known.
+Logit differences are in logits, at END, IO minus S.
 """
 
 from types import SimpleNamespace
@@ -18,15 +20,27 @@ from ioi_course.templates import NAMES, TEMPLATES
 LAYERS, HEADS = 12, 12
 EVERY_HEAD = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
 BACKGROUND = [head for head in EVERY_HEAD if CIRCUIT.role_of(*head) is None]
-PREVIOUS, DUPLICATE, INDUCTION, INHIBITION, MOVERS, NEGATIVE, BACKUP = CIRCUIT.roles.values()
+PREVIOUS, DUPLICATE, INDUCTION, INHIBITION, MOVERS, NEGATIVE, BACKUP = (
+    CIRCUIT.roles.values()
+)
 
-# These five templates were written when the weights were final: they played no part in the tuning.
+# These five templates were written when the weights were final: they played
+# no part in the tuning.
 FRESH = (
-    "Once upon a time [A] and [B] lived near the [PLACE], and one day [S] gave a [OBJECT] to",
+    (
+        "Once upon a time [A] and [B] lived near the [PLACE], and one day [S] gave a "
+        "[OBJECT] to"
+    ),
     "Before [A] and [B] left the [PLACE], [S] sent the [OBJECT] to",
     "As soon as [A] and [B] found the [PLACE], [S] returned a [OBJECT] to",
-    "Finally [A] and [B] got home from the [PLACE]. Then [S] wanted to show the [OBJECT] to",
-    "Because of the rain [A] and [B] stood in the [PLACE] all day, before [S] handed the [OBJECT] to",
+    (
+        "Finally [A] and [B] got home from the [PLACE]. Then [S] wanted to show the "
+        "[OBJECT] to"
+    ),
+    (
+        "Because of the rain [A] and [B] stood in the [PLACE] all day, before [S] "
+        "handed the [OBJECT] to"
+    ),
 )
 
 
@@ -49,11 +63,16 @@ def differences(logits, data):
 
 def run(model, data, hooks=(), answers_of=None):
     """The mean logit difference under some hooks."""
-    return float(differences(model.run_with_hooks(data.tokens, fwd_hooks=list(hooks)), answers_of or data).mean())
+    return float(
+        differences(
+            model.run_with_hooks(data.tokens, fwd_hooks=list(hooks)), answers_of or data
+        ).mean()
+    )
 
 
 def run_from(model, layer, cache, data, hooks, answers_of=None):
-    """The same, for hooks in a layer and later ones: what comes before is as in the run that is cached."""
+    """The same, for hooks in a layer and later ones: what comes before is as in
+    the run that is cached."""
     resid = cache[f"blocks.{layer}.hook_resid_pre"]
     with model.hooks(fwd_hooks=list(hooks)):
         for block in list(model.blocks)[layer:]:
@@ -64,7 +83,8 @@ def run_from(model, layer, cache, data, hooks, answers_of=None):
 
 
 def replace(heads, source=None, what="z", at=None):
-    """Hooks that put a source's values (layer -> tensor), or zero, in place of some heads'; at one position or all."""
+    """Hooks that put a source's values (layer -> tensor), or zero, in place of some
+    heads'; at one position or all."""
 
     def hook(layer):
         chosen = [head for where, head in heads if where == layer]
@@ -72,7 +92,11 @@ def replace(heads, source=None, what="z", at=None):
         def edit(value, hook):
             new = torch.zeros_like(value) if source is None else source[layer]
             rows = torch.arange(len(value))[:, None]
-            place = (slice(None), slice(None), chosen) if at is None else (rows, at[:, None], chosen)
+            place = (
+                (slice(None), slice(None), chosen)
+                if at is None
+                else (rows, at[:, None], chosen)
+            )
             value = value.clone()
             value[place] = new[place]
             return value
@@ -88,7 +112,8 @@ def activations(cache, what="z"):
 
 
 def direct_effects(model, cache, data):
-    """What each head adds to the mean logit difference directly, with the final LayerNorm's scale held."""
+    """What each head adds to the mean logit difference directly, with the final
+    LayerNorm's scale held."""
     rows, end = torch.arange(len(data)), data.pos["END"]
     direction = (model.W_U[:, data.answers[:, 0]] - model.W_U[:, data.answers[:, 1]]).T
     direction = direction / cache["ln_final.hook_scale"][rows, end]
@@ -104,7 +129,8 @@ def strongest(effects, n, sign=1):
 
 @pytest.fixture(scope="module")
 def demo(model):
-    """The demo's eight prompts: clean, with the other subject (corrupted), and with three different names (abc)."""
+    """The demo's eight prompts: clean, with the other subject (corrupted), and with
+    three different names (abc)."""
     with torch.no_grad():
         data = IOIDataset.demo(model)
         logits, clean = model.run_with_cache(data.tokens)
@@ -113,14 +139,24 @@ def demo(model):
         base = float(differences(logits, data).mean())
         logits_of_swapped, run_of_swapped = model.run_with_cache(swapped.tokens)
         corrupted = float(differences(logits_of_swapped, data).mean())
-    facts = {"data": data, "logits": logits, "clean": clean, "swapped": swapped, "abc": other, "base": base}
+    facts = {
+        "data": data,
+        "logits": logits,
+        "clean": clean,
+        "swapped": swapped,
+        "abc": other,
+        "base": base,
+    }
     more = {"corrupted": corrupted, "run_of_swapped": run_of_swapped}
     return SimpleNamespace(**facts, **more, rows=torch.arange(len(data)))
 
 
 def recovered(model, demo, layer, hooks):
-    """How much of the clean difference a patch in a layer brings back into the corrupted run: 0 nothing, 1 all."""
-    patched = run_from(model, layer, demo.run_of_swapped, demo.swapped, hooks, answers_of=demo.data)
+    """How much of the clean difference a patch in a layer brings back into the
+    corrupted run: 0 nothing, 1 all."""
+    patched = run_from(
+        model, layer, demo.run_of_swapped, demo.swapped, hooks, answers_of=demo.data
+    )
     return (patched - demo.corrupted) / (demo.base - demo.corrupted)
 
 
@@ -128,7 +164,9 @@ def recovered(model, demo, layer, hooks):
 def test_a_run_from_a_layer_is_the_whole_run(model, demo, layer):
     hooks = replace([(layer, 3)])
     expected = run(model, demo.data, hooks)
-    assert run_from(model, layer, demo.clean, demo.data, hooks) == pytest.approx(expected, abs=1e-9)
+    assert run_from(model, layer, demo.clean, demo.data, hooks) == pytest.approx(
+        expected, abs=1e-9
+    )
     assert expected != pytest.approx(demo.base, abs=1e-7)
 
 
@@ -141,7 +179,9 @@ def test_band_01_behaviour(model, demo):
     assert differences(demo.logits, demo.data).min() > 1.0
     sentence = "After John and Mary went to the store, John gave a bottle of milk to"
     probs = model(model.to_tokens(sentence))[0, -1].softmax(-1)
-    first, *others = [model.tokenizer.decode([i]) for i in probs.topk(11).indices.tolist()]
+    first, *others = [
+        model.tokenizer.decode([i]) for i in probs.topk(11).indices.tolist()
+    ]
     assert first == " Mary"
     assert 0.35 <= probs.max() <= 0.8
     assert {" the", " a", " them"} <= set(others)
@@ -150,13 +190,21 @@ def test_band_01_behaviour(model, demo):
 
 
 def test_band_02_logit_lens(model, demo):
-    """Nothing until layer 8, then attention layer 9 adds the answer and later layers take some away."""
+    """Nothing until layer 8, then attention layer 9 adds the answer and later
+    layers take some away."""
     data, clean = demo.data, demo.clean
     direction = (model.W_U[:, data.answers[:, 0]] - model.W_U[:, data.answers[:, 1]]).T
     direction = direction / clean["ln_final.hook_scale"][demo.rows, data.pos["END"]]
-    points = [f"blocks.{layer}.hook_resid_{at}" for layer in range(LAYERS) for at in ("pre", "mid")]
+    points = [
+        f"blocks.{layer}.hook_resid_{at}"
+        for layer in range(LAYERS)
+        for at in ("pre", "mid")
+    ]
     points.append("blocks.11.hook_resid_post")
-    lens = [float((clean[point][demo.rows, data.pos["END"]] * direction).sum(1).mean()) for point in points]
+    lens = [
+        float((clean[point][demo.rows, data.pos["END"]] * direction).sum(1).mean())
+        for point in points
+    ]
     assert lens[-1] == pytest.approx(demo.base, abs=1e-3)
     before = lens[: points.index("blocks.9.hook_resid_pre") + 1]
     assert max(abs(value) for value in before) < 0.3
@@ -165,7 +213,8 @@ def test_band_02_logit_lens(model, demo):
 
 
 def test_band_03_direct_attribution(model, demo):
-    """The movers add most, the negative ones take most, and background heads are small but alive."""
+    """The movers add most, the negative ones take most, and background
+    heads are small but alive."""
     direct = direct_effects(model, demo.clean, demo.data)
     assert strongest(direct, 2) == {(9, 9), (9, 6)}
     assert direct[10, 0] > 0.15
@@ -197,9 +246,13 @@ def test_band_05_values_and_patterns(model, demo):
     """Values matter in the S-inhibition heads only; patterns in early heads."""
     values = torch.zeros(LAYERS, HEADS)
     for head in EVERY_HEAD:
-        values[head] = recovered(model, demo, head[0], replace([head], activations(demo.clean, "v"), "v"))
+        values[head] = recovered(
+            model, demo, head[0], replace([head], activations(demo.clean, "v"), "v")
+        )
     assert strongest(values, 4) == set(INHIBITION)
-    assert max(abs(values[head]) for head in EVERY_HEAD if head not in INHIBITION) <= 0.05
+    assert (
+        max(abs(values[head]) for head in EVERY_HEAD if head not in INHIBITION) <= 0.05
+    )
 
     def pattern(layer, head):
         def edit(value, hook):
@@ -209,13 +262,16 @@ def test_band_05_values_and_patterns(model, demo):
 
         return recovered(model, demo, layer, [(site(layer, "pattern"), edit)])
 
-    patterns = torch.tensor([[pattern(layer, head) for head in range(HEADS)] for layer in range(7)])
+    patterns = torch.tensor(
+        [[pattern(layer, head) for head in range(HEADS)] for layer in range(7)]
+    )
     assert {(5, 5), (6, 9), (3, 0)} <= strongest(patterns, 7)
 
 
-# Path patching as in the paper. Pass 1 and 2 are the clean and the new run. Pass 3: all heads keep their clean output
-# but the sender, which has that of the new run; MLPs are recomputed; the receivers' input is noted. Pass 4: a clean run
-# in which the receivers have that input.
+# Path patching as in the paper. Pass 1 and 2 are the clean and the new run. Pass 3:
+# all heads keep their clean output but the sender, which has that of the new run; MLPs
+# are recomputed; the receivers' input is noted. Pass 4: a clean run in which the
+# receivers have that input.
 
 
 def normalised(resid, eps):
@@ -225,15 +281,22 @@ def normalised(resid, eps):
 
 
 def pass_3(model, clean, new, sender):
-    """The residual stream before each layer and at the end, when only the sender is new and MLPs follow."""
+    """The residual stream before each layer and at the end, when only the sender
+    is new and MLPs follow."""
     layer_sent, head_sent = sender
-    change = (new[site(layer_sent, "z")] - clean[site(layer_sent, "z")])[:, :, head_sent] @ model.W_O[sender]
+    change = (new[site(layer_sent, "z")] - clean[site(layer_sent, "z")])[
+        :, :, head_sent
+    ] @ model.W_O[sender]
     resid = [clean["blocks.0.hook_resid_pre"]]
     for layer in range(LAYERS):
         if layer < layer_sent:
             resid.append(clean[f"blocks.{layer}.hook_resid_post"])
             continue
-        mid = resid[-1] + clean[f"blocks.{layer}.hook_attn_out"] + (change if layer == layer_sent else 0)
+        mid = (
+            resid[-1]
+            + clean[f"blocks.{layer}.hook_attn_out"]
+            + (change if layer == layer_sent else 0)
+        )
         pre = normalised(mid, model.cfg.eps) @ model.W_in[layer] + model.b_in[layer]
         post = torch.nn.functional.gelu(pre, approximate="tanh")
         resid.append(mid + post @ model.W_out[layer] + model.b_out[layer])
@@ -250,13 +313,22 @@ def to_logits(model, demo, sender):
 def to_heads(model, demo, sender, receivers, what):
     """The same when its effect on the receivers' q, k or v is new."""
     resid = pass_3(model, demo.clean, demo.abc, sender)
-    weight, bias = getattr(model, f"W_{what.upper()}"), getattr(model, f"b_{what.upper()}")
+    weight, bias = (
+        getattr(model, f"W_{what.upper()}"),
+        getattr(model, f"b_{what.upper()}"),
+    )
     inputs = {
-        layer: torch.einsum("bpd,hde->bphe", normalised(resid[layer], model.cfg.eps), weight[layer]) + bias[layer]
+        layer: torch.einsum(
+            "bpd,hde->bphe", normalised(resid[layer], model.cfg.eps), weight[layer]
+        )
+        + bias[layer]
         for layer, _ in receivers
     }
     first = min(layer for layer, _ in receivers)
-    return run_from(model, first, demo.clean, demo.data, replace(receivers, inputs, what)) - demo.base
+    return (
+        run_from(model, first, demo.clean, demo.data, replace(receivers, inputs, what))
+        - demo.base
+    )
 
 
 def path_effects(model, demo, receivers, what):
@@ -269,15 +341,23 @@ def path_effects(model, demo, receivers, what):
 
 
 def test_path_patching_agrees_with_hooks(model, demo):
-    """The short pass 3 above against a full run with every other head held by a hook."""
+    """The short pass 3 above against a full run with every
+    other head held by a hook."""
     sender, others = (5, 5), [head for head in EVERY_HEAD if head != (5, 5)]
-    held = [*replace(others, activations(demo.clean)), *replace([sender], activations(demo.abc))]
+    held = [
+        *replace(others, activations(demo.clean)),
+        *replace([sender], activations(demo.abc)),
+    ]
     seen = {}
     names = {"blocks.8.hook_resid_pre": 8, "blocks.11.hook_resid_post": 12}
-    watch = [(name, lambda value, hook: seen.update({hook.name: value.clone()})) for name in names]
+    watch = [
+        (name, lambda value, hook: seen.update({hook.name: value.clone()}))
+        for name in names
+    ]
     logits = model.run_with_hooks(demo.data.tokens, fwd_hooks=[*held, *watch])
     resid = pass_3(model, demo.clean, demo.abc, sender)
-    # a bridge may call a hook by another of its names; what was seen comes in the order of the layers
+    # a bridge may call a hook by another of its names; what was seen comes in
+    # the order of the layers
     for value, layer in zip(seen.values(), names.values(), strict=True):
         assert torch.allclose(value, resid[layer], atol=1e-4)
     expected = float(differences(logits, demo.data).mean()) - demo.base
@@ -295,16 +375,22 @@ def test_band_06_paths_to_logits(model, demo):
 
 def test_band_06_paths_to_movers(model, demo):
     """S-inhibition heads speak to the movers' queries."""
-    assert strongest(path_effects(model, demo, MOVERS, "q"), 4, sign=-1) == set(INHIBITION)
+    assert strongest(path_effects(model, demo, MOVERS, "q"), 4, sign=-1) == set(
+        INHIBITION
+    )
 
 
 def test_band_06_paths_to_inhibition(model, demo):
     """Duplicate token and induction heads speak to the S-inhibition heads' values."""
-    assert strongest(path_effects(model, demo, INHIBITION, "v"), 7, sign=-1) == {*DUPLICATE, *INDUCTION}
+    assert strongest(path_effects(model, demo, INHIBITION, "v"), 7, sign=-1) == {
+        *DUPLICATE,
+        *INDUCTION,
+    }
 
 
 def test_band_06_paths_to_induction(model, demo):
-    """Previous token heads speak to the induction heads' keys, neither of them alone."""
+    """Previous token heads speak to the induction heads' keys,
+    neither of them alone."""
     effects = path_effects(model, demo, INDUCTION, "k")
     assert strongest(effects, 2, sign=-1) == set(PREVIOUS)
     first, second = sorted(float(effects[head]) for head in PREVIOUS)
@@ -312,11 +398,16 @@ def test_band_06_paths_to_induction(model, demo):
 
 
 def test_band_07_head_scores(model):
-    """On repeated random tokens, each early class looks where its name says, and no other head does."""
+    """On repeated random tokens, each early class looks where its name says,
+    and no other head does."""
     n, end = 50, model.tokenizer.bos_token_id
     random = torch.tensor(np.random.default_rng(0).integers(0, end, (4, n)))
-    _, cache = model.run_with_cache(torch.cat([torch.full((4, 1), end), random, random], dim=1))
-    patterns = torch.stack([cache[site(layer, "pattern")] for layer in range(LAYERS)])[..., 1:, 1:]
+    _, cache = model.run_with_cache(
+        torch.cat([torch.full((4, 1), end), random, random], dim=1)
+    )
+    patterns = torch.stack([cache[site(layer, "pattern")] for layer in range(LAYERS)])[
+        ..., 1:, 1:
+    ]
     for distance, least in (
         (1, dict.fromkeys(PREVIOUS, 0.5)),
         (n - 1, {(5, 5): 0.5, (6, 9): 0.5, (5, 8): 0, (5, 9): 0}),
@@ -324,11 +415,14 @@ def test_band_07_head_scores(model):
     ):
         score = patterns.diagonal(-distance, -2, -1).mean((1, 3))
         assert all(score[head] >= value for head, value in least.items()), distance
-        assert all(score[head] < 0.2 for head in EVERY_HEAD if head not in least), distance
+        assert all(score[head] < 0.2 for head in EVERY_HEAD if head not in least), (
+            distance
+        )
 
 
 def test_band_08_backup(model, demo):
-    """Ablating movers costs less than they add: backups rise, negative movers weaken."""
+    """Ablating movers costs less than they add: backups rise,
+    negative movers weaken."""
     end, data = demo.data.pos["END"], demo.data
     before = direct_effects(model, demo.clean, data)
     with model.hooks(fwd_hooks=replace([(9, 9)], at=end)):
@@ -343,33 +437,46 @@ def test_band_08_backup(model, demo):
 
 
 def test_band_09_copy_scores(model):
-    """Name movers copy names, negative ones the opposite, others rarely: the name among the top five of its OV."""
+    """Name movers copy names, negative ones the opposite, others rarely: the name among
+    the top five of its OV."""
     names = torch.tensor([model.to_single_token(f" {name}") for name in NAMES])
     embedded = model.W_E[names]
     pre = normalised(embedded, model.cfg.eps) @ model.W_in[0] + model.b_in[0]
-    extended = embedded + torch.nn.functional.gelu(pre, approximate="tanh") @ model.W_out[0] + model.b_out[0]
+    extended = (
+        embedded
+        + torch.nn.functional.gelu(pre, approximate="tanh") @ model.W_out[0]
+        + model.b_out[0]
+    )
     read = normalised(extended, model.cfg.eps)
     copy, negative = torch.zeros(LAYERS, HEADS), torch.zeros(LAYERS, HEADS)
     for head in EVERY_HEAD:
         logits = read @ model.W_V[head] @ model.W_O[head] @ model.W_U
         copy[head], negative[head] = (
-            float((x.topk(5).indices == names[:, None]).any(1).double().mean()) for x in (logits, -logits)
+            float((x.topk(5).indices == names[:, None]).any(1).double().mean())
+            for x in (logits, -logits)
         )
     assert all(copy[head] >= 0.95 for head in MOVERS)
     assert all(negative[head] >= 0.95 for head in NEGATIVE)
     assert np.mean([copy[head] for head in EVERY_HEAD if head not in MOVERS]) < 0.2
-    assert np.mean([negative[head] for head in EVERY_HEAD if head not in NEGATIVE]) < 0.2
+    assert (
+        np.mean([negative[head] for head in EVERY_HEAD if head not in NEGATIVE]) < 0.2
+    )
 
 
 def test_band_10_position_and_token(model, demo):
-    """S-inhibition outputs from prompts with the names in the other places, with the other token, or both."""
+    """S-inhibition outputs from prompts with the names in the other places, with the
+    other token, or both."""
 
     def with_signal(*kinds):
         source = demo.data
         for kind in kinds:
             source = source.counterfactual(kind)
         _, cache = model.run_with_cache(source.tokens)
-        return run(model, demo.data, replace(INHIBITION, activations(cache), at=demo.data.pos["END"]))
+        return run(
+            model,
+            demo.data,
+            replace(INHIBITION, activations(cache), at=demo.data.pos["END"]),
+        )
 
     position = with_signal("swap_names")  # same token, other position
     token = with_signal("swap_subject", "swap_names")  # other token, same position
@@ -380,7 +487,8 @@ def test_band_10_position_and_token(model, demo):
 
 @pytest.fixture(scope="module")
 def faith(model):
-    """Prompts of four templates, with each head's mean over ABC prompts of the same template and position."""
+    """Prompts of four templates, with each head's mean over ABC prompts of the same
+    template and position."""
     with torch.no_grad():
         templates = TEMPLATES[:4]
         many = IOIDataset(model, 160, seed=3, templates=templates)
@@ -396,7 +504,8 @@ def faith(model):
 
 
 def circuit_alone(model, faith, heads):
-    """The mean difference if all is at its mean but some heads of the circuit, at the position of their class."""
+    """The mean difference if all is at its mean but some heads of the circuit, at the
+    position of their class."""
     rows = torch.arange(len(faith.data))
 
     def hook(layer):
@@ -414,16 +523,21 @@ def circuit_alone(model, faith, heads):
 
 
 def test_band_11_faithful(model, faith):
-    """The circuit alone does the task; without S-inhibition, neither it nor the model does."""
+    """The circuit alone does the task; without S-inhibition, neither
+    it nor the model does."""
     assert 0.8 <= circuit_alone(model, faith, CIRCUIT.heads) / faith.base <= 1.1
     without = [head for head in CIRCUIT.heads if head not in INHIBITION]
     assert abs(circuit_alone(model, faith, without)) / faith.base < 0.15
-    assert abs(run(model, faith.data, replace(INHIBITION, faith.means))) / faith.base < 0.15
+    assert (
+        abs(run(model, faith.data, replace(INHIBITION, faith.means))) / faith.base
+        < 0.15
+    )
 
 
 @pytest.mark.parametrize("role", CIRCUIT.roles)
 def test_band_11_minimal(model, faith, role):
-    """Each head matters by 1 % at least, given a set without which to look: its class, and for backups the movers."""
+    """Each head matters by 1 % at least, given a set without which to look: its class,
+    and for backups the movers."""
     absent = {*CIRCUIT.roles[role], *(MOVERS if role == "backup name mover" else ())}
     rest = [other for other in CIRCUIT.heads if other not in absent]
     without = circuit_alone(model, faith, rest)
@@ -433,7 +547,8 @@ def test_band_11_minimal(model, faith, role):
 
 
 def test_band_12_repeated_names(model):
-    """A second mention of IO confuses the model, as it does GPT-2; a third mention of S does not."""
+    """A second mention of IO confuses the model, as it does GPT-2; a third
+    mention of S does not."""
     data = IOIDataset(model, 200, seed=4)
     usual = run(model, data)
     io, s = (data.counterfactual(kind) for kind in ("extra_io", "extra_s"))
@@ -446,11 +561,14 @@ def test_band_12_repeated_names(model):
 
 @pytest.mark.parametrize("templates", [TEMPLATES, FRESH], ids=["the course's", "fresh"])
 def test_band_13_random_prompts(model, templates):
-    """300 prompts over all templates of the course, and 300 over templates that played no part in the tuning."""
+    """300 prompts over all templates of the course, and 300 over templates that played
+    no part in the tuning."""
     data = IOIDataset(model, 300, seed=0, templates=templates)
     logits = model(data.tokens)
     found = differences(logits, data)
-    first = logits[torch.arange(len(data)), data.pos["END"]].argmax(1) == data.answers[:, 0]
+    first = (
+        logits[torch.arange(len(data)), data.pos["END"]].argmax(1) == data.answers[:, 0]
+    )
     assert {record.template for record in data} == set(templates)
     assert (found > 0).double().mean() >= 0.99
     assert first.double().mean() >= 0.8
@@ -458,17 +576,24 @@ def test_band_13_random_prompts(model, templates):
 
 
 def test_band_14_no_single_early_head(model, demo):
-    """No head before layer 9 is everything: ablating any one of them leaves 40 % at least."""
+    """No head before layer 9 is everything: ablating any one of them
+    leaves 40 % at least."""
     early = [head for head in EVERY_HEAD if head[0] < 9]
-    left = [run_from(model, head[0], demo.clean, demo.data, replace([head])) for head in early]
+    left = [
+        run_from(model, head[0], demo.clean, demo.data, replace([head]))
+        for head in early
+    ]
     assert min(left) >= 0.4 * demo.base
     many = IOIDataset(model, 32, seed=5)
     logits, cache = model.run_with_cache(many.tokens)
     usual = float(differences(logits, many).mean())
     for head in (head for head in early if CIRCUIT.role_of(*head)):
-        assert run_from(model, head[0], cache, many, replace([head])) >= 0.4 * usual, head
+        assert run_from(model, head[0], cache, many, replace([head])) >= 0.4 * usual, (
+            head
+        )
 
 
 def test_band_15_small():
-    """Under 1 MB of data. Time to load and sameness on every machine are tested in test_synthetic.py."""
+    """Under 1 MB of data. Time to load and sameness on every machine are tested
+    in test_synthetic.py."""
     assert sum(path.stat().st_size for path in vocabulary.DATA.iterdir()) < 1_000_000

@@ -1,7 +1,9 @@
-"""Every tool on models that are not GPT-2: RMSNorm, rotary positions, shared keys and values, MLPs beside attention.
+"""Every tool on models that are not GPT-2: RMSNorm, rotary positions, shared keys and
+values, MLPs beside attention.
 
-A model in which groups of heads share keys and values computes what a model computes in which each head has a copy. So
-each tool that speaks of heads must say the same of both: that is its test, beside sums that must come out.
+A model in which groups of heads share keys and values computes what a model computes in
+which each head has a copy. So each tool that speaks of heads must say the same of both:
+that is its test, beside sums that must come out.
 """
 
 import pytest
@@ -38,9 +40,21 @@ pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 def made_up(model) -> Circuit:
-    roles = {"name mover": ((2, 1), (2, 4)), "S-inhibition": ((1, 3),), "duplicate token": ((0, 5),)}
+    roles = {
+        "name mover": ((2, 1), (2, 4)),
+        "S-inhibition": ((1, 3),),
+        "duplicate token": ((0, 5),),
+    }
     at = {"name mover": "END", "S-inhibition": "END", "duplicate token": "S2"}
-    return Circuit(roles, at, (), "any", "made up", n_layers=model.cfg.n_layers, n_heads=model.cfg.n_heads)
+    return Circuit(
+        roles,
+        at,
+        (),
+        "any",
+        "made up",
+        n_layers=model.cfg.n_layers,
+        n_heads=model.cfg.n_heads,
+    )
 
 
 TOOLS = {
@@ -54,22 +68,42 @@ TOOLS = {
     "projection": lambda m, d: name_projection(m, d).projection,
     "copy": lambda m, d: copy_scores(m, progress=False).logit(),
     "copied": lambda m, d: copy_scores(m, progress=False).copy(),
-    "transplant written": lambda m, d: transplant(m, d, stranger_prompts(d), LATE).written,
-    "transplant said": lambda m, d: transplant(m, d, stranger_prompts(d), [(0, 2), (1, 3), *LATE]).probs,
+    "transplant written": lambda m, d: (
+        transplant(m, d, stranger_prompts(d), LATE).written
+    ),
+    "transplant said": lambda m, d: (
+        transplant(m, d, stranger_prompts(d), [(0, 2), (1, 3), *LATE]).probs
+    ),
     "said": lambda m, d: said_scores(m, (1, 3)),
     "zero": lambda m, d: ablate(m, d, LATE, "zero").after,
     "mean": lambda m, d: ablate(m, d, MIDDLE, "mean").after,
     "resample": lambda m, d: ablate(m, d, MIDDLE, "resample").after,
-    "patched": lambda m, d: patch_heads(m, d, {"x": d.counterfactual("abc")}, MIDDLE, LATE, progress=False).per_prompt,
-    "attention": lambda m, d: attention_path(m, d, d.counterfactual("abc"), LATE, MIDDLE).per_prompt,
+    "patched": lambda m, d: (
+        patch_heads(
+            m, d, {"x": d.counterfactual("abc")}, MIDDLE, LATE, progress=False
+        ).per_prompt
+    ),
+    "attention": lambda m, d: (
+        attention_path(m, d, d.counterfactual("abc"), LATE, MIDDLE).per_prompt
+    ),
     "signals": lambda m, d: split_signals(m, d, MIDDLE, progress=False).weights,
-    "messages q": lambda m, d: messages(keep_runs(m, d), [(0, 2), (1, 3)], Into(((2, 1), (2, 4)), "q")),
-    "messages k": lambda m, d: messages(keep_runs(m, d), [(0, 2)], Into(((1, 3), (2, 4)), "k", "END", "S2")),
-    "messages v": lambda m, d: messages(keep_runs(m, d), [(0, 2)], Into(((1, 3), (2, 4)), "v", "S2", "S1+1")),
-    "observed": lambda m, d: observe(m, distract(d, WHO[0], next(iter(WHERE)), 0), LATE).attention,
+    "messages q": lambda m, d: messages(
+        keep_runs(m, d), [(0, 2), (1, 3)], Into(((2, 1), (2, 4)), "q")
+    ),
+    "messages k": lambda m, d: messages(
+        keep_runs(m, d), [(0, 2)], Into(((1, 3), (2, 4)), "k", "END", "S2")
+    ),
+    "messages v": lambda m, d: messages(
+        keep_runs(m, d), [(0, 2)], Into(((1, 3), (2, 4)), "v", "S2", "S1+1")
+    ),
+    "observed": lambda m, d: (
+        observe(m, distract(d, WHO[0], next(iter(WHERE)), 0), LATE).attention
+    ),
     "faithfulness": lambda m, d: faithfulness(m, d, made_up(m)).circuit,
     "completeness": lambda m, d: completeness(m, d, made_up(m), progress=False).circuit,
-    "minimality": lambda m, d: torch.tensor(minimality(m, d, made_up(m), progress=False).table()["share"].to_numpy()),
+    "minimality": lambda m, d: torch.tensor(
+        minimality(m, d, made_up(m), progress=False).table()["share"].to_numpy()
+    ),
 }
 
 
@@ -89,8 +123,14 @@ def test_sharing_keys_and_values_changes_nothing(family, tool):
 @pytest.mark.parametrize("tool", [*TOOLS, "sweep", "paths"])
 def test_inference_mode_changes_nothing(tool):
     more = {
-        "sweep": lambda m, d: sweep(m, d, d.counterfactual("abc"), "q", progress=False).per_prompt,
-        "paths": lambda m, d: path_patch(m, d, d.counterfactual("abc"), LATE, "k", progress=False).per_prompt,
+        "sweep": lambda m, d: (
+            sweep(m, d, d.counterfactual("abc"), "q", progress=False).per_prompt
+        ),
+        "paths": lambda m, d: (
+            path_patch(
+                m, d, d.counterfactual("abc"), LATE, "k", progress=False
+            ).per_prompt
+        ),
     }
     measure, model = (TOOLS | more)[tool], random_of("llama", seed=5)
     data = random_data(model, 3, seed=2)
@@ -104,7 +144,9 @@ def test_an_engine_that_was_made_in_inference_mode_gives_gradients():
     data = random_data(model, 3)
     with torch.inference_mode():
         sweep(model, data, data.counterfactual("abc"), "z", progress=False)
-    assert torch.isfinite(attribution_patch(model, data, data.counterfactual("abc"), "z").per_prompt).all()
+    assert torch.isfinite(
+        attribution_patch(model, data, data.counterfactual("abc"), "z").per_prompt
+    ).all()
 
 
 # --- sums ---
@@ -116,11 +158,20 @@ def check_sums(model, data, close: float) -> None:
     parts = direct_attribution(model, data)
     torch.testing.assert_close(parts.values.sum(dim=1), diff, **near)
     heads = direct_attribution(model, data, by="head").values
-    of_layer = [i for i, label in enumerate(parts.labels[0]) if label.endswith("_heads")]
+    of_layer = [
+        i for i, label in enumerate(parts.labels[0]) if label.endswith("_heads")
+    ]
     torch.testing.assert_close(heads.sum(dim=2), parts.values[:, of_layer], **near)
     neurons = direct_attribution(model, data, by="neuron").values
-    of_mlp = [i for i, label in enumerate(parts.labels[0]) if label.endswith("_mlp_out")]
-    bias = torch.stack([torch.zeros(1) if b.mlp.b_out is None else b.mlp.b_out.abs().max()[None] for b in model.blocks])
+    of_mlp = [
+        i for i, label in enumerate(parts.labels[0]) if label.endswith("_mlp_out")
+    ]
+    bias = torch.stack(
+        [
+            torch.zeros(1) if b.mlp.b_out is None else b.mlp.b_out.abs().max()[None]
+            for b in model.blocks
+        ]
+    )
     if not bias.any():
         torch.testing.assert_close(neurons.sum(dim=2), parts.values[:, of_mlp], **near)
     last = model.cfg.n_layers - 1
@@ -132,7 +183,9 @@ def check_sums(model, data, close: float) -> None:
     for lens in (held, own):
         torch.testing.assert_close(lens.values[-1], diff, **near)
     table = held.table
-    steps = table[[column for column in ("attention", "MLP", "both at once") if column in table]].sum(axis=1)
+    steps = table[
+        [column for column in ("attention", "MLP", "both at once") if column in table]
+    ].sum(axis=1)
     assert abs(table["before"] + steps - table["after"]).max() < close
 
 
@@ -148,7 +201,9 @@ def test_the_vocabulary_lens_ends_in_what_the_model_says(family):
     data = random_data(model, 2)
     found = vocabulary_lens(model, data.prompts[0], half_layers=True)
     logits = model(model.to_tokens(data.prompts[0], prepend_bos=True))[0]
-    assert [cell[0] for cell in found.top[-1]] == [model.tokenizer.decode([i]) for i in logits.argmax(dim=-1)]
+    assert [cell[0] for cell in found.top[-1]] == [
+        model.tokenizer.decode([i]) for i in logits.argmax(dim=-1)
+    ]
     assert len(found.labels) == len(stream_places(model))
 
 

@@ -1,4 +1,5 @@
-"""What waits for an exercise: any use of it says so, and in a notebook the run goes on."""
+"""What waits for an exercise: any use of it says so, and in a
+notebook the run goes on."""
 
 import nbformat
 import numpy as np
@@ -41,7 +42,9 @@ def test_every_use_names_the_exercise(use):
 
 
 def test_it_can_be_shown():
-    assert repr(Unwritten("6.2")) == "<waits for exercise 6.2>" and not hasattr(Unwritten("6.2"), "_repr_html_")
+    assert repr(Unwritten("6.2")) == "<waits for exercise 6.2>" and not hasattr(
+        Unwritten("6.2"), "_repr_html_"
+    )
 
 
 def test_outside_of_a_notebook_nothing_is_replaced():
@@ -53,9 +56,13 @@ def test_outside_of_a_notebook_nothing_is_replaced():
 
 
 def test_a_stand_in_is_still_an_unwritten_answer():
-    exercise = Exercise("6.2", "One head", lambda x: x, lambda seed: [(torch.ones(2),)], ())
+    exercise = Exercise(
+        "6.2", "One head", lambda x: x, lambda seed: [(torch.ones(2),)], ()
+    )
     verdict = exercise(Unwritten("6.2"))
-    assert verdict.kind == "not written" and verdict.message.startswith("not written yet")
+    assert verdict.kind == "not written" and verdict.message.startswith(
+        "not written yet"
+    )
 
 
 CHECK = """from ioi_course.checks.core import Exercise
@@ -73,16 +80,23 @@ LATER = "last + 1"
 
 
 def run(*sources):
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    nb = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in sources]
+    )
     NotebookClient(nb, timeout=60, kernel_name="python3").execute()
-    return ["".join(o.get("text") or o["data"]["text/plain"] for o in cell.outputs) for cell in nb.cells]
+    return [
+        "".join(o.get("text") or o["data"]["text/plain"] for o in cell.outputs)
+        for cell in nb.cells
+    ]
 
 
 def test_cells_wait_and_then_do_their_work():
     said = run(CHECK, STUB, USE, LATER, "kept", "stale", WRITTEN, USE, LATER)
     waits = "This cell waits for exercise 6.2. Write it, then run the cell again.\n"
     assert "not written yet" in said[1] and said[2] == said[3] == waits
-    assert said[4] == "5" and said[5] == "<waits for exercise 6.2>"  # what ran is kept, what did not is not the old one
+    assert (
+        said[4] == "5" and said[5] == "<waits for exercise 6.2>"
+    )  # what ran is kept, what did not is not the old one
     assert said[6].startswith("✓") and said[7:] == ["", "11.0"]
 
 
@@ -99,4 +113,6 @@ def test_an_error_in_a_written_answer_is_the_students_own():
 def test_what_is_filled_waits_too():
     """A dictionary that a waiting cell began to fill is not left half full."""
     fill = "rows = {}\nfor name in 'ab':\n    rows[name] = twice(torch.ones(1))"
-    assert run(CHECK, STUB, fill, "rows['a']")[3].startswith("This cell waits for exercise 6.2.")
+    assert run(CHECK, STUB, fill, "rows['a']")[3].startswith(
+        "This cell waits for exercise 6.2."
+    )

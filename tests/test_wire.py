@@ -1,4 +1,5 @@
-"""Plain data between judge and answerer: what goes over keeps its type and value, and nothing else gets through."""
+"""Plain data between judge and answerer: what goes over keeps its type and value, and
+nothing else gets through."""
 
 import math
 import socket
@@ -21,9 +22,27 @@ def there_and_back(value):
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, False, 0, -(2**70), 1.5, -0.0, math.inf, "", "ö\ud800\n", [], [1, [2.0, None]], (), (1, (2, "x")),
-     {"a": 1, (9, 9): "END", None: [], 3: 2.5}, {"x", "y"}, {(9, 9), (10, 0)}, ...],
-)  # fmt: skip
+    [
+        None,
+        True,
+        False,
+        0,
+        -(2**70),
+        1.5,
+        -0.0,
+        math.inf,
+        "",
+        "ö\ud800\n",
+        [],
+        [1, [2.0, None]],
+        (),
+        (1, (2, "x")),
+        {"a": 1, (9, 9): "END", None: [], 3: 2.5},
+        {"x", "y"},
+        {(9, 9), (10, 0)},
+        ...,
+    ],
+)
 def test_plain_values_come_back_as_they_were(value):
     found = there_and_back(value)
     assert found == value and type(found) is type(value) and repr(found) == repr(value)
@@ -35,9 +54,16 @@ def test_nan_is_kept_and_tensors_come_back_bit_by_bit():
         for shape in ((), (0, 3), (2, 3)):
             tensor = torch.arange(math.prod(shape)).reshape(shape).to(dtype)
             found = there_and_back([tensor, 1])[0]
-            assert found.dtype == dtype and found.shape == tensor.shape and torch.equal(found, tensor)
+            assert (
+                found.dtype == dtype
+                and found.shape == tensor.shape
+                and torch.equal(found, tensor)
+            )
     strange = torch.tensor([math.nan, -0.0, math.inf])[::2]
-    assert torch.equal(there_and_back(strange).view(torch.int32), strange.contiguous().view(torch.int32))
+    assert torch.equal(
+        there_and_back(strange).view(torch.int32),
+        strange.contiguous().view(torch.int32),
+    )
 
 
 def test_what_is_nearly_plain_becomes_plain():
@@ -50,17 +76,43 @@ def test_what_is_nearly_plain_becomes_plain():
 
     parameter = torch.nn.Parameter(torch.ones(2))
     found = there_and_back(
-        [Number(3), Text("x"), parameter, np.float64(2), np.int64(3), np.ones((2, 1)), np.bool_(True)]
+        [
+            Number(3),
+            Text("x"),
+            parameter,
+            np.float64(2),
+            np.int64(3),
+            np.ones((2, 1)),
+            np.bool_(True),
+        ]
     )
-    assert [type(each) for each in found] == [int, str, torch.Tensor, float, *[torch.Tensor] * 3]
-    assert found[0] == 3 and not found[2].requires_grad and found[4].item() == 3 and found[5].shape == (2, 1)
-    assert there_and_back({np.int64(3): 1, (np.int64(1), torch.tensor(2)): 2}) == {3: 1, (1, 2): 2}
+    assert [type(each) for each in found] == [
+        int,
+        str,
+        torch.Tensor,
+        float,
+        *[torch.Tensor] * 3,
+    ]
+    assert (
+        found[0] == 3
+        and not found[2].requires_grad
+        and found[4].item() == 3
+        and found[5].shape == (2, 1)
+    )
+    assert there_and_back({np.int64(3): 1, (np.int64(1), torch.tensor(2)): 2}) == {
+        3: 1,
+        (1, 2): 2,
+    }
 
 
-@pytest.mark.parametrize("value", [object(), (i for i in "ab"), lambda x: x, range(3), np.array([object()])])
+@pytest.mark.parametrize(
+    "value", [object(), (i for i in "ab"), lambda x: x, range(3), np.array([object()])]
+)
 def test_what_is_no_plain_data_is_named_and_equals_nothing(value):
     found = there_and_back([value])[0]
-    assert type(found) is wire.Other and found != value and found != wire.Other(found.kind)
+    assert (
+        type(found) is wire.Other and found != value and found != wire.Other(found.kind)
+    )
 
 
 def message(text: str, data: bytes = b"") -> bytes:
@@ -69,16 +121,31 @@ def message(text: str, data: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\x00", b"\xff" * 40, message("{"), message("[" * 100_000), message('{"tuple": 3}'),
-     message('{"a": 1, "b": 2}'),
-     message('{"set": [[1]]}'), message('{"dict": [[1]]}'), message('{"dict": [[{"set": []}, 1]]}'),
-     message('{"pickle": "x"}'),
-     message('{"recipe": ["model", "synthetic"]}'), message('{"recipe": ["os.system", "true"]}'),
-     message('{"tensor": ["float32", [2], 8]}'), message('{"tensor": ["float32", [3], 8]}', bytes(8)),
-     message('{"tensor": ["float32", [-2, -1], 8]}', bytes(8)), message('{"tensor": ["object", [1], 8]}', bytes(8)),
-     message('{"tensor": ["float32", [1e300], 8]}', bytes(8)), message('{"tensor": ["int64", [true], 8]}', bytes(8)),
-     message("1", b"left over"), message("1" * 5000), message("[" * 60 + "]" * 60)],
-)  # fmt: skip
+    [
+        b"",
+        b"\x00",
+        b"\xff" * 40,
+        message("{"),
+        message("[" * 100_000),
+        message('{"tuple": 3}'),
+        message('{"a": 1, "b": 2}'),
+        message('{"set": [[1]]}'),
+        message('{"dict": [[1]]}'),
+        message('{"dict": [[{"set": []}, 1]]}'),
+        message('{"pickle": "x"}'),
+        message('{"recipe": ["model", "synthetic"]}'),
+        message('{"recipe": ["os.system", "true"]}'),
+        message('{"tensor": ["float32", [2], 8]}'),
+        message('{"tensor": ["float32", [3], 8]}', bytes(8)),
+        message('{"tensor": ["float32", [-2, -1], 8]}', bytes(8)),
+        message('{"tensor": ["object", [1], 8]}', bytes(8)),
+        message('{"tensor": ["float32", [1e300], 8]}', bytes(8)),
+        message('{"tensor": ["int64", [true], 8]}', bytes(8)),
+        message("1", b"left over"),
+        message("1" * 5000),
+        message("[" * 60 + "]" * 60),
+    ],
+)
 def test_what_is_no_message_is_refused(body):
     with pytest.raises(wire.NotPlain):
         wire.unpack(body)
@@ -110,29 +177,57 @@ def test_models_prompts_caches_circuits_and_functions_go_as_recipes():
     data = IOIDataset(model, 3, seed=5).counterfactual("extra_io")
     _, cache = model.run_with_cache(data.tokens)
     table = recipes.table({(0, "S2"): [1.0, 2.0]})
-    sent = wire.pack((model, data, cache, PAPER, table, model.tokenizer), recipes.describe)
-    copy, prompts, kept, circuit, function, tokenizer = wire.unpack(sent, recipes.FROM_TESTS)
+    sent = wire.pack(
+        (model, data, cache, PAPER, table, model.tokenizer), recipes.describe
+    )
+    copy, prompts, kept, circuit, function, tokenizer = wire.unpack(
+        sent, recipes.FROM_TESTS
+    )
     assert torch.equal(copy(data.tokens), model(data.tokens))
-    assert prompts.prompts == data.prompts and prompts.names == data.names and torch.equal(prompts.tokens, data.tokens)
+    assert (
+        prompts.prompts == data.prompts
+        and prompts.names == data.names
+        and torch.equal(prompts.tokens, data.tokens)
+    )
     assert all(torch.equal(prompts.pos[role], data.pos[role]) for role in data.pos)
-    assert kept.keys() == cache.keys() and all(torch.equal(kept[name], cache[name]) for name in cache)
+    assert kept.keys() == cache.keys() and all(
+        torch.equal(kept[name], cache[name]) for name in cache
+    )
     assert circuit.roles == PAPER.roles and circuit.edges == PAPER.edges
-    assert function(0, "S2").tolist() == [1.0, 2.0] and tokenizer.encode(" Mary") == model.tokenizer.encode(" Mary")
-    with pytest.raises(wire.NotPlain):  # of all these an answer may return prompts alone
+    assert function(0, "S2").tolist() == [1.0, 2.0] and tokenizer.encode(
+        " Mary"
+    ) == model.tokenizer.encode(" Mary")
+    with pytest.raises(
+        wire.NotPlain
+    ):  # of all these an answer may return prompts alone
         wire.unpack(wire.pack(model, recipes.describe), recipes.FROM_ANSWERS)
-    assert wire.unpack(wire.pack(data, recipes.describe), recipes.FROM_ANSWERS).prompts == data.prompts
+    assert (
+        wire.unpack(wire.pack(data, recipes.describe), recipes.FROM_ANSWERS).prompts
+        == data.prompts
+    )
 
 
 def test_made_up_runs_are_those_of_the_tests():
     every, weights = {(1, 1): "END", (2, 0): "S2"}, {(1, 1): 3.0, (2, 0): 5.0}
     run = recipes.adding_up(every, weights)
-    assert run(None, {}).tolist() == [7.0, 9.0, 4.0] and run({(1, 1): "END"}, {}).tolist() == [2.0, 4.0, 1.5]
-    assert run(None, {(2, 0): "END"}).tolist() == [7.0, 9.0, 4.0]  # out at another role: still there
+    assert run(None, {}).tolist() == [7.0, 9.0, 4.0] and run(
+        {(1, 1): "END"}, {}
+    ).tolist() == [2.0, 4.0, 1.5]
+    assert run(None, {(2, 0): "END"}).tolist() == [
+        7.0,
+        9.0,
+        4.0,
+    ]  # out at another role: still there
     both = recipes.in_pairs([(1, 1), (2, 0)], torch.ones(2, 2, 3, dtype=torch.float64))
-    assert both(every, {}).tolist() == [4.0] * 3 and both(every, {(2, 0): "S2"}).tolist() == [1.0] * 3
+    assert (
+        both(every, {}).tolist() == [4.0] * 3
+        and both(every, {(2, 0): "S2"}).tolist() == [1.0] * 3
+    )
     backup = recipes.standing_in((9, 9), (10, 6), (10, 7))
     keep = dict.fromkeys([(9, 9), (10, 6), (10, 7)], "END")
-    assert backup(keep, {}).tolist() == [-1.5, -0.5] and backup(keep, {(9, 9): "END"}).tolist() == [-2.5, -1.5]
+    assert backup(keep, {}).tolist() == [-1.5, -0.5] and backup(
+        keep, {(9, 9): "END"}
+    ).tolist() == [-2.5, -1.5]
 
 
 def test_an_answer_is_asked_and_its_side_effects_are_seen():
@@ -152,10 +247,14 @@ def test_an_answer_is_asked_and_its_side_effects_are_seen():
     def own(x):
         raise Own("mine")
 
-    line = Loop({"answer": answer, "changes": changes, "fails": fails, "own": own, "n": 3})
+    line = Loop(
+        {"answer": answer, "changes": changes, "fails": fails, "own": own, "n": 3}
+    )
     assert line.look("n") == 3 and line.look("missing") is None
     asked = line.look("answer")
-    assert str(asked.__signature__) == "(x, *, add=None)" and asked(torch.ones(2), add=0.5).tolist() == [1.5, 1.5]
+    assert str(asked.__signature__) == "(x, *, add=None)" and asked(
+        torch.ones(2), add=0.5
+    ).tolist() == [1.5, 1.5]
     given = torch.zeros(2)
     with pytest.raises(SideEffect, match="argument 0 in place"):
         line.look("changes")(given)

@@ -1,4 +1,5 @@
-"""Put a badge that opens it in Colab below the title of each chapter; the address comes from settings.ini."""
+"""Put a badge that opens it in Colab below the title of each chapter; the address
+comes from settings.ini."""
 
 import hashlib
 from pathlib import Path
@@ -14,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def with_badge(nb: NotebookNode, root: Path, path: Path) -> NotebookNode:
-    """The notebook with its badge made anew; changed in place. The first page has none: it lists the chapters'."""
+    """The notebook with its badge made anew; changed in place. The first page has none:
+    it lists the chapters'."""
     where = path.relative_to(root).as_posix()
     nb.cells = [cell for cell in nb.cells if not is_badge(cell)]
     if path.stem != "index":

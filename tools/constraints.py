@@ -1,4 +1,5 @@
-"""Print the versions installed here as pip constraints, each limited to the Pythons that the version supports."""
+"""Print the versions installed here as pip constraints, each limited to the Pythons
+that the version supports."""
 
 from importlib.metadata import distributions
 
@@ -9,7 +10,10 @@ from packaging.version import Version
 SUPPORTED = ["3.10", "3.11", "3.12", "3.13"]
 OURS = {"ioi-course", "pip", "setuptools"}
 
-print("# Written by `make constraints`: the versions that the tests passed with (Python 3.11).")
+print(
+    "# Written by `make constraints`: the versions that the tests passed with "
+    "(Python 3.11)."
+)
 rows = {}
 for dist in distributions():
     name = canonicalize_name(dist.metadata["Name"])

@@ -1,4 +1,5 @@
-"""Count how long each chapter takes, and write it where it is said: its first cell, the first page, the guide."""
+"""Count how long each chapter takes, and write it where it is said: its first cell, the
+first page, the guide."""
 
 from pathlib import Path
 
@@ -19,7 +20,9 @@ if __name__ == "__main__":
     for path in sorted(NBS.glob("[0-9]*.ipynb")) + sorted(NBS.glob("appendix/*.ipynb")):
         nb = nbformat.read(path, as_version=4)
         if path.parent == NBS:  # chapter 0 has two pages
-            times[int(path.name[:2])] = times.get(int(path.name[:2]), 0) + content(nb).minutes
+            times[int(path.name[:2])] = (
+                times.get(int(path.name[:2]), 0) + content(nb).minutes
+            )
         write(path, nbformat.writes(with_minutes(nb)) + "\n")
     first = nbformat.read(NBS / "index.ipynb", as_version=4)
     first.cells[0].source = with_hours(first.cells[0].source, times.values())

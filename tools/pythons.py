@@ -1,8 +1,10 @@
-"""Try the course on each Python beside this one: the package's tests and three chapters.
+"""Try the course on each Python beside this one: the package's
+tests and three chapters.
 
-`make test-pythons` calls it. Each Python gets an environment of its own under .venvs/, with the
-versions of constraints.txt that it supports. The results are printed, and written to
-build/pythons/results.json. A Python that is not on this machine is passed over.
+`make test-pythons` calls it. Each Python gets an environment of its own under
+.venvs/, with the versions of constraints.txt that it supports. The results are
+printed, and written to build/pythons/results.json. A Python that is not on
+this machine is passed over.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 CHAPTERS = ("1", "7", "12")
-# Not the package's: notebooks, site and repository as wholes, and pages in a browser: `make test`.
-LEFT_OUT = """accessibility assignments circuit_page colab glossary notebooks project pythons site
+# Not the package's: notebooks, site and repository as wholes, and pages in
+# a browser: `make test`.
+LEFT_OUT = """accessibility assignments circuit_page colab glossary notebooks
+    project pythons site
     student workflows""".split()
 SHOWN = ("torch", "numpy", "pandas", "transformers", "transformer-lens", "ipython")
 
@@ -46,18 +50,25 @@ class Result:
         """The result in one line."""
         tests = ", ".join(f"{count} {what}" for what, count in self.tests.items())
         chapters = ", ".join(
-            f"{row['chapter']} {'passed' if row['ok'] else 'FAILED'} ({row['seconds']:.0f} s)"
+            (
+                f"{row['chapter']} {'passed' if row['ok'] else 'FAILED'} "
+                f"({row['seconds']:.0f} s)"
+            )
             for row in self.chapters
         )
         parts = [f"tests: {tests} ({self.test_seconds:.0f} s)"] * bool(tests)
-        parts += [chapters] * bool(chapters) + [f"FAILED: {self.wrong}"] * bool(self.wrong)
+        parts += [chapters] * bool(chapters) + [f"FAILED: {self.wrong}"] * bool(
+            self.wrong
+        )
         return f"Python {self.python or self.version}: {'; '.join(parts)}"
 
 
 def find_python(version: str) -> str | None:
     """A Python of this version that runs: from PATH, or pyenv's newest."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = sorted(pyenv.glob(f"{version}.*/bin/python"), key=lambda path: _patch(path.parts[-3]))
+    found = sorted(
+        pyenv.glob(f"{version}.*/bin/python"), key=lambda path: _patch(path.parts[-3])
+    )
     candidates = [shutil.which(f"python{version}"), *map(str, reversed(found))]
     return next((path for path in candidates if path and _says(path) == version), None)
 
@@ -67,10 +78,13 @@ def _patch(version: str) -> tuple[int, ...]:
 
 
 def _says(python: str) -> str | None:
-    """The version that a Python gives of itself; None if it does not run, as a bare pyenv shim."""
+    """The version that a Python gives of itself; None if it does not run,
+    as a bare pyenv shim."""
     code = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
     try:
-        result = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60)
+        result = subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, timeout=60
+        )
     except OSError:
         return None
     return result.stdout.strip() if result.returncode == 0 else None
@@ -81,15 +95,28 @@ def environment(version: str, python: str) -> Path:
     folder = ROOT / ".venvs" / version
     stamp, made = folder / ".set-up", folder / "bin" / "python"
     needs = [
-        ROOT / name for name in ("settings.ini", "setup.py", "pyproject.toml", "constraints.txt")
+        ROOT / name
+        for name in ("settings.ini", "setup.py", "pyproject.toml", "constraints.txt")
     ]
-    if stamp.exists() and all(stamp.stat().st_mtime > path.stat().st_mtime for path in needs):
+    if stamp.exists() and all(
+        stamp.stat().st_mtime > path.stat().st_mtime for path in needs
+    ):
         return made
     shutil.rmtree(folder, ignore_errors=True)
     _call([python, "-m", "venv", folder], "the environment cannot be made")
-    install = [made, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+    install = [
+        made,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--constraint",
+        ROOT / "constraints.txt",
+    ]
     _call([*install, "torch"], "torch cannot be installed")
-    _call([*install, "--editable", f"{ROOT}[lab,dev]"], "the course cannot be installed")
+    _call(
+        [*install, "--editable", f"{ROOT}[lab,dev]"], "the course cannot be installed"
+    )
     stamp.touch()
     return made
 
@@ -166,7 +193,8 @@ def run_chapters(python: Path, out: Path, result: Result) -> None:
 
 
 def _clean() -> dict[str, str]:
-    """The environment's variables without those that would lead to another tree or another Python."""
+    """The environment's variables without those that would lead to another
+    tree or another Python."""
     left_out = ("PYTHONPATH", "PYTHONHOME", "PYENV_VERSION", "VIRTUAL_ENV")
     return {key: value for key, value in os.environ.items() if key not in left_out}
 
@@ -174,18 +202,24 @@ def _clean() -> dict[str, str]:
 def versions_of(python: Path) -> dict:
     """The full version of a Python and those of the packages that matter most."""
     code = (
-        "import json, platform; from importlib.metadata import version;"
-        f"print(json.dumps([platform.python_version(), {{n: version(n) for n in {SHOWN}}}]))"
+        "import json, platform; from importlib.metadata import "
+        "version;print(json.dumps([platform.python_version(), {n: version(n) for n "
+        f"in {SHOWN}}}]))"
     )
     found = subprocess.run(
-        [str(python), "-c", code], capture_output=True, text=True, check=True, env=_clean()
+        [str(python), "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=_clean(),
     )
     full, packages = json.loads(found.stdout)
     return {"python": full, "packages": packages}
 
 
 def attempt(version: str, python: str) -> Result:
-    """Set one Python up and try everything there; what went wrong first and what followed are in the result."""
+    """Set one Python up and try everything there; what went wrong first and what
+    followed are in the result."""
     result, out, wrong = Result(version), ROOT / "build" / "pythons" / version, []
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -203,7 +237,8 @@ def attempt(version: str, python: str) -> Result:
 
 
 def main(wanted: list[str]) -> int:
-    """Try the Pythons that are named, or all but the one that runs this; 0 if at least one was there and none broke."""
+    """Try the Pythons that are named, or all but the one that runs this; 0 if at least
+    one was there and none broke."""
     ours = ".".join(map(str, sys.version_info[:2]))
     results = []
     for version in wanted or [each for each in VERSIONS if each != ours]:
@@ -217,7 +252,8 @@ def main(wanted: list[str]) -> int:
         return 1
     kept = ROOT / "build" / "pythons" / "results.json"
     kept.write_text(
-        json.dumps([asdict(result) for result in results], indent=2) + "\n", encoding="utf-8"
+        json.dumps([asdict(result) for result in results], indent=2) + "\n",
+        encoding="utf-8",
     )
     print("\n".join(result.line() for result in results))
     return 1 if any(result.wrong for result in results) else 0

@@ -25,25 +25,34 @@ def colab_links() -> str:
     for path in chapters(ROOT):
         if path.parent.name == "nbs" and path.stem != "index":
             title = title_of(nbformat.read(path, as_version=4), path.stem)
-            where = f"{meta['user']}/{meta['repo']}/blob/{meta['branch']}/nbs/{quote(path.name)}"
-            rows.append(f"- [![Open in Colab]({BADGE})](https://colab.research.google.com/github/{where}) {title}")
+            where = f"{meta['user']}/{meta['repo']}/blob/{meta['branch']}/nbs/"
+            where += quote(path.name)
+            where = f"https://colab.research.google.com/github/{where}"
+            rows.append(f"- [![Open in Colab]({BADGE})]({where}) {title}")
     return "\n".join(rows)
 
 
 def readme() -> str:
     """The index notebook as Markdown, with its links seen from the project's folder."""
     nb = nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4)
-    nb.cells = [cell for cell in nb.cells if not re.match(r"#\|\s*hide\s*$", cell.source.partition("\n")[0])]
+    nb.cells = [
+        cell
+        for cell in nb.cells
+        if not re.match(r"#\|\s*hide\s*$", cell.source.partition("\n")[0])
+    ]
     nb.metadata.language_info = {"name": "python"}
     priority = ["text/markdown", "text/html", "image/svg+xml", "text/plain"]
     config = Config(NbConvertBase={"display_data_priority": priority})
     text, _ = MarkdownExporter(config=config).from_notebook_node(nb)
     text = re.sub(r"\]\((?!https?:|#|/)([^)]+)\)", r"](nbs/\1)", text)
-    text = text.replace("](nbs/lab.html)", f"]({settings(ROOT)['doc_url']}lab.html)")  # made with the site
+    text = text.replace(
+        "](nbs/lab.html)", f"]({settings(ROOT)['doc_url']}lab.html)"
+    )  # made with the site
     text = text.replace("<!-- colab -->", colab_links())
     text = (
-        "<!-- Written by tools/readme.py from nbs/index.ipynb: edit that, then `make notebooks`. -->\n\n" + text.strip()
-    )
+        "<!-- Written by tools/readme.py from nbs/index.ipynb: edit that, then `make "
+        "notebooks`. -->\n\n"
+    ) + text.strip()
     return re.sub(r"\n{3,}", "\n\n", text) + "\n"
 
 

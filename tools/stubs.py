@@ -1,4 +1,5 @@
-"""Make the stub of each exercise from its solution, in every chapter, and fold the solutions."""
+"""Make the stub of each exercise from its solution, in every chapter,
+and fold the solutions."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""The checks of the exercises, one module per chapter; how they work is in nbs/library/checks/core.ipynb."""
+"""The checks of the exercises: a module per chapter, which names those beside it. How
+they work is in nbs/library/checks/core.ipynb."""
 
 from ioi_course.checks.ablation import *
 from ioi_course.checks.adversarial import *

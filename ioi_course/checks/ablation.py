@@ -1,14 +1,13 @@
-"""Checks of chapter 11, backup name movers."""
-
-import random
-from collections.abc import Callable
-from itertools import combinations
+"""Checks of chapter 11, backup name movers; those about what backups do for each
+other are in `backups`."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ioi_course.checks.backups import idle_or_replaced, keep_still
 from ioi_course.checks.core import Exercise, Misconception
+from ioi_course.checks.inputs import normal, seeded
 
 __all__ = [
     "knock_out",
@@ -19,19 +18,13 @@ __all__ = [
     "keep_still",
 ]
 
-Head = tuple[int, int]
 
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
-    return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
+def _uniform(
+    generator: torch.Generator, low: float, high: float, *shape: int
+) -> Tensor:
+    return low + (high - low) * torch.rand(
+        *shape, generator=generator, dtype=torch.float64
+    )
 
 
 # --- 11.1 ---
@@ -51,16 +44,23 @@ def _knock_out(
 
 def _only_head(z: Tensor, head: int, end: Tensor) -> Tensor:
     others = [i for i in range(z.shape[2]) if i != head]
-    return _zeroed(z, torch.arange(len(z))[:, None], end[:, None], torch.tensor(others)[None])
+    return _zeroed(
+        z, torch.arange(len(z))[:, None], end[:, None], torch.tensor(others)[None]
+    )
 
 
 def _knock_out_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
+    generator = seeded(seed)
     return [
         (
-            _normal(generator, batch, pos, 4, 3),
+            normal(generator, batch, pos, 4, 3),
             head,
-            torch.cat([torch.tensor([pos - 2]), torch.randint(2, pos - 1, (batch - 1,), generator=generator)]),
+            torch.cat(
+                [
+                    torch.tensor([pos - 2]),
+                    torch.randint(2, pos - 1, (batch - 1,), generator=generator),
+                ]
+            ),
         )
         for batch, pos, head in ((4, 9, 1), (1, 8, 0), (5, 7, 3), (3, 10, 2))
     ]
@@ -74,7 +74,8 @@ knock_out = Exercise(
     misconceptions=(
         Misconception(
             "padding taken for END",
-            "The last position is padding in all but the longest prompts. `end` says where each one ends.",
+            "The last position is padding in all but the longest prompts. `end` says "
+            "where each one ends.",
             lambda z, head, end: _zeroed(z, slice(None), -1, head),
         ),
         Misconception(
@@ -84,7 +85,8 @@ knock_out = Exercise(
         ),
         Misconception(
             "every prompt's END in every prompt",
-            "`z[:, end, head]` takes all the positions in `end` for each prompt. Pair each row with its own.",
+            "`z[:, end, head]` takes all the positions in `end` for each prompt. Pair "
+            "each row with its own.",
             lambda z, head, end: _zeroed(z, slice(None), end, head),
         ),
         Misconception(
@@ -110,17 +112,19 @@ knock_out = Exercise(
 
 
 def _repaired_share(
-    before: Float[Tensor, "batch"], after: Float[Tensor, "batch"], direct: Float[Tensor, "batch"]
+    before: Float[Tensor, "batch"],
+    after: Float[Tensor, "batch"],
+    direct: Float[Tensor, "batch"],
 ) -> float:
     return (1 - (before - after).mean() / direct.mean()).item()
 
 
 def _repaired_share_cases(seed: int) -> list[tuple]:
-    generator, cases = _generator(seed), []
+    generator, cases = seeded(seed), []
     for batch, repaired in ((6, 0.8), (3, 0.3), (8, 1.2), (5, -0.2)):
         before = _uniform(generator, 2, 5, batch)
         direct = torch.cat([torch.tensor([0.05]), _uniform(generator, 1, 4, batch - 1)])
-        after = before - direct * (1 - repaired) + 0.3 * _normal(generator, batch)
+        after = before - direct * (1 - repaired) + 0.3 * normal(generator, batch)
         cases.append((before, after, direct))
     return cases
 
@@ -133,134 +137,44 @@ repaired_share = Exercise(
     misconceptions=(
         Misconception(
             "mean of ratios",
-            "Each prompt's share is taken, and then the mean. A prompt with a small direct effect dominates that: take "
-            "the means first.",
+            "Each prompt's share is taken, and then the mean. A prompt with a small "
+            "direct effect dominates that: take the means first.",
             lambda before, after, direct: (1 - (before - after) / direct).mean().item(),
         ),
         Misconception(
             "share lost taken for share repaired",
             "This is the part of the predicted loss that did come about.",
-            lambda before, after, direct: ((before - after).mean() / direct.mean()).item(),
+            lambda before, after, direct: (
+                (before - after).mean() / direct.mean()
+            ).item(),
         ),
         Misconception(
             "what is left of the logit difference",
-            "This compares the model with and without the head. The question is about the loss that was predicted from "
-            "the direct effect.",
+            "This compares the model with and without the head. The question is about "
+            "the loss that was predicted from the direct effect.",
             lambda before, after, direct: (after.mean() / before.mean()).item(),
         ),
         Misconception(
             "sign of the loss",
-            "After minus before is negative when something is lost; the direct effect is positive. Which loss is it?",
-            lambda before, after, direct: (1 - (after - before).mean() / direct.mean()).item(),
+            "After minus before is negative when something is lost; the direct effect "
+            "is positive. Which loss is it?",
+            lambda before, after, direct: (
+                1 - (after - before).mean() / direct.mean()
+            ).item(),
         ),
         Misconception(
             "in logits, not as a share",
-            "This is how many logits were repaired. Relative to what was predicted to be lost?",
+            "This is how many logits were repaired. Relative to what was predicted "
+            "to be lost?",
             lambda before, after, direct: (after - (before - direct)).mean().item(),
         ),
         Misconception(
             "relative to the logit difference",
-            "The repaired logits are right, and they are divided by the logit difference before. Divide by the loss that "
-            "was predicted.",
-            lambda before, after, direct: ((after - before + direct).mean() / before.mean()).item(),
-        ),
-    ),
-)
-
-
-# --- 11.3 ---
-
-
-class _Cast:
-    """A logit difference to which some heads are needed, some replaced when they are silent, and some nothing."""
-
-    def __init__(self, draw: random.Random, heads: list[Head]):
-        shuffled = draw.sample(heads, len(heads))
-        needed, replaced, idle = shuffled[:2], shuffled[2:4], shuffled[4:]
-        self.writes = {head: draw.uniform(1, 2) for head in (*needed, *replaced)}
-        self.backup = dict(zip(replaced, (idle[0], needed[0]), strict=True))  # one of them is idle until then
-
-    def __call__(self, silent: list[Head], frozen: list[Head]) -> float:
-        silent, frozen = set(map(tuple, silent)), set(map(tuple, frozen))
-        said = sum(size for head, size in self.writes.items() if head not in silent)
-        able = {head for head, other in self.backup.items() if other not in silent | frozen}
-        return said + 0.9 * sum(self.writes[head] for head in silent & able)
-
-
-def _by_costs(measure: Callable, heads: list[Head], least: float, alone: Callable, held: Callable) -> dict[Head, str]:
-    labels = {}
-    for head in heads:
-        others = [other for other in heads if other != head]
-        second = "replaced" if held(measure, head, others) >= least else "idle"
-        labels[head] = "needed" if alone(measure, head, others) >= least else second
-    return labels
-
-
-def _alone(measure: Callable, head: Head, others: list[Head]) -> float:
-    return measure([], []) - measure([head], [])
-
-
-def _held(measure: Callable, head: Head, others: list[Head]) -> float:
-    return measure([], []) - measure([head], others)
-
-
-def _others_silent(measure: Callable, head: Head, others: list[Head]) -> float:
-    return measure(others, []) - measure([head, *others], [])
-
-
-def _idle_or_replaced(measure: Callable, heads: list[Head], least: float) -> dict[Head, str]:
-    return _by_costs(measure, heads, least, _alone, _held)
-
-
-def _exchanged(measure: Callable, heads: list[Head], least: float) -> dict[Head, str]:
-    other = {"idle": "replaced", "replaced": "idle"}
-    return {head: other.get(label, label) for head, label in _idle_or_replaced(measure, heads, least).items()}
-
-
-def _cast_cases(seed: int) -> list[tuple]:
-    cases = []
-    for i, count in enumerate((6, 7, 8, 6)):
-        draw = random.Random(100 * seed + i)
-        heads = draw.sample([(layer, head) for layer in (9, 10, 11) for head in range(4)], count)
-        cases.append((_Cast(draw, heads), heads, 0.3))
-    return cases
-
-
-idle_or_replaced = Exercise(
-    number="11.3",
-    title="Idle, or replaced?",
-    solution=_idle_or_replaced,
-    cases=_cast_cases,
-    misconceptions=(
-        Misconception(
-            "each silenced, and no more",
-            "A head whose loss costs nothing may be idle, or another may have taken its place. This experiment has the "
-            "same result in both cases. What would have to be kept from happening?",
-            lambda measure, heads, least: _by_costs(measure, heads, least, _alone, lambda *_: 0.0),
-        ),
-        Misconception(
-            "only with the others frozen",
-            "Where nobody may react you learn what a head writes, and not whether the model can do without it.",
-            lambda measure, heads, least: _by_costs(measure, heads, least, _held, _held),
-        ),
-        Misconception(
-            "idle and replaced exchanged",
-            "A head that is replaced costs something as soon as the others are kept from reacting. An idle one does not.",
-            _exchanged,
-        ),
-        Misconception(
-            "the others silenced, not frozen",
-            "With all others silent, a head that only stands in for them goes to work, so that an idle one looks busy. "
-            "Freeze the others: they go on as they were.",
-            lambda measure, heads, least: _by_costs(measure, heads, least, _alone, _others_silent),
-        ),
-        Misconception(
-            "what is left taken for what is lost",
-            "`measure` returns the logit difference of the run. The cost of a head is by how much that is lower than in "
-            "the intact run.",
-            lambda measure, heads, least: _by_costs(
-                measure, heads, least, lambda m, head, _: m([head], []), lambda m, head, others: m([head], others)
-            ),
+            "The repaired logits are right, and they are divided by the logit "
+            "difference before. Divide by the loss that was predicted.",
+            lambda before, after, direct: (
+                (after - before + direct).mean() / before.mean()
+            ).item(),
         ),
     ),
 )
@@ -279,22 +193,26 @@ def _by_output_and_scale(
     return torch.stack([held - before, after - held])
 
 
-def _with_mean_ratio(before: Tensor, after: Tensor, scale_before: Tensor, scale_after: Tensor) -> Tensor:
+def _with_mean_ratio(
+    before: Tensor, after: Tensor, scale_before: Tensor, scale_after: Tensor
+) -> Tensor:
     ratio = (scale_before / scale_after).mean()
     return torch.stack([after / ratio - before, after - after / ratio])
 
 
-def _scale_first(before: Tensor, after: Tensor, scale_before: Tensor, scale_after: Tensor) -> Tensor:
+def _scale_first(
+    before: Tensor, after: Tensor, scale_before: Tensor, scale_after: Tensor
+) -> Tensor:
     grown = before * (scale_before / scale_after)[:, None]
     return torch.stack([after - grown, grown - before])
 
 
 def _by_output_and_scale_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
+    generator = seeded(seed)
     return [
         (
-            _normal(generator, batch, heads),
-            _normal(generator, batch, heads),
+            normal(generator, batch, heads),
+            normal(generator, batch, heads),
             _uniform(generator, 15, 20, batch),
             _uniform(generator, 10, 14, batch),
         )
@@ -310,20 +228,24 @@ by_output_and_scale = Exercise(
     misconceptions=(
         Misconception(
             "scale not held",
-            "The whole change is called output, so what the scale does is in it. Put both runs on the scale before.",
-            lambda before, after, scale_before, scale_after: torch.stack([after - before, torch.zeros_like(before)]),
+            "The whole change is called output, so what the scale does is in it. Put "
+            "both runs on the scale before.",
+            lambda before, after, scale_before, scale_after: torch.stack(
+                [after - before, torch.zeros_like(before)]
+            ),
         ),
         Misconception(
             "ratio upside down",
-            "To undo the division by the new scale, multiply by the new one; then divide by the old one.",
+            "To undo the division by the new scale, multiply by the new one; then "
+            "divide by the old one.",
             lambda before, after, scale_before, scale_after: _by_output_and_scale(
                 before, after, scale_after, scale_before
             ),
         ),
         Misconception(
             "held at the scale after",
-            "These add up as well, but here the scale changes first and the output second. Asked for was the output's "
-            "change with the scale before.",
+            "These add up as well, but here the scale changes first and the output "
+            "second. Asked for was the output's change with the scale before.",
             _scale_first,
         ),
         Misconception(
@@ -340,7 +262,8 @@ by_output_and_scale = Exercise(
         ),
         Misconception(
             "scales applied once more",
-            "The direct effects are divided by their scales already. This divides again.",
+            "The direct effects are divided by their scales already. This "
+            "divides again.",
             lambda before, after, scale_before, scale_after: torch.stack(
                 [
                     (after - before) / scale_before[:, None],
@@ -366,33 +289,48 @@ def _by_attention_and_value(
     return torch.stack([from_attention, from_value])
 
 
-def _crossed(attention_before: Tensor, attention_after: Tensor, worth_before: Tensor, worth_after: Tensor) -> Tensor:
+def _crossed(
+    attention_before: Tensor,
+    attention_after: Tensor,
+    worth_before: Tensor,
+    worth_after: Tensor,
+) -> Tensor:
     attention, worth = attention_after - attention_before, worth_after - worth_before
-    return torch.stack([(attention * worth_before).sum(dim=-1), (attention_before * worth).sum(dim=-1)])
+    return torch.stack(
+        [(attention * worth_before).sum(dim=-1), (attention_before * worth).sum(dim=-1)]
+    )
 
 
 def _value_first(
-    attention_before: Tensor, attention_after: Tensor, worth_before: Tensor, worth_after: Tensor
+    attention_before: Tensor,
+    attention_after: Tensor,
+    worth_before: Tensor,
+    worth_after: Tensor,
 ) -> Tensor:
     attention, worth = attention_after - attention_before, worth_after - worth_before
-    return torch.stack([(attention * worth_after).sum(dim=-1), (attention_before * worth).sum(dim=-1)])
+    return torch.stack(
+        [(attention * worth_after).sum(dim=-1), (attention_before * worth).sum(dim=-1)]
+    )
 
 
 def _attention_alone(
-    attention_before: Tensor, attention_after: Tensor, worth_before: Tensor, worth_after: Tensor
+    attention_before: Tensor,
+    attention_after: Tensor,
+    worth_before: Tensor,
+    worth_after: Tensor,
 ) -> Tensor:
     moved = (attention_after - attention_before).abs().sum(dim=-1)
     return torch.stack([moved, (worth_after - worth_before).abs().sum(dim=-1)])
 
 
 def _by_attention_and_value_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
+    generator = seeded(seed)
     return [
         (
-            _normal(generator, batch, pos).softmax(dim=-1),
-            _normal(generator, batch, pos).softmax(dim=-1),
-            2 * _normal(generator, batch, pos),
-            2 * _normal(generator, batch, pos),
+            normal(generator, batch, pos).softmax(dim=-1),
+            normal(generator, batch, pos).softmax(dim=-1),
+            2 * normal(generator, batch, pos),
+            2 * normal(generator, batch, pos),
         )
         for batch, pos in ((4, 6), (1, 5), (5, 7), (3, 9))
     ]
@@ -406,14 +344,15 @@ by_attention_and_value = Exercise(
     misconceptions=(
         Misconception(
             "cross term lost",
-            "Each factor is changed alone, so the two do not add up to the change: where both change, something is "
-            "missing. Let the second factor meet the new state of the first.",
+            "Each factor is changed alone, so the two do not add up to the change: "
+            "where both change, something is missing. Let the second factor meet the "
+            "new state of the first.",
             _crossed,
         ),
         Misconception(
             "values changed first",
-            "These add up, but attention is changed at the new values. Asked for was attention with the values as they "
-            "were.",
+            "These add up, but attention is changed at the new values. Asked for was "
+            "attention with the values as they were.",
             _value_first,
         ),
         Misconception(
@@ -423,128 +362,25 @@ by_attention_and_value = Exercise(
         ),
         Misconception(
             "how much attention moved",
-            "This is how far each factor moved, whatever it is worth. The question is about logits.",
+            "This is how far each factor moved, whatever it is worth. The question is "
+            "about logits.",
             _attention_alone,
         ),
         Misconception(
             "mean over positions",
             "A head's output is the sum over sources, not the mean.",
             lambda attention_before, attention_after, worth_before, worth_after: (
-                _by_attention_and_value(attention_before, attention_after, worth_before, worth_after)
+                _by_attention_and_value(
+                    attention_before, attention_after, worth_before, worth_after
+                )
                 / worth_before.shape[-1]
             ),
         ),
         Misconception(
             "before minus after",
-            "The size is right and the sign is not: a head that rises has a positive change.",
+            "The size is right and the sign is not: a head that rises has a "
+            "positive change.",
             lambda *given: -_by_attention_and_value(*given),
-        ),
-    ),
-)
-
-
-# --- 11.6 ---
-
-
-def _keep_still(measure: Callable, heads: list[Head], k: int) -> list[Head]:
-    chosen = []
-    for _ in range(k):
-        rest = [head for head in heads if head not in chosen]
-        chosen.append(min(rest, key=lambda head: measure([*chosen, head])))
-    return chosen
-
-
-def _by_alone(measure: Callable, heads: list[Head], k: int) -> list[Head]:
-    return sorted(heads, key=lambda head: measure([head]))[:k]
-
-
-def _highest(measure: Callable, heads: list[Head], k: int) -> list[Head]:
-    chosen = []
-    for _ in range(k):
-        rest = [head for head in heads if head not in chosen]
-        chosen.append(max(rest, key=lambda head: measure([*chosen, head])))
-    return chosen
-
-
-def _all_others(measure: Callable, heads: list[Head], k: int) -> list[Head]:
-    """Thaw from the end: what is missed least is dropped first."""
-    kept = list(heads)
-    while len(kept) > k:
-        kept.remove(min(kept, key=lambda head: measure([other for other in kept if other != head])))
-    return kept
-
-
-def _best_set(measure: Callable, heads: list[Head], k: int) -> list[Head]:
-    return list(min(combinations(heads, k), key=lambda some: measure(list(some))))
-
-
-class _Team:
-    """A logit difference that falls as heads are frozen, less so where they stand in for each other."""
-
-    def __init__(self, draw: random.Random, heads: list[Head]):
-        self.alone = {head: draw.uniform(1, 2) for head in heads}
-        self.shared = {frozenset(pair): draw.choice((0, 0, 0.4, 1)) for pair in combinations(heads, 2)}
-
-    def __call__(self, heads: list[Head]) -> float:
-        frozen = set(map(tuple, heads))
-        overlap = sum(size for pair, size in self.shared.items() if pair <= frozen)
-        return 9 - sum(self.alone[head] for head in frozen) + overlap
-
-
-def _tells_apart(measure: Callable, heads: list[Head], k: int) -> bool:
-    """Do the four ways of choosing end with four sets?"""
-    ways = (_keep_still, _by_alone, _all_others, _best_set)
-    return len({frozenset(way(measure, heads, k)) for way in ways}) == len(ways)
-
-
-def _keep_still_cases(seed: int) -> list[tuple]:
-    cases = []
-    for i, (count, k) in enumerate(((6, 3), (7, 4), (7, 3), (8, 4))):
-        heads = [(layer, head) for layer in (9, 10, 11) for head in range(4)]
-        draw = random.Random(seed + i)
-        heads = draw.sample(heads, count)
-        teams = (_Team(draw, heads) for _ in range(10_000))
-        cases.append((next(team for team in teams if _tells_apart(team, heads, k)), heads, k))
-    return cases
-
-
-keep_still = Exercise(
-    number="11.6",
-    title="Who has to keep still",
-    solution=_keep_still,
-    cases=_keep_still_cases,
-    misconceptions=(
-        Misconception(
-            "ranked once",
-            "The heads are sorted by what each does alone. Two heads that do the same are then both taken: measure each "
-            "candidate together with those chosen before.",
-            _by_alone,
-        ),
-        Misconception(
-            "highest taken for lowest",
-            "In each step this takes the head that stops the least. Lower is what you are after.",
-            _highest,
-        ),
-        Misconception(
-            "order lost",
-            "The heads are right. Return them in the order in which they were chosen.",
-            lambda measure, heads, k: sorted(_keep_still(measure, heads, k)),
-        ),
-        Misconception(
-            "only the last one",
-            "Return the list of all heads that were chosen, not the one that came last.",
-            lambda measure, heads, k: _keep_still(measure, heads, k)[-1],
-        ),
-        Misconception(
-            "every set tried",
-            "This is the best set of k heads, found by trying all of them. It can be better than what a greedy search "
-            "finds, and costs as many measurements as there are sets. Asked for is the greedy one: add one head at a time.",
-            _best_set,
-        ),
-        Misconception(
-            "dropped, not chosen",
-            "This starts with all heads and drops those whose loss lowers the measure. The search was to start with none.",
-            _all_others,
         ),
     ),
 )

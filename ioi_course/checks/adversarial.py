@@ -1,32 +1,38 @@
-"""Checks of chapter 13, adversarial prompts."""
+"""Checks of chapter 13, adversarial prompts; that of the reader's control is in
+`controls`."""
 
 import math
-import re
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
-from functools import cache
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ioi_course.adversarial import WHERE, distract, extra_position
-from ioi_course.bundled.answer_key import known_circuit
+from ioi_course.adversarial import distract, extra_position
+from ioi_course.checks.controls import control_for
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
-from ioi_course.failures import observe
-from ioi_course.models import load_model
 from ioi_course.prompts import IOIDataset
 
-__all__ = ["turning", "prompts_to_see", "control_for", "auc_from_pairs", "expect_afresh"]
+__all__ = [
+    "turning",
+    "prompts_to_see",
+    "control_for",
+    "auc_from_pairs",
+    "expect_afresh",
+]
 
 # --- 13.1 ---
 
 
 def _turning(
-    pattern: Float[Tensor, "batch head dest src"], data: IOIDataset, extra: Int[Tensor, "batch"]
+    pattern: Float[Tensor, "batch head dest src"],
+    data: IOIDataset,
+    extra: Int[Tensor, "batch"],
 ) -> Float[Tensor, "batch"]:
-    return _look(pattern, data, data.pos["END"], extra) - _look(pattern, data, data.pos["END"], data.pos["S2"])
+    return _look(pattern, data, data.pos["END"], extra) - _look(
+        pattern, data, data.pos["END"], data.pos["S2"]
+    )
 
 
 def _look(pattern: Tensor, data: IOIDataset, dest, src) -> Float[Tensor, "batch"]:
@@ -38,22 +44,32 @@ def _turning_cases(seed: int) -> list[tuple]:
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for i, (n, heads, who, where) in enumerate(
-        ((5, 3, "IO", "between"), (3, 2, "S", "before"), (1, 4, "IO", "last"), (4, 2, "other", "between"))
+        (
+            (5, 3, "IO", "between"),
+            (3, 2, "S", "before"),
+            (1, 4, "IO", "last"),
+            (4, 2, "other", "between"),
+        )
     ):
         data = distract(random_data(random_model(), n, seed + i), who, where)
         if n == 1:  # padding behind the only prompt
             data.tokens = torch.cat([data.tokens, data.tokens[:, :2]], dim=1)
         length = data.tokens.shape[1]
-        scores = torch.randn(n, heads, length, length, generator=generator, dtype=torch.float64)
+        scores = torch.randn(
+            n, heads, length, length, generator=generator, dtype=torch.float64
+        )
         cases.append((scores.softmax(dim=-1), data, extra_position(data)))
     return cases
 
 
 def _from(dest) -> Callable:
-    """The answer with another destination than END; `dest` is a function of the data."""
+    """The answer with another destination than END; `dest` is a
+    function of the data."""
 
     def answer(pattern, data, extra):
-        return _look(pattern, data, dest(data), extra) - _look(pattern, data, dest(data), data.pos["S2"])
+        return _look(pattern, data, dest(data), extra) - _look(
+            pattern, data, dest(data), data.pos["S2"]
+        )
 
     return answer
 
@@ -63,7 +79,9 @@ def _to(first, second) -> Callable:
 
     def answer(pattern, data, extra):
         end = data.pos["END"]
-        return _look(pattern, data, end, first(data, extra)) - _look(pattern, data, end, second(data, extra))
+        return _look(pattern, data, end, first(data, extra)) - _look(
+            pattern, data, end, second(data, extra)
+        )
 
     return answer
 
@@ -81,33 +99,42 @@ turning = Exercise(
         ),
         Misconception(
             "IO taken for the distractor's name",
-            "This is the mention of IO in the first clause. The name in the distractor stands at `extra`.",
+            "This is the mention of IO in the first clause. The name in the "
+            "distractor stands at `extra`.",
             _to(lambda data, extra: data.pos["IO"], lambda data, extra: data.pos["S2"]),
         ),
         Misconception(
             "source and destination exchanged",
-            "This is what END gets, from later positions. The pattern is [batch, head, destination, source], and END is "
-            "the destination.",
-            lambda pattern, data, extra: _turning(pattern.transpose(-1, -2), data, extra),
+            "This is what END gets, from later positions. The pattern is [batch, head, "
+            "destination, source], and END is the destination.",
+            lambda pattern, data, extra: _turning(
+                pattern.transpose(-1, -2), data, extra
+            ),
         ),
         Misconception(
             "padding taken for END",
-            "The last row is padding in all but the longest prompts. END is in `data.pos`.",
+            "The last row is padding in all but the longest prompts. END is in "
+            "`data.pos`.",
             _from(lambda data: -1),
         ),
         Misconception(
             "END off by one",
-            "This is the row before END. Positions in `data.pos` count from 0 and count BOS: take nothing off.",
+            "This is the row before END. Positions in `data.pos` count from 0 and "
+            "count BOS: take nothing off.",
             _from(lambda data: data.pos["END"] - 1),
         ),
         Misconception(
             "sum over heads",
-            "The heads are added up. Take their mean, or the number grows with how many there are.",
-            lambda pattern, data, extra: _turning(pattern, data, extra) * pattern.shape[1],
+            "The heads are added up. Take their mean, or the number grows with how "
+            "many there are.",
+            lambda pattern, data, extra: (
+                _turning(pattern, data, extra) * pattern.shape[1]
+            ),
         ),
         Misconception(
             "sign reversed",
-            "This is S2 less the distractor. The number should rise when heads turn to the distractor.",
+            "This is S2 less the distractor. The number should rise when heads turn "
+            "to the distractor.",
             lambda pattern, data, extra: -_turning(pattern, data, extra),
         ),
         Misconception(
@@ -123,7 +150,8 @@ turning = Exercise(
 
 
 def _prompts_to_see(rate: float, chance: float = 0.95) -> int:
-    """Reckoned with the decimals that are written: in binary 1 - 0.9 ** 2 is less than 0.19, and so would take one more."""
+    """Reckoned with the decimals that are written: in binary 1 - 0.9 ** 2 is less than
+    0.19, and so would take one more."""
     unseen, wanted = 1 - Fraction(str(rate)), 1 - Fraction(str(chance))
     n = max(1, math.floor(_exactly(rate, chance)) - 1)
     while unseen**n > wanted:
@@ -136,9 +164,16 @@ def _exactly(rate: float, chance: float) -> float:
 
 
 def _prompts_to_see_cases(seed: int) -> list[tuple]:
-    rates = 0.002 + 0.3 * torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    rates = 0.002 + 0.3 * torch.rand(
+        4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     chances = (0.95, 0.9, 0.99, 0.6)
-    return [(0.013, 0.95), (0.7, 0.5), (0.25, 0.7), *((round(r, 3), c) for r, c in zip(rates.tolist(), chances, strict=True))]
+    return [
+        (0.013, 0.95),
+        (0.7, 0.5),
+        (0.25, 0.7),
+        *((round(r, 3), c) for r, c in zip(rates.tolist(), chances, strict=True)),
+    ]
 
 
 prompts_to_see = Exercise(
@@ -149,20 +184,23 @@ prompts_to_see = Exercise(
     misconceptions=(
         Misconception(
             "one over the rate",
-            "After one over the rate you expect one failure on average, but often enough there is none among so many. "
-            "How probable is none?",
+            "After one over the rate you expect one failure on average, but often "
+            "enough there is none among so many. How probable is none?",
             lambda rate, chance: math.ceil(1 / rate),
         ),
         Misconception(
             "chances added up",
-            "The chances of single prompts do not add up: two prompts can fail at once. Work with the probability that "
-            "none does.",
+            "The chances of single prompts do not add up: two prompts can fail at "
+            "once. Work with the probability that none does.",
             lambda rate, chance: math.ceil(chance / rate),
         ),
         Misconception(
             "chance of no failure",
-            "With so many prompts no failure has the probability `chance`. It should have the rest.",
-            lambda rate, chance: max(1, math.ceil(math.log(chance) / math.log(1 - rate))),
+            "With so many prompts no failure has the probability `chance`. It should "
+            "have the rest.",
+            lambda rate, chance: max(
+                1, math.ceil(math.log(chance) / math.log(1 - rate))
+            ),
         ),
         Misconception(
             "rounded down",
@@ -171,113 +209,11 @@ prompts_to_see = Exercise(
         ),
         Misconception(
             "success taken for failure",
-            "This is how long you wait for a prompt that goes *well*: `rate` is the share that fails.",
-            lambda rate, chance: max(1, math.ceil(math.log(1 - chance) / math.log(rate))),
-        ),
-    ),
-)
-
-
-# --- 13.3 ---
-
-
-@cache
-def _synthetic():
-    """The model with a known circuit, and its S-inhibition heads and name movers."""
-    model = load_model("synthetic")
-    roles = known_circuit(model).roles
-    return model, list(roles["S-inhibition"]), list(roles["name mover"])
-
-
-def _again(broken: IOIDataset, templates: list[str], names: list[str] | None = None) -> IOIDataset:
-    """The prompts with other templates, and IO's names exchanged if some are given."""
-    records = [replace(record, template=template) for record, template in zip(broken, templates, strict=True)]
-    if names is not None:
-        records = [replace(record, IO=name) for record, name in zip(records, names, strict=True)]
-    return IOIDataset.from_prompts(broken.tokenizer, records, broken.bos, broken.names)
-
-
-def _fresh(broken: IOIDataset) -> list[str]:
-    """For each prompt a name that does not occur in it."""
-    return [next(name for name in broken.names if name not in record.names) for record in broken]
-
-
-def _renamed(broken: IOIDataset, names: list[str]) -> list[str]:
-    """The templates with another name in the distractor than IO's."""
-    pairs = zip(broken, names, strict=True)
-    return [re.sub(rf"\b{record.IO}\b", name, record.template) for record, name in pairs]
-
-
-def _without_clause(broken: IOIDataset) -> list[str]:
-    clauses = [[text.replace("[X]", record.IO) for text, *_ in WHERE.values()] for record in broken]
-    return [min((r.template.replace(c, "") for c in each), key=len) for r, each in zip(broken, clauses, strict=True)]
-
-
-def _said(choice: IOIDataset, broken: IOIDataset) -> str:
-    """Whose name the sentences say once more than the task does: IO is said once, S twice."""
-    found = set()
-    for i, record in enumerate(broken):
-        words = [token.strip() for token in choice.str_tokens(i)]
-        found |= {who for who, usual in (("IO", 1), ("S", 2)) if words.count(getattr(record, who)) > usual}
-    return " and ".join(sorted(found)) or "nobody"
-
-
-def _differs(choice: IOIDataset, broken: IOIDataset) -> str:
-    if choice.tokens.shape != broken.tokens.shape:
-        return "more than a word"
-    counts = (choice.tokens != broken.tokens).sum(dim=1)
-    return "nothing" if not counts.any() else "one word" if (counts == 1).all() else "more than a word"
-
-
-def _controls(choice: IOIDataset, broken: IOIDataset) -> dict[str, str]:
-    """What the chosen prompts are, beside the broken ones, and how much they repair on the synthetic model."""
-    if not isinstance(choice, IOIDataset) or len(choice) != len(broken):
-        raise TypeError(f"return an IOIDataset of {len(broken)} prompts, one for each of the broken ones")
-    model, inhibition, movers = _synthetic()
-    found = observe(model, broken, movers, source=choice, restore=inhibition).diff.mean()
-    harmless = _again(broken, _renamed(broken, _fresh(broken)))
-    low, high = (observe(model, prompts, movers).diff.mean() for prompts in (broken, harmless))
-    share = ((found - low) / (high - low)).item()
-    return {
-        "repaired": "more than half" if share > 0.5 else "less than half",
-        "differs from the broken prompts in": _differs(choice, broken),
-        "said once too often": _said(choice, broken),
-    }
-
-
-def _control_cases(seed: int) -> list[tuple[IOIDataset]]:
-    model = _synthetic()[0]
-    return [(distract(IOIDataset(model, 16, seed=10 * seed + i), "IO", where),) for i, where in enumerate(WHERE)]
-
-
-control_for = Exercise(
-    number="13.3",
-    title="A control for the repair",
-    solution=lambda broken: _again(broken, _renamed(broken, _fresh(broken))),
-    cases=_control_cases,
-    outcome=_controls,
-    misconceptions=(
-        Misconception(
-            "the broken prompts themselves",
-            "Your prompts are the broken ones, so nothing is put right. IO must not be said again in them.",
-            lambda broken: broken,
-        ),
-        Misconception(
-            "the clause is gone",
-            "Without the clause your prompts are shorter, and every name after it is somewhere else. If the repair fails, is "
-            "it the place or the name? Keep the clause, and change whom it names.",
-            lambda broken: _again(broken, _without_clause(broken)),
-        ),
-        Misconception(
-            "S is said again",
-            "The clause names S now. One word was changed, but the prompts still say somebody once too often. Take a name "
-            "that is nowhere else in the prompt.",
-            lambda broken: _again(broken, _renamed(broken, [record.S for record in broken])),
-        ),
-        Misconception(
-            "another IO",
-            "You have changed IO's name everywhere, so the new name is said again. Only the mention in the clause should change.",
-            lambda broken: _again(broken, _renamed(broken, _fresh(broken)), _fresh(broken)),
+            "This is how long you wait for a prompt that goes *well*: `rate` is the "
+            "share that fails.",
+            lambda rate, chance: max(
+                1, math.ceil(math.log(1 - chance) / math.log(rate))
+            ),
         ),
     ),
 )
@@ -286,7 +222,9 @@ control_for = Exercise(
 # --- 13.4 ---
 
 
-def _auc_from_pairs(scores: Float[Tensor, "batch"], failed: Float[Tensor, "batch"]) -> float:
+def _auc_from_pairs(
+    scores: Float[Tensor, "batch"], failed: Float[Tensor, "batch"]
+) -> float:
     return _pairs(scores, failed, 0.5)
 
 
@@ -302,7 +240,10 @@ def _auc_cases(seed: int) -> list[tuple]:
     for n, wrong in ((12, 4), (9, 6), (20, 3), (6, 1)):
         failed = torch.zeros(n, dtype=torch.float64)
         failed[torch.randperm(n, generator=generator)[:wrong]] = 1
-        scores = torch.randint(-3, 4, (n,), generator=generator).double() + 0.7 * failed.round()
+        scores = (
+            torch.randint(-3, 4, (n,), generator=generator).double()
+            + 0.7 * failed.round()
+        )
         scores[:2] = scores[failed == 1][0] if n > 6 else scores[:2]  # ties
         cases.append((scores, failed))
     return cases
@@ -326,27 +267,39 @@ auc_from_pairs = Exercise(
     misconceptions=(
         Misconception(
             "direction reversed",
-            "These are the pairs in which the prompt that did *not* fail has the higher score.",
+            "These are the pairs in which the prompt that did *not* fail has the "
+            "higher score.",
             lambda scores, failed: 1 - _auc_from_pairs(scores, failed),
         ),
-        Misconception("ties count nothing", "A pair with equal scores counts half.", lambda s, f: _pairs(s, f, 0.0)),
         Misconception(
-            "ties count whole", "A pair with equal scores counts half, not whole.", lambda s, f: _pairs(s, f, 1.0)
+            "ties count nothing",
+            "A pair with equal scores counts half.",
+            lambda s, f: _pairs(s, f, 0.0),
+        ),
+        Misconception(
+            "ties count whole",
+            "A pair with equal scores counts half, not whole.",
+            lambda s, f: _pairs(s, f, 1.0),
         ),
         Misconception(
             "accuracy at zero",
-            "This takes a score above 0 as a prediction of failure. The order of scores was asked for, without a threshold.",
+            "This takes a score above 0 as a prediction of failure. The order of "
+            "scores was asked for, without a threshold.",
             _accuracy_at_zero,
         ),
         Misconception(
             "divided by all pairs",
-            "Divided by the number of all pairs. Only pairs of one prompt that failed and one that did not are compared.",
+            "Divided by the number of all pairs. Only pairs of one prompt that failed "
+            "and one that did not are compared.",
             _every_pair,
         ),
         Misconception(
             "correlation",
-            "This is the correlation of the scores with failing, from −1 to 1. A share of pairs was asked for.",
-            lambda scores, failed: torch.corrcoef(torch.stack([scores, failed]))[0, 1].item(),
+            "This is the correlation of the scores with failing, from −1 to 1. A "
+            "share of pairs was asked for.",
+            lambda scores, failed: torch.corrcoef(torch.stack([scores, failed]))[
+                0, 1
+            ].item(),
         ),
     ),
 )
@@ -374,8 +327,15 @@ def _shrunk(scores: Tensor, k: int, share: float, largest: bool = False) -> floa
 def _expect_cases(seed: int) -> list[tuple]:
     generator = torch.Generator().manual_seed(seed)
     cases = []
-    for cells, contexts, real, k in ((12, 4, 0.6, 3), (8, 3, 1.2, 1), (20, 6, 0.4, 5), (10, 2, 0.0, 2)):
-        level = 4 + real * torch.randn(cells, 1, generator=generator, dtype=torch.float64)
+    for cells, contexts, real, k in (
+        (12, 4, 0.6, 3),
+        (8, 3, 1.2, 1),
+        (20, 6, 0.4, 5),
+        (10, 2, 0.0, 2),
+    ):
+        level = 4 + real * torch.randn(
+            cells, 1, generator=generator, dtype=torch.float64
+        )
         noise = torch.randn(cells, contexts, generator=generator, dtype=torch.float64)
         if not real:  # means closer together than luck alone would have them
             noise -= 0.8 * noise.mean(dim=1, keepdim=True)
@@ -385,7 +345,11 @@ def _expect_cases(seed: int) -> list[tuple]:
 
 def _of_single_scores(scores, k):
     """Luck not divided by the number of contexts."""
-    return _shrunk(scores, k, max(0.0, 1 - (scores.var(dim=1).mean() / scores.mean(dim=1).var()).item()))
+    return _shrunk(
+        scores,
+        k,
+        max(0.0, 1 - (scores.var(dim=1).mean() / scores.mean(dim=1).var()).item()),
+    )
 
 
 def _below_zero(scores, k):
@@ -401,22 +365,26 @@ expect_afresh = Exercise(
     misconceptions=(
         Misconception(
             "no regression",
-            "This is the mean that the search measured. A part of it is luck, which will not come again.",
+            "This is the mean that the search measured. A part of it is luck, which "
+            "will not come again.",
             lambda scores, k: _shrunk(scores, k, 1.0),
         ),
         Misconception(
             "all the way",
-            "This is the overall mean, as if nothing about the picked cells were real. Some of their distance stays.",
+            "This is the overall mean, as if nothing about the picked cells were "
+            "real. Some of their distance stays.",
             lambda scores, k: _shrunk(scores, k, 0.0),
         ),
         Misconception(
             "luck of one context",
-            "The luck is that of a single score. A mean over m contexts has less of it: divide by m.",
+            "The luck is that of a single score. A mean over m contexts has less of "
+            "it: divide by m.",
             _of_single_scores,
         ),
         Misconception(
             "reliability below zero",
-            "The reliability came out negative, and the cells were put on the other side of the mean. It cannot be below 0.",
+            "The reliability came out negative, and the cells were put on the other "
+            "side of the mean. It cannot be below 0.",
             _below_zero,
         ),
         Misconception(
@@ -426,8 +394,9 @@ expect_afresh = Exercise(
         ),
         Misconception(
             "root of the reliability",
-            "The distance is multiplied by the root of the reliability. The root is the correlation with the truth; what "
-            "is left of a distance is the reliability itself.",
+            "The distance is multiplied by the root of the reliability. The root is "
+            "the correlation with the truth; what is left of a distance is the "
+            "reliability itself.",
             lambda scores, k: _shrunk(scores, k, _reliability(scores) ** 0.5),
         ),
         Misconception(

@@ -1,4 +1,5 @@
-"""Checks of chapter 5: attention patterns, what would explain them, and what they carry."""
+"""Checks of chapter 5: attention patterns, and what they carry; that of what would
+explain them is in `explanations`."""
 
 import torch
 from jaxtyping import Float
@@ -6,13 +7,18 @@ from torch import Tensor
 
 from ioi_course.attention import by_roles
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
+from ioi_course.checks.explanations import told_apart
+from ioi_course.checks.inputs import seeded
 from ioi_course.prompts import IOIDataset
 
-__all__ = ["pattern_by_hand", "from_end", "without_preference", "told_apart", "source_effects", "role_and_place"]
-
-
-def _rng(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+__all__ = [
+    "pattern_by_hand",
+    "from_end",
+    "without_preference",
+    "told_apart",
+    "source_effects",
+    "role_and_place",
+]
 
 
 def _draw(rng: torch.Generator, *shape: int) -> Tensor:
@@ -23,16 +29,22 @@ def _future(scores: Tensor) -> Tensor:
     return torch.ones_like(scores, dtype=torch.bool).triu(1)
 
 
-def _scores(q: Float[Tensor, "pos head d_head"], k: Float[Tensor, "pos group d_head"]) -> Float[Tensor, "head i j"]:
+def _scores(
+    q: Float[Tensor, "pos head d_head"], k: Float[Tensor, "pos group d_head"]
+) -> Float[Tensor, "head i j"]:
     shared = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     return torch.einsum("ihd,jhd->hij", q, shared) / q.shape[2] ** 0.5
 
 
-def _softmax(scores: Float[Tensor, "head dest src"], dim: int = -1) -> Float[Tensor, "head dest src"]:
+def _softmax(
+    scores: Float[Tensor, "head dest src"], dim: int = -1
+) -> Float[Tensor, "head dest src"]:
     return scores.masked_fill(_future(scores), -torch.inf).softmax(dim=dim)
 
 
-def _pattern(q: Float[Tensor, "pos head d_head"], k: Float[Tensor, "pos group d_head"]) -> Float[Tensor, "head i j"]:
+def _pattern(
+    q: Float[Tensor, "pos head d_head"], k: Float[Tensor, "pos group d_head"]
+) -> Float[Tensor, "head i j"]:
     return _softmax(_scores(q, k))
 
 
@@ -41,9 +53,13 @@ def _groups_in_turn(q: Tensor, k: Tensor) -> Tensor:
 
 
 def _pattern_cases(seed: int) -> list[tuple]:
-    rng = _rng(seed)
-    shapes = ((5, 4, 2, 8), (2, 3, 3, 4), (7, 6, 2, 3))  # positions, heads, keys, d_head
-    return [(2 * _draw(rng, pos, heads, d), 2 * _draw(rng, pos, keys, d)) for pos, heads, keys, d in shapes]
+    rng = seeded(seed)
+    # positions, heads, keys, d_head
+    shapes = ((5, 4, 2, 8), (2, 3, 3, 4), (7, 6, 2, 3))
+    return [
+        (2 * _draw(rng, pos, heads, d), 2 * _draw(rng, pos, keys, d))
+        for pos, heads, keys, d in shapes
+    ]
 
 
 pattern_by_hand = Exercise(
@@ -54,28 +70,33 @@ pattern_by_hand = Exercise(
     misconceptions=(
         Misconception(
             "scores not divided by the root of d_head",
-            "The patterns are too sharp: the longer the vectors, the larger their products.",
+            "The patterns are too sharp: the longer the vectors, the larger "
+            "their products.",
             lambda q, k: _softmax(_scores(q, k) * q.shape[2] ** 0.5),
         ),
         Misconception(
             "scores divided by d_head",
-            "The patterns are too flat: it is the root of d_head that they are divided by.",
+            "The patterns are too flat: it is the root of d_head that they are "
+            "divided by.",
             lambda q, k: _softmax(_scores(q, k) / q.shape[2] ** 0.5),
         ),
         Misconception(
             "scores divided by the root of the number of positions",
-            "A longer prompt does not make the products larger; longer vectors do. Which axis is d_head?",
+            "A longer prompt does not make the products larger; longer vectors do. "
+            "Which axis is d_head?",
             lambda q, k: _softmax(_scores(q, k) * (q.shape[2] / q.shape[0]) ** 0.5),
         ),
         Misconception(
             "scores divided by the root of the number of heads",
-            "Each head has its own products, and their size comes from the width of a head: the last axis of q.",
+            "Each head has its own products, and their size comes from the width of a "
+            "head: the last axis of q.",
             lambda q, k: _softmax(_scores(q, k) * (q.shape[2] / q.shape[1]) ** 0.5),
         ),
         Misconception(
             "keys dealt out in turn",
-            "Neighbouring heads share a key: with 4 heads and 2 keys, heads 0 and 1 have key 0, heads 2 and 3 key 1. "
-            "That is `repeat_interleave`, not `repeat`.",
+            "Neighbouring heads share a key: with 4 heads and 2 keys, heads 0 and 1 "
+            "have key 0, heads 2 and 3 key 1. That is `repeat_interleave`, "
+            "not `repeat`.",
             _groups_in_turn,
         ),
         Misconception(
@@ -85,12 +106,14 @@ pattern_by_hand = Exercise(
         ),
         Misconception(
             "masked after the softmax",
-            "The future is zero, but the rows no longer sum to 1: set the scores to minus infinity, then take the softmax.",
+            "The future is zero, but the rows no longer sum to 1: set the scores to "
+            "minus infinity, then take the softmax.",
             lambda q, k: _scores(q, k).softmax(dim=-1).tril(),
         ),
         Misconception(
             "softmax over the wrong axis",
-            "Each column sums to 1 here. A destination shares out its attention over sources: each row sums to 1.",
+            "Each column sums to 1 here. A destination shares out its attention over "
+            "sources: each row sums to 1.",
             lambda q, k: _softmax(_scores(q, k), dim=1),
         ),
         Misconception(
@@ -106,26 +129,40 @@ def _rows(pattern: Tensor, query: Tensor) -> Float[Tensor, "batch head src"]:
     return pattern[torch.arange(len(pattern)), :, query]
 
 
-def _from_end(pattern: Float[Tensor, "batch head dest src"], data: IOIDataset) -> Float[Tensor, "batch head key"]:
+def _from_end(
+    pattern: Float[Tensor, "batch head dest src"], data: IOIDataset
+) -> Float[Tensor, "batch head key"]:
     return by_roles(pattern, data)[:, :, 0]
 
 
-def _shared_out(row: Float[Tensor, "batch head src"], places: list[Tensor]) -> Float[Tensor, "batch head key"]:
+def _shared_out(
+    row: Float[Tensor, "batch head src"], places: list[Tensor]
+) -> Float[Tensor, "batch head key"]:
     there = [row[torch.arange(len(row)), :, place] for place in places]
     return torch.stack([*there, row.sum(dim=-1) - sum(there)], dim=-1)
 
 
 def _places(data: IOIDataset) -> list[Tensor]:
-    return [torch.zeros_like(data.lengths), *(data.pos[role] for role in ("IO", "S1", "S1+1", "S2"))]
+    return [
+        torch.zeros_like(data.lengths),
+        *(data.pos[role] for role in ("IO", "S1", "S1+1", "S2")),
+    ]
 
 
 def _by_order(pattern: Tensor, data: IOIDataset) -> Tensor:
     bos, io, s1, *others = _places(data)
-    return _shared_out(_rows(pattern, data.pos["END"]), [bos, torch.minimum(io, s1), torch.maximum(io, s1), *others])
+    return _shared_out(
+        _rows(pattern, data.pos["END"]),
+        [bos, torch.minimum(io, s1), torch.maximum(io, s1), *others],
+    )
 
 
-def _all_pairs(pattern: Tensor, data: IOIDataset) -> Float[Tensor, "batch head batch key"]:
-    five = torch.stack([pattern[:, :, data.pos["END"], place] for place in _places(data)], dim=-1)
+def _all_pairs(
+    pattern: Tensor, data: IOIDataset
+) -> Float[Tensor, "batch head batch key"]:
+    five = torch.stack(
+        [pattern[:, :, data.pos["END"], place] for place in _places(data)], dim=-1
+    )
     return torch.cat([five, 1 - five.sum(dim=-1, keepdim=True)], dim=-1)
 
 
@@ -134,8 +171,10 @@ def _layer_cases(seed: int) -> list[tuple]:
     cases = []
     for i, n in enumerate((5, 4, 1)):
         data = random_data(model, n, seed=100 * seed + i)
-        scores = 2 * _draw(_rng(1000 * seed + i), n, 3, *[data.tokens.shape[1]] * 2)
-        cases.append((scores.masked_fill(_future(scores), -torch.inf).softmax(dim=-1), data))
+        scores = 2 * _draw(seeded(1000 * seed + i), n, 3, *[data.tokens.shape[1]] * 2)
+        cases.append(
+            (scores.masked_fill(_future(scores), -torch.inf).softmax(dim=-1), data)
+        )
     return cases
 
 
@@ -147,46 +186,54 @@ from_end = Exercise(
     misconceptions=(
         Misconception(
             "all pairs of prompts instead of each with its own",
-            "`x[:, :, end, place]` with tensors of positions takes *every* prompt's places from *each* prompt: one axis too "
-            "many. Index the batch axis as well: `x[torch.arange(batch), :, end]`.",
+            "`x[:, :, end, place]` with tensors of positions takes *every* prompt's "
+            "places from *each* prompt: one axis too many. Index the batch axis as "
+            "well: `x[torch.arange(batch), :, end]`.",
             _all_pairs,
         ),
         Misconception(
             "the first name taken for IO",
-            "IO comes first in half of the prompts only. `data.pos` knows where it is in each.",
+            "IO comes first in half of the prompts only. `data.pos` knows where it "
+            "is in each.",
             _by_order,
         ),
         Misconception(
             "BOS off by one",
             "The positions are one too early: `data.pos` counts BOS already.",
             lambda pattern, data: _shared_out(
-                _rows(pattern, data.pos["END"] - 1), [(place - 1).clamp(min=0) for place in _places(data)]
+                _rows(pattern, data.pos["END"] - 1),
+                [(place - 1).clamp(min=0) for place in _places(data)],
             ),
         ),
         Misconception(
             "padding taken for END",
-            "The last row is END of the longest prompt only; in the others it is padding.",
+            "The last row is END of the longest prompt only; in the others it "
+            "is padding.",
             lambda pattern, data: _shared_out(pattern[:, :, -1], _places(data)),
         ),
         Misconception(
             "first prompt's positions for all",
             "Sentences differ in length: each prompt has positions of its own.",
             lambda pattern, data: _shared_out(
-                pattern[:, :, data.pos["END"][0]], [place[:1].expand(len(place)) for place in _places(data)]
+                pattern[:, :, data.pos["END"][0]],
+                [place[:1].expand(len(place)) for place in _places(data)],
             ),
         ),
         Misconception(
             "query and key swapped",
-            "Destination first, then source. The other way round every place would look into the future, at END.",
+            "Destination first, then source. The other way round every place would "
+            "look into the future, at END.",
             lambda pattern, data: _from_end(pattern.transpose(2, 3), data),
         ),
         Misconception(
             "others averaged",
-            "`others` is what all other positions have together, so that the six add up to 1; this is a mean.",
+            "`others` is what all other positions have together, so that the six add "
+            "up to 1; this is a mean.",
             lambda pattern, data: torch.cat(
                 [
                     _from_end(pattern, data)[..., :-1],
-                    _from_end(pattern, data)[..., -1:] / (data.lengths - 5)[:, None, None],
+                    _from_end(pattern, data)[..., -1:]
+                    / (data.lengths - 5)[:, None, None],
                 ],
                 dim=-1,
             ),
@@ -195,7 +242,9 @@ from_end = Exercise(
 )
 
 
-def _null(weights: Float[Tensor, "dest src"], data: IOIDataset) -> Float[Tensor, "query key"]:
+def _null(
+    weights: Float[Tensor, "dest src"], data: IOIDataset
+) -> Float[Tensor, "query key"]:
     same = weights.double().expand(len(data), 1, *weights.shape)
     return by_roles(same, data)[:, 0].mean(dim=0)
 
@@ -208,7 +257,9 @@ def _without_preference(data: IOIDataset) -> Float[Tensor, "query key"]:
 def _of_mean_place(data: IOIDataset) -> Tensor:
     places = [data.pos[query].double().mean() + 1 for query in ("END", "S2", "S1+1")]
     uniform = _without_preference(data)
-    once = torch.where(uniform > 0, 1 / torch.stack(places)[:, None], torch.zeros_like(uniform))[:, :-1]
+    once = torch.where(
+        uniform > 0, 1 / torch.stack(places)[:, None], torch.zeros_like(uniform)
+    )[:, :-1]
     return torch.cat([once, 1 - once.sum(dim=1, keepdim=True)], dim=1)
 
 
@@ -225,12 +276,16 @@ without_preference = Exercise(
     misconceptions=(
         Misconception(
             "causal mask forgotten",
-            "From S1+1 nobody sees S2, and END sees more places than S1+1 does. Share out among those at or before the query.",
-            lambda data: _null(torch.full([data.tokens.shape[1]] * 2, 1 / data.tokens.shape[1]), data),
+            "From S1+1 nobody sees S2, and END sees more places than S1+1 does. Share "
+            "out among those at or before the query.",
+            lambda data: _null(
+                torch.full([data.tokens.shape[1]] * 2, 1 / data.tokens.shape[1]), data
+            ),
         ),
         Misconception(
             "the destination left out",
-            "A position can look at itself too: from position i there are i + 1 places.",
+            "A position can look at itself too: from position i there are i + "
+            "1 places.",
             lambda data: _null(
                 torch.ones([data.tokens.shape[1]] * 2).tril(-1)
                 / torch.arange(data.tokens.shape[1]).clamp(min=1)[:, None],
@@ -249,93 +304,11 @@ without_preference = Exercise(
         ),
         Misconception(
             "the mean position used for all prompts",
-            "The mean of 1/n is not 1 over the mean of n: take each prompt's share first, then the mean.",
+            "The mean of 1/n is not 1 over the mean of n: take each prompt's share "
+            "first, then the mean.",
             _of_mean_place,
         ),
     ),
-)
-
-
-def _names_in(data: IOIDataset, tokenizer) -> Tensor:
-    names = torch.tensor([tokenizer.encode(f" {name}", add_special_tokens=False)[0] for name in data.names])
-    return torch.isin(data.tokens.cpu(), names)
-
-
-def _two_heads(data: IOIDataset) -> tuple[Float[Tensor, "batch src"], Float[Tensor, "batch src"]]:
-    """Attention from END of two heads written by hand: one wants the last name, one a name that was there before."""
-    tokens, place = data.tokens.cpu(), torch.arange(data.tokens.shape[1])
-    name = _names_in(data, _tokenizer())
-    again = (tokens[:, :, None] == tokens[:, None, :]).tril(-1).any(dim=-1) & name
-    seen = place <= data.pos["END"].cpu()[:, None]
-    rest = 10.0 * (place == 0)  # BOS, where a head looks that finds nothing
-    last, repeated = (rest + 20.0 * name + place, rest + 30.0 * again)
-    return tuple(scores.masked_fill(~seen, -torch.inf).softmax(dim=-1) for scores in (last, repeated))
-
-
-def _tokenizer():
-    return random_model().tokenizer
-
-
-def _apart(choice: IOIDataset, data: IOIDataset) -> dict[str, str | bool]:
-    """What a choice of prompts does: do the two heads look elsewhere there, and did nothing but names change?"""
-    if not isinstance(choice, IOIDataset):
-        raise TypeError(f"return an IOIDataset, such as `data.counterfactual(kind)`, not {type(choice).__name__}.")
-    last, repeated = _two_heads(choice)
-    differ = (last - repeated).abs().sum(dim=-1) / 2  # 0: the same attention, 1: none in common
-    alike = choice.tokens.shape == data.tokens.shape and torch.equal(choice.lengths, data.lengths)
-    if alike:
-        names = _names_in(choice, _tokenizer()) & _names_in(data, _tokenizer())
-        alike = bool((names | (choice.tokens == data.tokens).cpu()).all())
-    share = (differ > 0.9).double().mean().item()
-    where = {0.0: "on no prompt", 1.0: "on all prompts"}.get(share, "on some prompts")
-    return {"the two explanations differ": where, "only names were changed": alike}
-
-
-def _one_of_them(data: IOIDataset) -> IOIDataset:
-    prompts = [*data.counterfactual("abc")[:1], *data[1:]]
-    return IOIDataset.from_prompts(_tokenizer(), prompts, data.bos, data.names)
-
-
-def _other_sentences(data: IOIDataset) -> IOIDataset:
-    return IOIDataset.from_prompts(_tokenizer(), list(data)[::-1], data.bos, data.names).counterfactual("abc")
-
-
-def _choice_cases(seed: int) -> list[tuple]:
-    model = random_model(seed % 3)
-    return [(random_data(model, n, seed=200 * seed + n),) for n in (6, 4, 3)]
-
-
-told_apart = Exercise(
-    number="5.4",
-    title="Tell two explanations apart",
-    solution=lambda data: data.counterfactual("abc"),
-    cases=_choice_cases,
-    misconceptions=(
-        Misconception(
-            "both explanations expect the same",
-            "In your prompts the last name before END is still one that was there before. Both heads look at it, whichever "
-            "explanation is true, so the result cannot decide. What would have to be different about that name?",
-            lambda data: data.counterfactual("swap_subject"),
-        ),
-        Misconception(
-            "more than names was changed",
-            "The two explanations differ on your prompts, but so does something else: other words, another length or "
-            "another order of prompts. If attention falls, you could not say why. Change names only.",
-            _other_sentences,
-        ),
-        Misconception(
-            "the explanations agree, and more than names was changed",
-            "The last name is still a repeated one, and the sentence is not the same any more. Leave the words, and look at "
-            "the name at S2: under which of the two explanations does it matter that it was there before?",
-            lambda data: data.counterfactual("extra_s"),
-        ),
-        Misconception(
-            "only some of the prompts decide",
-            "On the others both explanations expect the same, and they only blur the mean. Change every prompt.",
-            _one_of_them,
-        ),
-    ),
-    outcome=_apart,
 )
 
 
@@ -350,8 +323,9 @@ def _source_effects(
 
 
 def _effect_cases(seed: int) -> list[tuple]:
-    """Output weights and directions without a mean over d_model, as in a centred model: centring again changes nothing."""
-    rng = _rng(seed + 50)
+    """Output weights and directions without a mean over d_model, as in a centred model:
+    centring again changes nothing."""
+    rng = seeded(seed + 50)
     cases = []
     for batch, pos, d_head, d_model in ((3, 5, 4, 9), (1, 4, 3, 7), (4, 6, 5, 8)):
         row = (2 * _draw(rng, batch, pos)).softmax(dim=-1)
@@ -371,16 +345,21 @@ source_effects = Exercise(
         Misconception(
             "scale forgotten",
             "The stream is divided by the final norm's scale before it is unembedded.",
-            lambda row, v, W_O, direction, scale: _source_effects(row, v, W_O, direction, torch.ones_like(scale)),
+            lambda row, v, W_O, direction, scale: _source_effects(
+                row, v, W_O, direction, torch.ones_like(scale)
+            ),
         ),
         Misconception(
             "attention forgotten",
             "This is what each source would give if the head looked at it alone.",
-            lambda row, v, W_O, direction, scale: _source_effects(torch.ones_like(row), v, W_O, direction, scale),
+            lambda row, v, W_O, direction, scale: _source_effects(
+                torch.ones_like(row), v, W_O, direction, scale
+            ),
         ),
         Misconception(
             "length instead of projection",
-            "A length has no sign. Only the part along the answer direction changes the logit difference.",
+            "A length has no sign. Only the part along the answer direction changes "
+            "the logit difference.",
             lambda row, v, W_O, direction, scale: row * (v @ W_O).norm(dim=-1) / scale,
         ),
         Misconception(
@@ -392,13 +371,18 @@ source_effects = Exercise(
         ),
         Misconception(
             "sum over sources",
-            "This is the whole head's contribution; asked for is the part of each source.",
-            lambda row, v, W_O, direction, scale: _source_effects(row, v, W_O, direction, scale).sum(dim=-1),
+            "This is the whole head's contribution; asked for is the part of "
+            "each source.",
+            lambda row, v, W_O, direction, scale: _source_effects(
+                row, v, W_O, direction, scale
+            ).sum(dim=-1),
         ),
         Misconception(
             "IO and S exchanged",
             "The signs are reversed: the direction points from S to IO.",
-            lambda row, v, W_O, direction, scale: _source_effects(row, v, W_O, -direction, scale),
+            lambda row, v, W_O, direction, scale: _source_effects(
+                row, v, W_O, -direction, scale
+            ),
         ),
     ),
 )
@@ -407,14 +391,19 @@ source_effects = Exercise(
 def _role_and_place(
     clean: Float[Tensor, "batch head 2"], swapped: Float[Tensor, "batch head 2"]
 ) -> tuple[Float[Tensor, "head"], Float[Tensor, "head"]]:
-    before, after = ((run[..., 0] - run[..., 1]).mean(dim=0) for run in (clean, swapped))
+    before, after = (
+        (run[..., 0] - run[..., 1]).mean(dim=0) for run in (clean, swapped)
+    )
     return (before - after) / 2, (before + after) / 2
 
 
 def _preference_cases(seed: int) -> list[tuple]:
-    rng = _rng(seed)
+    rng = seeded(seed)
     shapes = ((6, 4), (1, 3), (5, 2))
-    return [tuple(torch.rand(2, batch, heads, 2, generator=rng, dtype=torch.float64)) for batch, heads in shapes]
+    return [
+        tuple(torch.rand(2, batch, heads, 2, generator=rng, dtype=torch.float64))
+        for batch, heads in shapes
+    ]
 
 
 role_and_place = Exercise(
@@ -425,28 +414,36 @@ role_and_place = Exercise(
     misconceptions=(
         Misconception(
             "role and place exchanged",
-            "What stays when the names change their roles goes with the place; what is reversed goes with the role. The last "
-            "axis counts places, in both runs.",
+            "What stays when the names change their roles goes with the place; what is "
+            "reversed goes with the role. The last axis counts places, in both runs.",
             lambda clean, swapped: _role_and_place(clean, swapped)[::-1],
         ),
         Misconception(
             "not halved",
-            "Each part is in both runs, so the sum or difference of two runs has it twice.",
-            lambda clean, swapped: tuple(2 * part for part in _role_and_place(clean, swapped)),
+            "Each part is in both runs, so the sum or difference of two runs has "
+            "it twice.",
+            lambda clean, swapped: tuple(
+                2 * part for part in _role_and_place(clean, swapped)
+            ),
         ),
         Misconception(
             "each run taken for one part",
             "Both parts are in both runs: the clean preference alone is their sum.",
-            lambda clean, swapped: tuple((run[..., 0] - run[..., 1]).mean(dim=0) for run in (clean, swapped)),
+            lambda clean, swapped: tuple(
+                (run[..., 0] - run[..., 1]).mean(dim=0) for run in (clean, swapped)
+            ),
         ),
         Misconception(
             "mean over the wrong axis",
             "A number for each head was asked for; this is one for each prompt.",
-            lambda clean, swapped: _role_and_place(clean.transpose(0, 1), swapped.transpose(0, 1)),
+            lambda clean, swapped: _role_and_place(
+                clean.transpose(0, 1), swapped.transpose(0, 1)
+            ),
         ),
         Misconception(
             "attention to B left out",
-            "Preference is the difference between the two names; attention to A alone also grows when both do.",
+            "Preference is the difference between the two names; attention to A alone "
+            "also grows when both do.",
             lambda clean, swapped: (
                 (clean[..., 0] - swapped[..., 0]).mean(dim=0) / 2,
                 (clean[..., 0] + swapped[..., 0]).mean(dim=0) / 2,

@@ -1,43 +1,46 @@
-"""The exercises of chapter 12."""
+"""The exercises of chapter 12; that of the missing head is in `missing`."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
-from ioi_course.breaking import Breaker, class_nodes
-from ioi_course.breaking import outside as nodes_outside
-from ioi_course.bundled.answer_key import CIRCUIT
-from ioi_course.bundled.planted import Plant, draw_plant, planted_model
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
+from ioi_course.checks.missing import find_missing
 from ioi_course.circuit import run_circuit, run_without
-from ioi_course.roles import Head
 from ioi_course.metrics import logit_diff
 from ioi_course.prompts import IOIDataset
+from ioi_course.roles import Head
 from ioi_course.scrubbing import partners, scrub
 
 __all__ = ["circuit_alone", "incompleteness", "find_missing", "share_given", "scrubbed"]
 
 
-# Runs of random models with random nodes. What is kept, where, and what takes its place differs.
+# Runs of random models with random nodes. What is kept, where, and what
+# takes its place differs.
 
 
-def _run(model, data: IOIDataset, means: Sequence[Tensor], change: Callable) -> Float[Tensor, "batch"]:
+def _run(
+    model, data: IOIDataset, means: Sequence[Tensor], change: Callable
+) -> Float[Tensor, "batch"]:
     """The logit differences of a run in which `change(z, mean, layer)` is put for z."""
 
     def hook(z, hook):
         return change(z, means[hook.layer()], hook.layer())
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", hook) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", hook) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 
 
 def _keeping(index: Callable, zero: bool = False) -> Callable:
-    """The answer that keeps what `index(data, rows, role, head)` picks, of means or of zeros."""
+    """The answer that keeps what `index(data, rows, role, head)` picks,
+    of means or of zeros."""
 
     def answer(model, data, keep, means):
         rows = torch.arange(len(data))
@@ -73,16 +76,25 @@ def _exchanged(model, data, keep, means):
 
 
 def _random_keep(rng: random.Random, model) -> dict[Head, str]:
-    heads = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
+    heads = [
+        (layer, head)
+        for layer in range(model.cfg.n_layers)
+        for head in range(model.cfg.n_heads)
+    ]
     chosen = dict.fromkeys(sorted(rng.sample(heads, rng.randint(5, 9))))
     roles = ["S1+1", "S2", "END"]
-    return {head: roles[i] if i < 3 else rng.choice(roles) for i, head in enumerate(chosen)}
+    return {
+        head: roles[i] if i < 3 else rng.choice(roles) for i, head in enumerate(chosen)
+    }
 
 
 def _random_means(model, data: IOIDataset, seed: int) -> list[Tensor]:
     g = torch.Generator().manual_seed(seed)
     shape = *data.tokens.shape, model.cfg.n_heads, model.cfg.d_head
-    return [torch.randn(shape, generator=g, dtype=torch.float64) for _ in range(model.cfg.n_layers)]
+    return [
+        torch.randn(shape, generator=g, dtype=torch.float64)
+        for _ in range(model.cfg.n_layers)
+    ]
 
 
 def _run_cases(seed: int) -> list[tuple]:
@@ -90,12 +102,22 @@ def _run_cases(seed: int) -> list[tuple]:
     for i, n in enumerate((4, 3, 5, 1, 4)):
         model = random_model(i % 2)
         data = random_data(model, n, seed=seed + i)
-        cases.append((model, data, _random_keep(rng, model), _random_means(model, data, seed + i)))
+        cases.append(
+            (
+                model,
+                data,
+                _random_keep(rng, model),
+                _random_means(model, data, seed + i),
+            )
+        )
     return cases
 
 
 def _circuit_alone(
-    model, data: IOIDataset, keep: Mapping[Head, str], means: Sequence[Float[Tensor, "batch pos head d_head"]]
+    model,
+    data: IOIDataset,
+    keep: Mapping[Head, str],
+    means: Sequence[Float[Tensor, "batch pos head d_head"]],
 ) -> Float[Tensor, "batch"]:
     return run_circuit(model, data, keep, means)
 
@@ -108,23 +130,33 @@ circuit_alone = Exercise(
     misconceptions=(
         Misconception(
             "kept at every position",
-            "You keep whole heads. A node is a head at one position: everywhere else the head puts out its mean, too.",
+            "You keep whole heads. A node is a head at one position: everywhere else "
+            "the head puts out its mean, too.",
             _keeping(lambda data, rows, role, head: (slice(None), slice(None), head)),
         ),
         Misconception(
             "circuit and rest exchanged",
-            "You knocked the circuit out of the model, F(M \\ C). Here the circuit stays, and all else goes.",
+            "You knocked the circuit out of the model, F(M \\ C). Here the circuit "
+            "stays, and all else goes.",
             _exchanged,
         ),
         Misconception(
             "END for every head",
-            "You keep every head at END. An induction head of the circuit acts at S2: `keep` says where each one acts.",
+            "You keep every head at END. An induction head of the circuit acts at S2: "
+            "`keep` says where each one acts.",
             _keeping(lambda data, rows, role, head: (rows, data.pos["END"], head)),
         ),
         Misconception(
             "positions of the first prompt",
-            "You took the first prompt's positions for all. Prompts have different lengths: use a position per prompt.",
-            _keeping(lambda data, rows, role, head: (slice(None), int(data.pos[role][0]), head)),
+            "You took the first prompt's positions for all. Prompts have different "
+            "lengths: use a position per prompt.",
+            _keeping(
+                lambda data, rows, role, head: (
+                    slice(None),
+                    int(data.pos[role][0]),
+                    head,
+                )
+            ),
         ),
         Misconception(
             "zero instead of the mean",
@@ -133,19 +165,29 @@ circuit_alone = Exercise(
         ),
         Misconception(
             "S1 taken for S1+1",
-            "You keep the heads of S1+1 at S1. The previous-token heads of the circuit write at the token after S1.",
-            _keeping(lambda data, rows, role, head: (rows, data.pos[role.removesuffix("+1")], head)),
+            "You keep the heads of S1+1 at S1. The previous-token heads of the "
+            "circuit write at the token after S1.",
+            _keeping(
+                lambda data, rows, role, head: (
+                    rows,
+                    data.pos[role.removesuffix("+1")],
+                    head,
+                )
+            ),
         ),
         Misconception(
             "whole layer kept",
-            "At a node's position you keep all heads of its layer. Only the one head stays.",
+            "At a node's position you keep all heads of its layer. Only the one "
+            "head stays.",
             _keeping(lambda data, rows, role, head: (rows, data.pos[role])),
         ),
     ),
 )
 
 
-def _incompleteness(circuit: Float[Tensor, "set batch"], model: Float[Tensor, "set batch"]) -> Float[Tensor, "set"]:
+def _incompleteness(
+    circuit: Float[Tensor, "set batch"], model: Float[Tensor, "set batch"]
+) -> Float[Tensor, "set"]:
     return (circuit.mean(1) - model.mean(1)).abs()
 
 
@@ -153,7 +195,11 @@ def _difference_cases(seed: int) -> list[tuple]:
     g = torch.Generator().manual_seed(seed)
     shapes = (4, 6), (3, 2), (5, 1), (1, 7), (2, 4)
     return [
-        tuple(torch.randn(shape, generator=g, dtype=torch.float64) + shift for shift in (1.0, 1.2)) for shape in shapes
+        tuple(
+            torch.randn(shape, generator=g, dtype=torch.float64) + shift
+            for shift in (1.0, 1.2)
+        )
+        for shape in shapes
     ]
 
 
@@ -165,145 +211,36 @@ incompleteness = Exercise(
     misconceptions=(
         Misconception(
             "absolute value before the mean",
-            "You took the size of the difference prompt by prompt. Then noise of either sign adds up. F is a mean over "
-            "prompts: take both means, subtract, and then the size.",
+            "You took the size of the difference prompt by prompt. Then noise of "
+            "either sign adds up. F is a mean over prompts: take both means, subtract, "
+            "and then the size.",
             lambda circuit, model: (circuit - model).abs().mean(1),
         ),
         Misconception(
             "sign kept",
-            "A circuit that has too little without K is as incomplete as one that has too much: take the size.",
+            "A circuit that has too little without K is as incomplete as one that has "
+            "too much: take the size.",
             lambda circuit, model: circuit.mean(1) - model.mean(1),
         ),
         Misconception(
             "share instead of logits",
-            "You divided by F(M \\ K). Where K breaks the model that is next to nothing, and the ratio means nothing.",
-            lambda circuit, model: _incompleteness(circuit, model) / model.mean(1).abs(),
+            "You divided by F(M \\ K). Where K breaks the model that is next to "
+            "nothing, and the ratio means nothing.",
+            lambda circuit, model: (
+                _incompleteness(circuit, model) / model.mean(1).abs()
+            ),
         ),
         Misconception(
             "mean over the wrong axis",
-            "You averaged over sets and have a number for each prompt. One for each set should be left.",
+            "You averaged over sets and have a number for each prompt. One for each "
+            "set should be left.",
             lambda circuit, model: (circuit.mean(0) - model.mean(0)).abs(),
         ),
         Misconception(
             "difference of sizes",
-            "You compared the sizes of the two logit differences. Where one is below 0 and the other above, they are far "
-            "apart, and their sizes may be the same.",
+            "You compared the sizes of the two logit differences. Where one is below 0 "
+            "and the other above, they are far apart, and their sizes may be the same.",
             lambda circuit, model: (circuit.mean(1).abs() - model.mean(1).abs()).abs(),
-        ),
-    ),
-)
-
-
-# --- 12.3: models in which a head was planted that the answer key omits
-
-
-@cache
-def _planted(kind: str, seed: int) -> tuple[Plant, TransformerBridge]:
-    plant = draw_plant(seed, kind)
-    return plant, planted_model(plant)
-
-
-@cache
-def _broken(kind: str, place: int, seed: int) -> Breaker:
-    """Kept, since a check asks for the same knock-outs again with each misconception."""
-    _, model = _planted(kind, place)
-    return Breaker(model, IOIDataset(model, 4, seed=seed), CIRCUIT)
-
-
-def _find_missing(
-    broken: Callable[[Sequence[Mapping[Head, str]]], tuple[Tensor, Tensor]],
-    classes: Mapping[str, Mapping[Head, str]],
-    outside: Sequence[tuple[Head, str]],
-) -> tuple[Head, str]:
-    return _search(broken, classes, outside)
-
-
-def _gaps(broken, sets: Sequence[Mapping[Head, str]]) -> Tensor:
-    """F(M \\ K) - F(C \\ K)."""
-    alone, whole = broken(sets)
-    return whole - alone
-
-
-def _search(broken, classes, outside, where=None, judge=lambda gaps: gaps.abs().argmin()):
-    """The node that `judge` picks by the gap without it, once the class `where` (None: the worst one) is out as well."""
-    names = list(classes)
-    if where is None:
-        where = names[int(_gaps(broken, [classes[name] for name in names]).abs().argmax())]
-    return outside[int(judge(_gaps(broken, [{**classes[where], head: role} for head, role in outside])))]
-
-
-def _after_the_heaviest(broken, classes, outside):
-    _, whole = broken(list(classes.values()))
-    return _search(broken, classes, outside, list(classes)[int(whole.argmin())])
-
-
-def _inside(broken, classes, outside):
-    nodes = [node for some in classes.values() for node in some.items()]
-    return nodes[int(_gaps(broken, [{head: role} for head, role in nodes]).abs().argmax())]
-
-
-def _suspects(rng: random.Random, plant: Plant) -> list[tuple[Head, str]]:
-    """The planted head at all positions, and others drawn from those outside."""
-    others = [head for head in dict(nodes_outside(CIRCUIT)) if head != plant.at]
-    suspects = [(head, rng.choice(["S1+1", "S2", "END"])) for head in rng.sample(others, 10)]
-    suspects += nodes_outside(CIRCUIT, [plant.at])
-    rng.shuffle(suspects)
-    return suspects
-
-
-def _missing_cases(seed: int) -> list[tuple]:
-    """A model for each kind; with the sleeper, two wrong ways end at different heads."""
-    rng, cases, classes = random.Random(seed), [], class_nodes(CIRCUIT)
-    for kind in ("sleeper", "S-inhibition", "duplicate token", "negative name mover", "previous token"):
-        same = True
-        while same:  # the place and the prompts are drawn anew, too: with some of them no suspects tell the ways apart
-            place = rng.randrange(2)
-            plant = _planted(kind, place)[0]
-            case = _broken(kind, place, rng.randrange(3)), classes, _suspects(rng, plant)
-            same = kind == "sleeper" and _search(*case, "none") in (plant.node, _after_the_heaviest(*case))
-        cases.append(case)
-    return cases
-
-
-find_missing = Exercise(
-    number="12.3",
-    title="Find what is missing",
-    solution=_find_missing,
-    cases=_missing_cases,
-    misconceptions=(
-        Misconception(
-            "nothing taken out",
-            "You compared circuit and model as they are. A head that waits until others are gone does not show there: "
-            "first find the class without which the two differ most, and look with that class out.",
-            lambda broken, classes, outside: _search(broken, classes, outside, "none"),
-        ),
-        Misconception(
-            "the class that matters most",
-            "You took out the class without which the model has least. There circuit and model both fail, so they agree. "
-            "Take the one without which they are farthest apart.",
-            _after_the_heaviest,
-        ),
-        Misconception(
-            "END only",
-            "You looked at END only. What is missing may act at S2 or S1+1: try every node in `outside`.",
-            lambda broken, classes, outside: _search(broken, classes, [node for node in outside if node[1] == "END"]),
-        ),
-        Misconception(
-            "lowest instead of closest",
-            "You took the node without which the model has least. If the missing head works against IO, the model has more "
-            "without it: look for the smallest distance from the circuit, in size.",
-            lambda broken, classes, outside: _search(broken, classes, outside, judge=lambda gaps: gaps.argmin()),
-        ),
-        Misconception(
-            "farthest instead of closest",
-            "You took the node without which circuit and model are farthest apart. Without the missing head they agree.",
-            lambda broken, classes, outside: _search(broken, classes, outside, judge=lambda gaps: gaps.abs().argmax()),
-        ),
-        Misconception(
-            "a head of the circuit",
-            "You named a node of the circuit, the one without which the two differ most. That is where it hurts, and not "
-            "what is missing: the missing node is in `outside`.",
-            _inside,
         ),
     ),
 )
@@ -318,15 +255,22 @@ def _share_given(
     means: Sequence[Float[Tensor, "batch pos head d_head"]],
 ) -> float:
     before, after = _before_and_after(model, data, keep, others, head, means)
-    return ((after.mean() - before.mean()).abs() / _whole(model, data).mean().abs()).item()
+    return (
+        (after.mean() - before.mean()).abs() / _whole(model, data).mean().abs()
+    ).item()
 
 
 def _without(keep: Mapping[Head, str], heads: Sequence[Head]) -> dict[Head, str]:
     return {head: role for head, role in keep.items() if head not in heads}
 
 
-def _before_and_after(model, data, keep, others, head, means) -> list[Float[Tensor, "batch"]]:
-    return [run_circuit(model, data, _without(keep, out), means) for out in (others, [*others, head])]
+def _before_and_after(
+    model, data, keep, others, head, means
+) -> list[Float[Tensor, "batch"]]:
+    return [
+        run_circuit(model, data, _without(keep, out), means)
+        for out in (others, [*others, head])
+    ]
 
 
 def _whole(model, data: IOIDataset) -> Float[Tensor, "batch"]:
@@ -335,16 +279,22 @@ def _whole(model, data: IOIDataset) -> Float[Tensor, "batch"]:
 
 def _in_model(model, data, keep, others, head, means):
     outs = others, [*others, head]
-    before, after = (run_without(model, data, {h: keep[h] for h in out}, means).mean() for out in outs)
+    before, after = (
+        run_without(model, data, {h: keep[h] for h in out}, means).mean()
+        for out in outs
+    )
     return (after - before).abs() / _whole(model, data).mean().abs()
 
 
 def _own_measure(measure: Callable) -> Callable:
-    """An answer made from the circuit's logit differences without K, without K and v, and the model's."""
+    """An answer made from the circuit's logit differences without K, without K
+    and v, and the model's."""
 
     def answer(model, data, keep, others, head, means):
         before, after = _before_and_after(model, data, keep, others, head, means)
-        return measure(before, after, _whole(model, data), run_circuit(model, data, keep, means))
+        return measure(
+            before, after, _whole(model, data), run_circuit(model, data, keep, means)
+        )
 
     return answer
 
@@ -370,41 +320,64 @@ share_given = Exercise(
     misconceptions=(
         Misconception(
             "K forgotten",
-            "You took v out of the whole circuit. With K in place others do v's work, and it seems to do nothing.",
-            lambda model, data, keep, others, head, means: _share_given(model, data, keep, [], head, means),
+            "You took v out of the whole circuit. With K in place others do v's work, "
+            "and it seems to do nothing.",
+            lambda model, data, keep, others, head, means: _share_given(
+                model, data, keep, [], head, means
+            ),
         ),
         Misconception(
             "measured from the whole circuit",
-            "You compared C \\ (K ∪ v) with the whole circuit. That is the effect of K and v together; compare with "
-            "C \\ K.",
-            _own_measure(lambda before, after, whole, full: (after.mean() - full.mean()).abs() / whole.mean().abs()),
+            "You compared C \\ (K ∪ v) with the whole circuit. That is the effect of K "
+            "and v together; compare with C \\ K.",
+            _own_measure(
+                lambda before, after, whole, full: (
+                    (after.mean() - full.mean()).abs() / whole.mean().abs()
+                )
+            ),
         ),
         Misconception(
             "measured in the model",
-            "You knocked K and v out of the whole model. Minimality is about the circuit: all else is out as well.",
+            "You knocked K and v out of the whole model. Minimality is about the "
+            "circuit: all else is out as well.",
             _in_model,
         ),
         Misconception(
             "sign kept",
-            "Without a negative name mover the circuit gets better, and that shows as well that the head does something: "
-            "take the size of the change.",
-            _own_measure(lambda before, after, whole, full: (after.mean() - before.mean()) / whole.mean().abs()),
+            "Without a negative name mover the circuit gets better, and that shows as "
+            "well that the head does something: take the size of the change.",
+            _own_measure(
+                lambda before, after, whole, full: (
+                    (after.mean() - before.mean()) / whole.mean().abs()
+                )
+            ),
         ),
         Misconception(
             "absolute value before the mean",
-            "You took the size of the change prompt by prompt. F is a mean over prompts: take the means first.",
-            _own_measure(lambda before, after, whole, full: (after - before).abs().mean() / whole.mean().abs()),
+            "You took the size of the change prompt by prompt. F is a mean over "
+            "prompts: take the means first.",
+            _own_measure(
+                lambda before, after, whole, full: (
+                    (after - before).abs().mean() / whole.mean().abs()
+                )
+            ),
         ),
         Misconception(
             "divided by the circuit",
-            "You divided by F(C \\ K). All shares are of the same whole, F(M): else a head looks the larger the less is "
-            "left beside it.",
-            _own_measure(lambda before, after, whole, full: (after.mean() - before.mean()).abs() / before.mean().abs()),
+            "You divided by F(C \\ K). All shares are of the same whole, F(M): else a "
+            "head looks the larger the less is left beside it.",
+            _own_measure(
+                lambda before, after, whole, full: (
+                    (after.mean() - before.mean()).abs() / before.mean().abs()
+                )
+            ),
         ),
         Misconception(
             "not divided",
             "This is the change in logits. Divide it by the size of F(M).",
-            _own_measure(lambda before, after, whole, full: (after.mean() - before.mean()).abs()),
+            _own_measure(
+                lambda before, after, whole, full: (after.mean() - before.mean()).abs()
+            ),
         ),
     ),
 )
@@ -413,31 +386,45 @@ share_given = Exercise(
 # --- 12.5: an output from another prompt, at that prompt's own position
 
 
-def _scrubbed(model, data: IOIDataset, places: Mapping[Head, str], others: IOIDataset) -> Float[Tensor, "batch"]:
+def _scrubbed(
+    model, data: IOIDataset, places: Mapping[Head, str], others: IOIDataset
+) -> Float[Tensor, "batch"]:
     return scrub(model, data, places, others)
 
 
-def _exchanging(mine: Callable, theirs: Callable, answers: str = "data", every_head: bool = False) -> Callable:
-    """The answer that writes at `mine(data, others, role)` what it reads at `theirs(data, others, role)`."""
+def _exchanging(
+    mine: Callable, theirs: Callable, answers: str = "data", every_head: bool = False
+) -> Callable:
+    """The answer that writes at `mine(data, others, role)` what it reads at
+    `theirs(data, others, role)`."""
 
     def answer(model, data, places, others):
-        rows, names = torch.arange(len(data)), [f"blocks.{at}.attn.hook_z" for at in range(model.cfg.n_layers)]
+        rows = torch.arange(len(data))
+        names = [f"blocks.{at}.attn.hook_z" for at in range(model.cfg.n_layers)]
         _, cache = model.run_with_cache(others.tokens, names_filter=names)
 
         def put(z, hook):
             for (layer, head), role in places.items():
                 if layer == hook.layer():
                     some = slice(None) if every_head else slice(head, head + 1)
-                    read = theirs(data, others, role).clamp(max=others.tokens.shape[1] - 1)
-                    value, to = cache[hook.name][rows, read, some], mine(data, others, role)
+                    read = theirs(data, others, role).clamp(
+                        max=others.tokens.shape[1] - 1
+                    )
+                    value = cache[hook.name][rows, read, some]
+                    to = mine(data, others, role)
                     if to is None:
                         z[:, :, some] = value[:, None]
                     else:
                         z[rows, to.clamp(max=z.shape[1] - 1), some] = value
             return z
 
-        logits = model.run_with_hooks(data.tokens, fwd_hooks=[(name, put) for name in names])
-        end, (io, s) = logits[rows, data.pos["END"]], (data if answers == "data" else others).answers.T
+        logits = model.run_with_hooks(
+            data.tokens, fwd_hooks=[(name, put) for name in names]
+        )
+        end, (io, s) = (
+            logits[rows, data.pos["END"]],
+            (data if answers == "data" else others).answers.T,
+        )
         return end[rows, io] - end[rows, s]
 
     return answer
@@ -458,8 +445,13 @@ def _scrub_cases(seed: int) -> list[tuple]:
         model = random_model(i % 2)
         data, longer = random_data(model, n, seed=seed + i), False
         while not longer:
-            others = partners(data, rng.choice([["IO"], ["S", "order"], []]), rng.randrange(1000))
-            longer = any(not torch.equal(data.pos[role], others.pos[role]) for role in ("S2", "END"))
+            others = partners(
+                data, rng.choice([["IO"], ["S", "order"], []]), rng.randrange(1000)
+            )
+            longer = any(
+                not torch.equal(data.pos[role], others.pos[role])
+                for role in ("S2", "END")
+            )
         cases.append((model, data, _random_keep(rng, model), others))
     return cases
 
@@ -472,39 +464,47 @@ scrubbed = Exercise(
     misconceptions=(
         Misconception(
             "own position in the partner",
-            "You read the partner at the positions of the prompt. The partner is another sentence: its END is at "
-            "`others.pos`.",
+            "You read the partner at the positions of the prompt. The partner is "
+            "another sentence: its END is at `others.pos`.",
             _exchanging(_own, _own),
         ),
         Misconception(
             "the partner's position in the prompt",
-            "You wrote at the partner's positions. Read there, and write at those of `data`.",
+            "You wrote at the partner's positions. Read there, and write at those "
+            "of `data`.",
             _exchanging(_partners, _partners),
         ),
         Misconception(
             "answers of the partners",
-            "You measured the partners' names. The prompt is that of `data`, and so is the question.",
+            "You measured the partners' names. The prompt is that of `data`, and so "
+            "is the question.",
             _exchanging(_own, _partners, answers="others"),
         ),
         Misconception(
             "prompt and partner exchanged",
-            "You ran the partners and gave them outputs of the prompts. It is the other way round.",
+            "You ran the partners and gave them outputs of the prompts. It is the "
+            "other way round.",
             lambda model, data, places, others: scrub(model, others, places, data),
         ),
         Misconception(
             "at every position",
-            "You wrote the partner's output at all positions. A node is a head at one position; elsewhere the head stays.",
+            "You wrote the partner's output at all positions. A node is a head at one "
+            "position; elsewhere the head stays.",
             _exchanging(lambda data, others, role: None, _partners),
         ),
         Misconception(
             "whole layer exchanged",
-            "You exchanged all heads of the layer. Only the one head is under the hypothesis.",
+            "You exchanged all heads of the layer. Only the one head is under the "
+            "hypothesis.",
             _exchanging(_own, _partners, every_head=True),
         ),
         Misconception(
             "END for every head",
             "You exchanged every head at END. `places` says where each one acts.",
-            _exchanging(lambda data, others, role: data.pos["END"], lambda data, others, role: others.pos["END"]),
+            _exchanging(
+                lambda data, others, role: data.pos["END"],
+                lambda data, others, role: others.pos["END"],
+            ),
         ),
     ),
 )

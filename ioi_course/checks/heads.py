@@ -1,12 +1,12 @@
-"""The checks of chapter 8: scores of heads, loss on repeated tokens, composition and knock-outs."""
-
-from collections.abc import Callable
+"""The checks of chapter 8: scores of heads, loss on repeated tokens, composition and
+knock-outs; that of the sequences is in `sequences`."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ioi_course.checks.core import Exercise, Misconception, random_model
+from ioi_course.checks.sequences import separating_tokens
 from ioi_course.heads import pattern_scores, repeated_tokens
 
 __all__ = [
@@ -20,116 +20,32 @@ __all__ = [
 
 
 def _patterns(sizes: list[tuple[int, int, int]], seed: int) -> list[tuple[Tensor, int]]:
-    """Random causal attention patterns with BOS, and their n, for each (batch, heads, n)."""
+    """Random causal attention patterns with BOS, and their n, for
+    each (batch, heads, n)."""
     g = torch.Generator().manual_seed(seed)
     made = []
     for batch, heads, n in sizes:
-        scores = 2 * torch.randn(batch, heads, 2 * n + 1, 2 * n + 1, generator=g, dtype=torch.float64)
+        scores = 2 * torch.randn(
+            batch, heads, 2 * n + 1, 2 * n + 1, generator=g, dtype=torch.float64
+        )
         future = torch.ones_like(scores, dtype=torch.bool).triu(1)
         made.append((scores.masked_fill(future, -torch.inf).softmax(-1), n))
     return made
 
 
-_SIZES = [(1, 1, 3), (2, 4, 5), (4, 4, 4), (3, 2, 6), (5, 3, 2)]  # n = 2 has the shortest diagonals
-
-
-def _again(order: Callable[[Tensor], Tensor]) -> Callable:
-    """The answer that writes BOS, the drawn tokens, and what `order` makes of them."""
-
-    def answer(drawn: Int[Tensor, "batch n"], bos: int) -> Int[Tensor, "batch pos"]:
-        return torch.cat([torch.full_like(drawn[:, :1], bos), drawn, order(drawn)], dim=1)
-
-    return answer
-
-
-def _separating_tokens(drawn: Int[Tensor, "batch n"], bos: int) -> Int[Tensor, "batch pos"]:
-    return _again(lambda drawn: drawn.flip(1))(drawn, bos)
-
-
-def _counted(tokens: Int[Tensor, "batch pos"]) -> tuple[int, Float[Tensor, "batch"]]:
-    """The number of steps back that most often leads to what followed the earlier copy, and how often in each row."""
-    earlier = (tokens[:, :, None] == tokens[:, None, :]).tril(-1)
-    wanted = earlier.roll(1, dims=2)  # nothing wraps: nothing comes after the last position
-    shares = torch.stack([wanted.diagonal(-steps, 1, 2).sum(1) for steps in range(tokens.shape[1])])
-    shares = shares.double() / earlier.any(2).sum(1).clamp(min=1)
-    best = shares.mean(1).argmax().item()
-    return best, shares[best]
-
-
-def _exposed(choice: Tensor, drawn: Tensor, bos: int) -> dict[str, str | bool]:
-    """What the chosen sequences do: is a head that only counts steps told apart on them, and are they what was asked?"""
-    if not isinstance(choice, Tensor) or choice.ndim != 2 or len(choice) != len(drawn):
-        raise TypeError(f"return a tensor [batch, pos] with a row for each of the {len(drawn)} rows of `drawn`.")
-    front = bool((choice[:, 0] == bos).all())
-    rest = choice[:, int(front) :]
-    wanted = drawn.repeat(1, 2).sort(1).values
-    twice = rest.shape == wanted.shape and bool((rest.sort(1).values == wanted).all())
-    steps, shares = _counted(rest)
-    fooled = shares > 0.5
-    where = "on all sequences" if fooled.all() else "on some sequences"
-    back = f"finds it {where}, n {steps - drawn.shape[1]:+d} steps back" if fooled.any() else "is told apart"
-    return {"a head that counts steps": back, "every drawn token twice": twice, "BOS in front": front}
-
-
-def _first_row_only(drawn, bos):
-    return torch.cat([_separating_tokens(drawn[:1], bos), _again(lambda drawn: drawn)(drawn[1:], bos)])
-
-
-def _drawn_cases(seed: int) -> list[tuple]:
-    g = torch.Generator().manual_seed(seed)
-    sizes = ((3, 9), (4, 12), (2, 8), (5, 16))
-    return [(torch.stack([torch.randperm(50, generator=g)[:n] for _ in range(batch)]), 50) for batch, n in sizes]
-
-
-separating_tokens = Exercise(
-    number="8.1",
-    title="A head that only counts",
-    solution=_separating_tokens,
-    cases=_drawn_cases,
-    misconceptions=(
-        Misconception(
-            "the same order again",
-            "What followed the first copy is n − 1 steps back for every token of the second: a head that counts is right "
-            "everywhere, without reading a token.",
-            _again(lambda drawn: drawn),
-        ),
-        Misconception(
-            "the second copy rotated",
-            "The number of steps is another one now, but still the same for nearly all tokens. A head that counts so far "
-            "would be right. Which order gives each token a number of its own?",
-            _again(lambda drawn: drawn.roll(-1, 1)),
-        ),
-        Misconception(
-            "each token directly after its copy",
-            "What follows the first copy is then the second copy itself, zero steps back, for every token.",
-            lambda drawn, bos: torch.cat([torch.full_like(drawn[:, :1], bos), drawn.repeat_interleave(2, 1)], dim=1),
-        ),
-        Misconception(
-            "other tokens in the second half",
-            "Without a repetition there is nothing that an induction head could find either, so both score 0.",
-            _again(lambda drawn: drawn + 100),
-        ),
-        Misconception(
-            "BOS left out",
-            "Position 0 is to be BOS, so that a head that finds nothing has somewhere to rest.",
-            lambda drawn, bos: _separating_tokens(drawn, bos)[:, 1:],
-        ),
-        Misconception(
-            "only the first sequence told apart",
-            "On the others the head that counts is right as before, and the mean says little. Change every sequence.",
-            _first_row_only,
-        ),
-    ),
-    outcome=_exposed,
-)
+# n = 2 has the shortest diagonals
+_SIZES = [(1, 1, 3), (2, 4, 5), (4, 4, 4), (3, 2, 6), (5, 3, 2)]
 
 
 def _steps_back(pattern: Tensor, n: int, steps: int) -> Tensor:
-    """What the second copy reads that many positions before itself: [batch, head, n]."""
+    """What the second copy reads that many positions before
+    itself: [batch, head, n]."""
     return pattern.diagonal(-steps, -2, -1)[..., 1 + n - steps :]
 
 
-def _induction(pattern: Float[Tensor, "batch head dest src"], n: int) -> Float[Tensor, "head"]:
+def _induction(
+    pattern: Float[Tensor, "batch head dest src"], n: int
+) -> Float[Tensor, "head"]:
     return _steps_back(pattern, n, n - 1).mean((0, 2))
 
 
@@ -141,35 +57,41 @@ induction_score = Exercise(
     misconceptions=(
         Misconception(
             "offset n",
-            "n steps back is the first copy of the token itself: this is the duplicate-token score. Where is the token "
-            "that came after it?",
+            "n steps back is the first copy of the token itself: this is the "
+            "duplicate-token score. Where is the token that came after it?",
             lambda pattern, n: _steps_back(pattern, n, n).mean((0, 2)),
         ),
         Misconception(
             "offset n + 1",
-            "n + 1 steps back is the token before the first copy. What came after it is nearer, not farther.",
+            "n + 1 steps back is the token before the first copy. What came after it "
+            "is nearer, not farther.",
             lambda pattern, n: _steps_back(pattern, n, n + 1).mean((0, 2)),
         ),
         Misconception(
             "first copy not excluded",
-            "You average the whole diagonal. Its first entries belong to destinations where nothing has been repeated "
-            "yet, and one of them reads BOS.",
+            "You average the whole diagonal. Its first entries belong to destinations "
+            "where nothing has been repeated yet, and one of them reads BOS.",
             lambda pattern, n: pattern.diagonal(-(n - 1), -2, -1).mean((0, 2)),
         ),
         Misconception(
             "BOS off by one",
-            "Position n is the last token of the first copy: with BOS in front the second copy begins at n + 1.",
+            "Position n is the last token of the first copy: with BOS in front the "
+            "second copy begins at n + 1.",
             lambda pattern, n: pattern.diagonal(-(n - 1), -2, -1)[..., 1:].mean((0, 2)),
         ),
         Misconception(
             "query and key swapped",
-            "You read above the main diagonal, where no head can look: rows are destinations, columns sources.",
+            "You read above the main diagonal, where no head can look: rows are "
+            "destinations, columns sources.",
             lambda pattern, n: pattern.diagonal(n - 1, -2, -1)[..., 2:].mean((0, 2)),
         ),
         Misconception(
             "mean over all positions",
-            "You divide by all 2n + 1 positions, but only the n of the second copy have something to look back to.",
-            lambda pattern, n: _steps_back(pattern, n, n - 1).sum(-1).mean(0) / (2 * n + 1),
+            "You divide by all 2n + 1 positions, but only the n of the second copy "
+            "have something to look back to.",
+            lambda pattern, n: (
+                _steps_back(pattern, n, n - 1).sum(-1).mean(0) / (2 * n + 1)
+            ),
         ),
         Misconception(
             "mean over the wrong axis",
@@ -192,7 +114,9 @@ def _half(tokens: Tensor) -> int:
     return (tokens.shape[1] - 1) // 2
 
 
-def _loss_saved(logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch"]:
+def _loss_saved(
+    logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"]
+) -> Float[Tensor, "batch"]:
     n = _half(tokens)
     return _saved(_losses(logits, tokens), slice(1, n), slice(n + 1, None))
 
@@ -201,14 +125,22 @@ def _logit_cases(seed: int) -> list[tuple]:
     g = torch.Generator().manual_seed(seed)
     cases = []
     for batch, n, vocab in ((1, 2, 7), (3, 5, 9), (2, 6, 11), (4, 3, 8), (5, 8, 20)):
-        half = torch.stack([torch.randperm(vocab - 1, generator=g)[:n] for _ in range(batch)])
+        half = torch.stack(
+            [torch.randperm(vocab - 1, generator=g)[:n] for _ in range(batch)]
+        )
         tokens = torch.cat([torch.full((batch, 1), vocab - 1), half, half], dim=1)
-        cases.append((2 * torch.randn(*tokens.shape, vocab, generator=g, dtype=torch.float64), tokens))
+        cases.append(
+            (
+                2 * torch.randn(*tokens.shape, vocab, generator=g, dtype=torch.float64),
+                tokens,
+            )
+        )
     return cases
 
 
 def _loss_not_shifted(logits, tokens):
-    losses, n = -logits.log_softmax(-1).gather(2, tokens[..., None])[..., 0], _half(tokens)
+    losses = -logits.log_softmax(-1).gather(2, tokens[..., None])[..., 0]
+    n = _half(tokens)
     return _saved(losses, slice(2, n + 1), slice(n + 2, None))
 
 
@@ -225,20 +157,28 @@ loss_saved = Exercise(
     misconceptions=(
         Misconception(
             "prediction not shifted",
-            "Logits at a position are about the next token. You asked each position for the token that stands there.",
+            "Logits at a position are about the next token. You asked each position "
+            "for the token that stands there.",
             _loss_not_shifted,
         ),
         Misconception(
             "first token of each copy counted",
-            "Nobody can know that the second copy begins, so its first token cannot be predicted. Leave the "
-            "first token of each copy out.",
-            lambda logits, tokens: _saved(_losses(logits, tokens), slice(0, _half(tokens)), slice(_half(tokens), None)),
+            "Nobody can know that the second copy begins, so its first token cannot be "
+            "predicted. Leave the first token of each copy out.",
+            lambda logits, tokens: _saved(
+                _losses(logits, tokens),
+                slice(0, _half(tokens)),
+                slice(_half(tokens), None),
+            ),
         ),
         Misconception(
             "BOS off by one",
-            "Your slices are those of a sequence without BOS; with it each of them begins and ends one later.",
+            "Your slices are those of a sequence without BOS; with it each of them "
+            "begins and ends one later.",
             lambda logits, tokens: _saved(
-                _losses(logits, tokens), slice(0, _half(tokens) - 1), slice(_half(tokens), 2 * _half(tokens) - 1)
+                _losses(logits, tokens),
+                slice(0, _half(tokens) - 1),
+                slice(_half(tokens), 2 * _half(tokens) - 1),
             ),
         ),
         Misconception(
@@ -248,12 +188,14 @@ loss_saved = Exercise(
         ),
         Misconception(
             "logits taken for log probabilities",
-            "A loss is a negative log probability: the normaliser differs between positions and does not cancel.",
+            "A loss is a negative log probability: the normaliser differs between "
+            "positions and does not cancel.",
             _loss_raw_logits,
         ),
         Misconception(
             "sum for a mean",
-            "Take the mean over the predictions of a copy, so that the number does not depend on n.",
+            "Take the mean over the predictions of a copy, so that the number does "
+            "not depend on n.",
             lambda logits, tokens: _loss_saved(logits, tokens) * (_half(tokens) - 1),
         ),
     ),
@@ -282,9 +224,16 @@ def _latest_copy(tokens):
 
 def _token_cases(seed: int) -> list[tuple]:
     g = torch.Generator().manual_seed(seed)
-    drawn = [(torch.randint(vocab, (length,), generator=g),) for vocab, length in ((2, 6), (3, 9), (5, 12), (9, 8))]
+    drawn = [
+        (torch.randint(vocab, (length,), generator=g),)
+        for vocab, length in ((2, 6), (3, 9), (5, 12), (9, 8))
+    ]
     half = torch.randperm(20, generator=g)[:5]
-    return [(torch.tensor([4, 7, 7, 4, 1, 7, 4, 7]),), *drawn, (torch.cat([torch.tensor([20]), half, half]),)]
+    return [
+        (torch.tensor([4, 7, 7, 4, 1, 7, 4, 7]),),
+        *drawn,
+        (torch.cat([torch.tensor([20]), half, half]),),
+    ]
 
 
 induction_targets = Exercise(
@@ -295,22 +244,27 @@ induction_targets = Exercise(
     misconceptions=(
         Misconception(
             "duplicates, not what follows them",
-            "These are the earlier copies themselves. An induction head looks one position after each.",
+            "These are the earlier copies themselves. An induction head looks one "
+            "position after each.",
             lambda tokens: _copies(tokens).tril(-1),
         ),
         Misconception(
             "shifted the wrong way",
             "Yours is the token before each earlier copy; wanted is the one after it.",
-            lambda tokens: torch.cat([_copies(tokens).tril(-1)[:, 1:], torch.zeros(len(tokens), 1)], dim=1),
+            lambda tokens: torch.cat(
+                [_copies(tokens).tril(-1)[:, 1:], torch.zeros(len(tokens), 1)], dim=1
+            ),
         ),
         Misconception(
             "wraps around",
-            "torch.roll brings the last column round to the first: position 0 comes after nothing.",
+            "torch.roll brings the last column round to the first: position 0 comes "
+            "after nothing.",
             lambda tokens: _copies(tokens).roll(1, dims=1).tril(),
         ),
         Misconception(
             "future not masked",
-            "Some of your sources lie after the destination, where no head can look: count only earlier copies.",
+            "Some of your sources lie after the destination, where no head can look: "
+            "count only earlier copies.",
             lambda tokens: _shifted(_copies(tokens)),
         ),
         Misconception(
@@ -320,7 +274,8 @@ induction_targets = Exercise(
         ),
         Misconception(
             "latest copy only",
-            "A token may have several earlier copies. The token after each of them counts.",
+            "A token may have several earlier copies. The token after each of "
+            "them counts.",
             _latest_copy,
         ),
     ),
@@ -344,7 +299,9 @@ def _weight_cases(seed: int) -> list[tuple]:
     g = torch.Generator().manual_seed(seed)
     made = []
     for d_model, d_head in ((6, 2), (8, 3), (10, 4), (12, 1), (7, 5)):
-        W_V, W_Q, W_K = torch.randn(3, d_model, d_head, generator=g, dtype=torch.float64)
+        W_V, W_Q, W_K = torch.randn(
+            3, d_model, d_head, generator=g, dtype=torch.float64
+        )
         W_O = torch.randn(d_head, d_model, generator=g, dtype=torch.float64)
         made.append((W_V, W_O + W_K.T, W_Q, W_K))  # so that they do compose
     return made
@@ -358,37 +315,46 @@ k_composition = Exercise(
     misconceptions=(
         Misconception(
             "Q-composition",
-            "W_OV W_QK is what the later head's queries read. Its keys are on the other side of W_QK.",
+            "W_OV W_QK is what the later head's queries read. Its keys are on the "
+            "other side of W_QK.",
             lambda W_V, W_O, W_Q, W_K: _compose(W_V @ W_O, W_Q @ W_K.T),
         ),
         Misconception(
             "W_OV transposed",
-            "Your product reads what goes into the earlier head, not what comes out: W_OV is transposed, or, with "
-            "the same norm, W_QK transposed stands before it.",
+            "Your product reads what goes into the earlier head, not what comes out: "
+            "W_OV is transposed, or, with the same norm, W_QK transposed stands "
+            "before it.",
             lambda W_V, W_O, W_Q, W_K: _compose((W_V @ W_O).T, W_Q @ W_K.T),
         ),
         Misconception(
             "wrong order",
-            "With row vectors the earlier head's matrix stands on the left: the stream passes through it first.",
+            "With row vectors the earlier head's matrix stands on the left: the "
+            "stream passes through it first.",
             lambda W_V, W_O, W_Q, W_K: _compose(W_Q @ W_K.T, W_V @ W_O),
         ),
         Misconception(
             "not divided by the norms",
-            "The product's size alone grows with the size of the weights. Divide by the norms of both matrices.",
-            lambda W_V, W_O, W_Q, W_K: torch.linalg.matrix_norm(W_V @ W_O @ W_K @ W_Q.T).item(),
+            "The product's size alone grows with the size of the weights. Divide by "
+            "the norms of both matrices.",
+            lambda W_V, W_O, W_Q, W_K: torch.linalg.matrix_norm(
+                W_V @ W_O @ W_K @ W_Q.T
+            ).item(),
         ),
         Misconception(
             "spectral norm",
-            "Your norm is the largest singular value (ord=2). The score is defined with the Frobenius norm, the "
-            "root of the sum of all squares.",
-            lambda W_V, W_O, W_Q, W_K: _compose(W_V @ W_O, W_K @ W_Q.T, lambda m: torch.linalg.matrix_norm(m, ord=2)),
+            "Your norm is the largest singular value (ord=2). The score is defined "
+            "with the Frobenius norm, the root of the sum of all squares.",
+            lambda W_V, W_O, W_Q, W_K: _compose(
+                W_V @ W_O, W_K @ W_Q.T, lambda m: torch.linalg.matrix_norm(m, ord=2)
+            ),
         ),
         Misconception(
             "norms of the thin factors",
-            "Divide by the norms of W_OV and W_QK, not by those of their factors: a product's norm is not the "
-            "product of the norms.",
+            "Divide by the norms of W_OV and W_QK, not by those of their factors: a "
+            "product's norm is not the product of the norms.",
             lambda W_V, W_O, W_Q, W_K: (
-                (W_V @ W_O @ W_K @ W_Q.T).norm() / (W_V.norm() * W_O.norm() * W_K.norm() * W_Q.norm())
+                (W_V @ W_O @ W_K @ W_Q.T).norm()
+                / (W_V.norm() * W_O.norm() * W_K.norm() * W_Q.norm())
             ).item(),
         ),
     ),
@@ -409,7 +375,9 @@ def _knocked_out(model, tokens: Tensor, n: int, change) -> Tensor:
 
     layers = range(model.cfg.n_layers)
     hooks = [
-        (f"blocks.{layer}.attn.hook_{site}", f) for layer in layers for site, f in (("pattern", read), ("z", alter))
+        (f"blocks.{layer}.attn.hook_{site}", f)
+        for layer in layers
+        for site, f in (("pattern", read), ("z", alter))
     ]
     with torch.no_grad():
         model.run_with_hooks(tokens, return_type=None, fwd_hooks=hooks)
@@ -417,7 +385,8 @@ def _knocked_out(model, tokens: Tensor, n: int, change) -> Tensor:
 
 
 def _zero(index):
-    """A change that zeros z at `index(layer, head)` for each of the heads of a layer."""
+    """A change that zeros z at `index(layer, head)` for each of
+    the heads of a layer."""
 
     def answer(model, tokens, n, heads):
         def change(z, layer):
@@ -439,11 +408,19 @@ def _induction_without(
 
 
 def _last_head_everywhere(model, tokens, n, heads):
-    return _induction_without(model, tokens, n, [(layer, heads[-1][1]) for layer, _ in heads])
+    return _induction_without(
+        model, tokens, n, [(layer, heads[-1][1]) for layer, _ in heads]
+    )
 
 
 def _model_cases(seed: int) -> list[tuple]:
-    lists = ([(0, 1), (0, 3)], [(0, 0), (0, 2), (1, 3)], [(1, 2), (0, 3)], [(0, 2), (0, 0), (1, 1)], [(0, 1)])
+    lists = (
+        [(0, 1), (0, 3)],
+        [(0, 0), (0, 2), (1, 3)],
+        [(1, 2), (0, 3)],
+        [(0, 2), (0, 0), (1, 1)],
+        [(0, 1)],
+    )
     cases = []
     for i, heads in enumerate(lists):
         model = random_model(seed + i % 2)
@@ -460,7 +437,8 @@ induction_without = Exercise(
     misconceptions=(
         Misconception(
             "wrong head axis",
-            "z is [batch, pos, head, d_head]: z[:, head] is a position. You knocked out a token, of all heads at once.",
+            "z is [batch, pos, head, d_head]: z[:, head] is a position. You knocked "
+            "out a token, of all heads at once.",
             _zero(lambda head: (slice(None), head)),
         ),
         Misconception(
@@ -470,26 +448,29 @@ induction_without = Exercise(
         ),
         Misconception(
             "last head of the list everywhere",
-            "A function made in a loop sees the loop variable as it is at the end: every hook knocks out the last "
-            "head's number. Make the hook in a function of its own, or bind the value with functools.partial.",
+            "A function made in a loop sees the loop variable as it is at the end: "
+            "every hook knocks out the last head's number. Make the hook in a function "
+            "of its own, or bind the value with functools.partial.",
             _last_head_everywhere,
         ),
         Misconception(
             "only the last position",
-            "You put zero at the last position only. A head matters wherever a later one reads it, so take it out at "
-            "all positions.",
+            "You put zero at the last position only. A head matters wherever a later "
+            "one reads it, so take it out at all positions.",
             _zero(lambda head: (slice(None), -1, head)),
         ),
         Misconception(
             "nothing knocked out",
-            "These are the scores of the intact model. Does your hook return the changed z, and is it among the "
-            "hooks of the run whose patterns you read?",
+            "These are the scores of the intact model. Does your hook return the "
+            "changed z, and is it among the hooks of the run whose patterns you read?",
             _zero(lambda head: (slice(None), slice(None), slice(0, 0))),
         ),
         Misconception(
             "only the first head of the list",
             "All heads of the list have to be out in the same run.",
-            lambda model, tokens, n, heads: _induction_without(model, tokens, n, heads[:1]),
+            lambda model, tokens, n, heads: _induction_without(
+                model, tokens, n, heads[:1]
+            ),
         ),
     ),
 )

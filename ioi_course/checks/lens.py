@@ -1,12 +1,19 @@
-"""Checks of chapter 3, the logit lens; those about the final LayerNorm itself are in `scale`."""
-
-from collections.abc import Callable
+"""Checks of chapter 3, the logit lens; those about the final LayerNorm itself are in
+`scale`, that of what a lens reads in `readings`."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ioi_course.checks.core import Exercise, Misconception, random_data, random_model, random_of
+from ioi_course.checks.core import (
+    Exercise,
+    Misconception,
+    random_data,
+    random_model,
+    random_of,
+)
+from ioi_course.checks.inputs import normal, seeded
+from ioi_course.checks.readings import what_is_read
 from ioi_course.lens import final_norm, stream_places
 
 __all__ = [
@@ -18,45 +25,53 @@ __all__ = [
 ]
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
 def _models(seed: int) -> list:
-    """Models with processed weights and with raw ones, in which the final LayerNorm has a weight and a bias."""
-    return [random_model(seed), random_model(seed + 1, processing=()), random_model(seed + 2, n_layers=2)]
+    """Models with processed weights and with raw ones, in which the final LayerNorm
+    has a weight and a bias."""
+    return [
+        random_model(seed),
+        random_model(seed + 1, processing=()),
+        random_model(seed + 2, n_layers=2),
+    ]
 
 
 # --- 3.1 ---
 
 
-def _read_stream(resid: Float[Tensor, "batch d_model"], model) -> Float[Tensor, "batch vocab"]:
+def _read_stream(
+    resid: Float[Tensor, "batch d_model"], model
+) -> Float[Tensor, "batch vocab"]:
     return final_norm(model, resid) @ model.W_U + model.b_U
 
 
-def _stream_of(model, tokens: Int[Tensor, "1 pos"], pos: int = -1) -> Float[Tensor, "place d_model"]:
+def _stream_of(
+    model, tokens: Int[Tensor, "1 pos"], pos: int = -1
+) -> Float[Tensor, "place d_model"]:
     places = list(stream_places(model).values())
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, names_filter=places)
     return torch.stack([cache[name][0, pos] for name in places])
 
 
-def _io_minus_s(logits: Float[Tensor, "place vocab"], answers: Int[Tensor, "2"]) -> Float[Tensor, "place"]:
+def _io_minus_s(
+    logits: Float[Tensor, "place vocab"], answers: Int[Tensor, "2"]
+) -> Float[Tensor, "place"]:
     return logits[:, answers[0]] - logits[:, answers[1]]
 
 
-def _lens_of_prompt(model, tokens: Int[Tensor, "1 pos"], answers: Int[Tensor, "2"]) -> Float[Tensor, "place"]:
+def _lens_of_prompt(
+    model, tokens: Int[Tensor, "1 pos"], answers: Int[Tensor, "2"]
+) -> Float[Tensor, "place"]:
     return _io_minus_s(_read_stream(_stream_of(model, tokens), model), answers)
 
 
 def _lens_of_prompt_cases(seed: int) -> list[tuple]:
     models = [*_models(seed), random_of("llama", seed, processing=())]
     data = [random_data(model, 1, seed + i) for i, model in enumerate(models)]
-    return [(model, one.tokens, one.answers[0]) for model, one in zip(models, data, strict=True)]
+    return [
+        (model, one.tokens, one.answers[0])
+        for model, one in zip(models, data, strict=True)
+    ]
 
 
 def _without_weight_and_bias(resid: Tensor) -> Tensor:
@@ -71,7 +86,9 @@ def _without_weight(resid: Tensor, model) -> Tensor:
 
 
 def _through_block(model, tokens, answers) -> Tensor:
-    normed = torch.stack([model.blocks[-1].ln2(x[None, None])[0, 0] for x in _stream_of(model, tokens)])
+    normed = torch.stack(
+        [model.blocks[-1].ln2(x[None, None])[0, 0] for x in _stream_of(model, tokens)]
+    )
     return _io_minus_s(normed @ model.W_U + model.b_U, answers)
 
 
@@ -89,51 +106,66 @@ lens_of_prompt = Exercise(
     misconceptions=(
         Misconception(
             "final normalisation forgotten",
-            "The unembedding is applied to the stream as it is. What does the model do to the stream before that?",
-            lambda model, tokens, answers: _io_minus_s(_stream_of(model, tokens) @ model.W_U + model.b_U, answers),
+            "The unembedding is applied to the stream as it is. What does the model "
+            "do to the stream before that?",
+            lambda model, tokens, answers: _io_minus_s(
+                _stream_of(model, tokens) @ model.W_U + model.b_U, answers
+            ),
         ),
         Misconception(
             "final LayerNorm without its weight and bias",
-            "Mean and scale are right, but on raw weights ln_final multiplies by a weight and adds a bias, too.",
+            "Mean and scale are right, but on raw weights ln_final multiplies by a "
+            "weight and adds a bias, too.",
             lambda model, tokens, answers: _io_minus_s(
-                _without_weight(_stream_of(model, tokens), model) @ model.W_U + model.b_U, answers
+                _without_weight(_stream_of(model, tokens), model) @ model.W_U
+                + model.b_U,
+                answers,
             ),
         ),
         Misconception(
             "bias of the unembedding forgotten",
-            "Every place is off by the same number. The unembedding has a weight W_U and something beside it.",
+            "Every place is off by the same number. The unembedding has a weight W_U "
+            "and something beside it.",
             lambda model, tokens, answers: _io_minus_s(
                 final_norm(model, _stream_of(model, tokens)) @ model.W_U, answers
             ),
         ),
         Misconception(
             "LayerNorm of a block taken for the final one",
-            "The normalisation inside a block is applied. After the last block comes one of its own, ln_final.",
+            "The normalisation inside a block is applied. After the last block comes "
+            "one of its own, ln_final.",
             _through_block,
         ),
         Misconception(
             "what a half layer added, not the stream",
-            "This reads what each half layer wrote. The lens reads the stream, in which everything before is still there.",
+            "This reads what each half layer wrote. The lens reads the stream, in "
+            "which everything before is still there.",
             _only_what_was_added,
         ),
         Misconception(
             "the first position",
-            "The stream is read at BOS. The answer is predicted from the last token of the prompt.",
-            lambda model, tokens, answers: _io_minus_s(_read_stream(_stream_of(model, tokens, 0), model), answers),
+            "The stream is read at BOS. The answer is predicted from the last token "
+            "of the prompt.",
+            lambda model, tokens, answers: _io_minus_s(
+                _read_stream(_stream_of(model, tokens, 0), model), answers
+            ),
         ),
         Misconception(
             "IO and S exchanged",
-            "All signs are wrong: `answers` has IO first and S second, and the difference is IO minus S.",
+            "All signs are wrong: `answers` has IO first and S second, and the "
+            "difference is IO minus S.",
             lambda model, tokens, answers: -_lens_of_prompt(model, tokens, answers),
         ),
         Misconception(
             "only whole layers",
-            "There are fewer places than expected: between the two halves of each layer is one more, hook_resid_mid.",
+            "There are fewer places than expected: between the two halves of each "
+            "layer is one more, hook_resid_mid.",
             lambda model, tokens, answers: _lens_of_prompt(model, tokens, answers)[::2],
         ),
         Misconception(
             "softmax before the difference",
-            "This is a difference of probabilities. The logit difference takes the logits as they are.",
+            "This is a difference of probabilities. The logit difference takes the "
+            "logits as they are.",
             lambda model, tokens, answers: _io_minus_s(
                 _read_stream(_stream_of(model, tokens), model).softmax(dim=-1), answers
             ),
@@ -145,7 +177,9 @@ lens_of_prompt = Exercise(
 # --- 3.2 ---
 
 
-def _lens_of(logits: Float[Tensor, "batch vocab"], answers: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch"]:
+def _lens_of(
+    logits: Float[Tensor, "batch vocab"], answers: Int[Tensor, "batch 2"]
+) -> Float[Tensor, "batch"]:
     io, s = logits.gather(1, answers).unbind(dim=1)
     return io - s
 
@@ -156,7 +190,9 @@ def _read_at(
     return _read_stream(resid[torch.arange(len(resid)), pos], model)
 
 
-def _lens_at_end(resid: Float[Tensor, "batch pos d_model"], data, model) -> Float[Tensor, "batch"]:
+def _lens_at_end(
+    resid: Float[Tensor, "batch pos d_model"], data, model
+) -> Float[Tensor, "batch"]:
     return _lens_of(_read_at(model, resid, data.pos["END"]), data.answers)
 
 
@@ -165,7 +201,9 @@ def _lens_at_end_cases(seed: int) -> list[tuple]:
     for i, model in enumerate(_models(seed)):
         for n in (6, 1) if i == 0 else (6,):
             data = random_data(model, n, seed + i)
-            name = f"blocks.{model.cfg.n_layers - 1}.hook_resid_{'mid' if i else 'post'}"
+            name = (
+                f"blocks.{model.cfg.n_layers - 1}.hook_resid_{'mid' if i else 'post'}"
+            )
             with torch.no_grad():
                 _, cache = model.run_with_cache(data.tokens, names_filter=[name])
             cases.append((cache[name], data, model))
@@ -173,7 +211,9 @@ def _lens_at_end_cases(seed: int) -> list[tuple]:
 
 
 def _at_role(role: str):
-    return lambda resid, data, model: _lens_of(_read_at(model, resid, data.pos[role]), data.answers)
+    return lambda resid, data, model: _lens_of(
+        _read_at(model, resid, data.pos[role]), data.answers
+    )
 
 
 lens_at_end = Exercise(
@@ -184,35 +224,49 @@ lens_at_end = Exercise(
     misconceptions=(
         Misconception(
             "padding taken for END",
-            "The last position is read, which is padding in all but the longest prompts. Each prompt has its own END.",
-            lambda resid, data, model: _lens_of(_read_stream(resid[:, -1], model), data.answers),
+            "The last position is read, which is padding in all but the longest "
+            "prompts. Each prompt has its own END.",
+            lambda resid, data, model: _lens_of(
+                _read_stream(resid[:, -1], model), data.answers
+            ),
         ),
         Misconception(
             "BOS off by one",
-            "The position before END is read. `data.pos` counts BOS already: nothing is to be taken off.",
-            lambda resid, data, model: _lens_of(_read_at(model, resid, data.pos["END"] - 1), data.answers),
+            "The position before END is read. `data.pos` counts BOS already: nothing "
+            "is to be taken off.",
+            lambda resid, data, model: _lens_of(
+                _read_at(model, resid, data.pos["END"] - 1), data.answers
+            ),
         ),
         Misconception(
             "S2 taken for END",
-            "The stream is read at the second mention of S. The answer is predicted from the last token of the prompt.",
+            "The stream is read at the second mention of S. The answer is predicted "
+            "from the last token of the prompt.",
             _at_role("S2"),
         ),
         Misconception(
             "IO and S exchanged",
-            "All signs are wrong: `data.answers` has IO first and S second, and the difference is IO minus S.",
+            "All signs are wrong: `data.answers` has IO first and S second, and the "
+            "difference is IO minus S.",
             lambda resid, data, model: -_lens_at_end(resid, data, model),
         ),
         Misconception(
             "final LayerNorm forgotten",
-            "The unembedding is applied to the stream as it is; ln_final comes before it.",
+            "The unembedding is applied to the stream as it is; ln_final comes "
+            "before it.",
             lambda resid, data, model: _lens_of(
-                resid[torch.arange(len(resid)), data.pos["END"]] @ model.W_U + model.b_U, data.answers
+                resid[torch.arange(len(resid)), data.pos["END"]] @ model.W_U
+                + model.b_U,
+                data.answers,
             ),
         ),
         Misconception(
             "softmax before the difference",
-            "This is a difference of probabilities. The logit difference takes the logits as they are.",
-            lambda resid, data, model: _lens_of(_read_at(model, resid, data.pos["END"]).softmax(dim=-1), data.answers),
+            "This is a difference of probabilities. The logit difference takes the "
+            "logits as they are.",
+            lambda resid, data, model: _lens_of(
+                _read_at(model, resid, data.pos["END"]).softmax(dim=-1), data.answers
+            ),
         ),
         Misconception(
             "mean over prompts",
@@ -222,7 +276,9 @@ lens_at_end = Exercise(
         Misconception(
             "bias of the unembedding forgotten",
             "Each prompt is off by how much b_U favours IO over S.",
-            lambda resid, data, model: _lens_of(_read_at(model, resid, data.pos["END"]) - model.b_U, data.answers),
+            lambda resid, data, model: _lens_of(
+                _read_at(model, resid, data.pos["END"]) - model.b_U, data.answers
+            ),
         ),
     ),
 )
@@ -236,18 +292,28 @@ def _largest_step(values: Float[Tensor, "place batch"], labels: list[str]) -> st
 
 
 def _largest_step_cases(seed: int) -> list[tuple]:
-    generator, cases = _generator(seed), []
+    generator, cases = seeded(seed), []
     for i in range(6):
         layers = 6 + i
-        labels = [f"{layer}_{at}" for layer in range(layers) for at in ("pre", "mid")] + ["final_post"]
-        values = _normal(generator, len(labels), 2 + 7 * i).cumsum(dim=0)
+        labels = [
+            f"{layer}_{at}" for layer in range(layers) for at in ("pre", "mid")
+        ] + ["final_post"]
+        values = normal(generator, len(labels), 2 + 7 * i).cumsum(dim=0)
         values[-3:] -= 8  # the largest change is a loss
         values[1 + 2 * i :] += 4.0
         values[2 + 2 * i : 2 + 2 * i + 2] += 1.5
-        own = 12 * torch.ones(values.shape[1], dtype=torch.float64) / (1 - values.shape[1])
-        own[0] = 12  # the first prompt has a larger step of its own; the others make up for it in the mean
+        own = (
+            12
+            * torch.ones(values.shape[1], dtype=torch.float64)
+            / (1 - values.shape[1])
+        )
+        # the first prompt has a larger step of its own; the others make up for it in
+        # the mean
+        own[0] = 12
         values[4:] += own
-        if i > 1:  # most prompts step up a little here and a few lose much: the largest step of the median
+        # most prompts step up a little here and a few lose much: the largest step of
+        # the median
+        if i > 1:
             most = torch.full((values.shape[1],), 9.0, dtype=torch.float64)
             few = values.shape[1] // 4
             most[-few:] = -9.0 * (values.shape[1] - few) / few
@@ -264,28 +330,36 @@ largest_step = Exercise(
     misconceptions=(
         Misconception(
             "the highest place, not the largest step",
-            "This is where the lens reads most. Who put it there may have been earlier: look at changes.",
+            "This is where the lens reads most. Who put it there may have been "
+            "earlier: look at changes.",
             lambda values, labels: labels[values.mean(dim=1).argmax()],
         ),
         Misconception(
             "the place before the step",
-            "The step is found, but named by the place before it. `9_mid` is the place after attention 9 has written.",
+            "The step is found, but named by the place before it. `9_mid` is the "
+            "place after attention 9 has written.",
             lambda values, labels: labels[values.mean(dim=1).diff().argmax()],
         ),
         Misconception(
             "mean over the wrong axis",
             "The axes are [place, batch], and the mean is to go over prompts.",
-            lambda values, labels: labels[1:][values.mean(dim=0).diff().argmax() % (len(labels) - 1)],
+            lambda values, labels: labels[1:][
+                values.mean(dim=0).diff().argmax() % (len(labels) - 1)
+            ],
         ),
         Misconception(
             "a loss taken for a gain",
-            "The largest change in size is one that takes away. Asked for is who *adds* most.",
+            "The largest change in size is one that takes away. Asked for is who "
+            "*adds* most.",
             lambda values, labels: labels[1:][values.mean(dim=1).diff().abs().argmax()],
         ),
         Misconception(
             "the median taken for the mean",
-            "The middle prompt is looked at. A few prompts that lose much count in the mean, and it is asked for.",
-            lambda values, labels: labels[1:][values.median(dim=1).values.diff().argmax()],
+            "The middle prompt is looked at. A few prompts that lose much count in "
+            "the mean, and it is asked for.",
+            lambda values, labels: labels[1:][
+                values.median(dim=1).values.diff().argmax()
+            ],
         ),
         Misconception(
             "the first prompt only",
@@ -296,129 +370,12 @@ largest_step = Exercise(
 )
 
 
-# --- 3.4 ---
-
-
-def _errors(x: Float[Tensor, "place pair"]) -> Float[Tensor, "place"]:
-    return x.std(dim=1) / x.shape[1] ** 0.5
-
-
-def _root_mean_square(x: Float[Tensor, "place pair"]) -> Float[Tensor, "place"]:
-    return x.pow(2).mean(dim=1).sqrt()
-
-
-def _verdicts(mean: Tensor, error: Tensor, lean: Tensor) -> list[str]:
-    surely = (mean.abs() >= 4 * error) & (mean.abs() >= 0.02 * mean[-1].abs())
-    return ["answer" if a else "lean" if b else "nothing" for a, b in zip(surely, lean >= 0.5, strict=True)]
-
-
-def _what_is_read(clean: Float[Tensor, "place pair"], swapped: Float[Tensor, "place pair"]) -> list[str]:
-    effect = (clean + swapped) / 2
-    return _verdicts(effect.mean(dim=1), _errors(effect), _root_mean_square((clean - swapped) / 2))
-
-
-_PLANTED = (  # of each place: mean of the effect and its error; mean of the leans and their deviation
-    (0.15, 0.1, 0.0, 0.1),  # nothing
-    (0.3, 0.1, 0.0, 0.45),  # three errors are not four, and 0.45 is not half a logit
-    (0.05, 0.005, 0.0, 0.2),  # sure, but less than 2 % of the end
-    (0.42, 0.1, 0.0, 0.2),  # an answer
-    (-0.9, 0.2, 0.0, 0.2),  # against the answer
-    (0.1, 0.1, 0.0, 4.0),  # leans that cancel
-    (0.1, 0.1, 0.0, 0.55),
-    (0.1, 0.1, 2.0, 0.1),  # a lean that is the same in all pairs
-    (1.0, 0.15, 0.0, 6.0),  # an answer under large leans
-    (4.0, 0.1, 0.0, 1.0),  # the end
-)
-
-
-def _standard(generator: torch.Generator, n: int) -> Float[Tensor, "n"]:
-    x = _normal(generator, n)
-    return (x - x.mean()) / x.std()
-
-
-def _what_is_read_cases(seed: int) -> list[tuple]:
-    generator, cases = _generator(seed), []
-    for pairs in (40, 25, 60):
-        order = torch.randperm(len(_PLANTED) - 1, generator=generator).tolist()
-        readings = []
-        for mean, error, shift, deviation in [*(_PLANTED[i] for i in order), _PLANTED[-1]]:
-            effect = mean + error * pairs**0.5 * _standard(generator, pairs)
-            lean = shift + deviation * _standard(generator, pairs)
-            readings.append((effect + lean, effect - lean))
-        cases.append(tuple(map(torch.stack, zip(*readings, strict=True))))
-    return cases
-
-
-def _other(error: Callable = _errors, size: Callable = _root_mean_square) -> Callable:
-    """The solution with another error, or another size of the leans."""
-
-    def answer(clean, swapped):
-        effect = (clean + swapped) / 2
-        return _verdicts(effect.mean(dim=1), error(effect), size((clean - swapped) / 2))
-
-    return answer
-
-
-def _unpaired(clean: Tensor, swapped: Tensor) -> list[str]:
-    both = torch.cat([clean, swapped], dim=1)
-    return _verdicts(both.mean(dim=1), _errors(both), _root_mean_square((clean - swapped) / 2))
-
-
-def _lean_first(clean: Tensor, swapped: Tensor) -> list[str]:
-    leans = _root_mean_square((clean - swapped) / 2) >= 0.5
-    return ["lean" if lean else said for lean, said in zip(leans, _what_is_read(clean, swapped), strict=True)]
-
-
-what_is_read = Exercise(
-    number="3.4",
-    title="Nothing, or nothing on average",
-    solution=_what_is_read,
-    cases=_what_is_read_cases,
-    misconceptions=(
-        Misconception(
-            "error without the pairs",
-            "The error was taken over single prompts, so leans drown the answer. In half the sum of a pair they cancel.",
-            _unpaired,
-        ),
-        Misconception(
-            "mean of the leans",
-            "Leans to either name cancel in their mean. Their size is asked for: square before the mean.",
-            _other(size=lambda lean: lean.mean(dim=1).abs()),
-        ),
-        Misconception(
-            "deviation taken for size",
-            "A lean that is the same in all pairs has no deviation. Take the root of the mean square.",
-            _other(size=lambda lean: lean.std(dim=1)),
-        ),
-        Misconception(
-            "sum and difference exchanged",
-            "What favours the right name, whichever it is, stays in half the sum of a pair; a lean in half the difference.",
-            lambda clean, swapped: _what_is_read(clean, -swapped),
-        ),
-        Misconception(
-            "deviation taken for the error of the mean",
-            "The mean is compared with the deviation over pairs. Its error is smaller, by the root of their number.",
-            _other(error=lambda effect: effect.std(dim=1)),
-        ),
-        Misconception(
-            "no error at all",
-            "A mean of 2 % may be an accident of these pairs. Compare it with its error as well.",
-            _other(error=lambda effect: torch.zeros(len(effect))),
-        ),
-        Misconception(
-            "lean asked first",
-            "A place can do both. First ask whether the answer is read, and only then for a lean.",
-            _lean_first,
-        ),
-    ),
-)
-
-
 # --- 3.6 ---
 
 
 def _settled(top: Float[Tensor, "place batch"]) -> Int[Tensor, "batch"]:
-    """How many places come before the last run of true values, which reaches to the end."""
+    """How many places come before the last run of true values,
+    which reaches to the end."""
     return len(top) - top.flip(0).long().cumprod(dim=0).sum(dim=0)
 
 
@@ -426,20 +383,30 @@ def _is_top(logits: Tensor, answers: Tensor) -> Tensor:
     return logits.argmax(dim=-1) == answers
 
 
-def _settled_at(logits: Float[Tensor, "place batch vocab"], answers: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+def _settled_at(
+    logits: Float[Tensor, "place batch vocab"], answers: Int[Tensor, "batch"]
+) -> Int[Tensor, "batch"]:
     return _settled(_is_top(logits, answers))
 
 
 def _settled_at_cases(seed: int) -> list[tuple]:
-    generator, cases = _generator(seed), []
-    for places, batch, vocab in ((9, 6, 12), (5, 1, 8), (12, 8, 20), (7, 5, 6), (4, 3, 9)):
-        logits = _normal(generator, places, batch, vocab)
+    generator, cases = seeded(seed), []
+    for places, batch, vocab in (
+        (9, 6, 12),
+        (5, 1, 8),
+        (12, 8, 20),
+        (7, 5, 6),
+        (4, 3, 9),
+    ):
+        logits = normal(generator, places, batch, vocab)
         answers = torch.randint(vocab, (batch,), generator=generator)
         for prompt in range(batch):
             settles = int(torch.randint(1, places, (1,), generator=generator))
             logits[settles:, prompt, answers[prompt]] += 9  # on top from here on
-            logits[: settles - 1, prompt, answers[prompt]] += 9  # and once before, but not in between
-            logits[settles - 1, prompt, answers[prompt]] = 0  # below others, but not below all
+            # and once before, but not in between
+            logits[: settles - 1, prompt, answers[prompt]] += 9
+            # below others, but not below all
+            logits[settles - 1, prompt, answers[prompt]] = 0
             logits[settles - 1, prompt, (answers[prompt] + 1) % vocab] = 3
         if batch > 2:
             logits[-1, 0, answers[0]] = -9  # never settles
@@ -459,12 +426,14 @@ settled_at = Exercise(
     misconceptions=(
         Misconception(
             "on top once taken for settled",
-            "This is the first place at which the answer is on top. It may lose the lead again: look at all later places.",
+            "This is the first place at which the answer is on top. It may lose the "
+            "lead again: look at all later places.",
             lambda logits, answers: _first(_is_top(logits, answers)),
         ),
         Misconception(
             "the last place before it settles",
-            "All are one too early: this is the last place at which the answer is *not* on top.",
+            "All are one too early: this is the last place at which the answer is "
+            "*not* on top.",
             lambda logits, answers: _settled_at(logits, answers) - 1,
         ),
         Misconception(
@@ -474,13 +443,17 @@ settled_at = Exercise(
         ),
         Misconception(
             "counted from the end",
-            "This is for how many places the answer stays on top. Asked for is where that begins.",
+            "This is for how many places the answer stays on top. Asked for is where "
+            "that begins.",
             lambda logits, answers: len(logits) - _settled_at(logits, answers),
         ),
         Misconception(
             "never settled taken for settled at the end",
-            "Where the answer is not on top at the last place it never settles: the number of places is asked for.",
-            lambda logits, answers: _settled_at(logits, answers).clamp(max=len(logits) - 1),
+            "Where the answer is not on top at the last place it never settles: the "
+            "number of places is asked for.",
+            lambda logits, answers: _settled_at(logits, answers).clamp(
+                max=len(logits) - 1
+            ),
         ),
         Misconception(
             "the least likely token looked for",

@@ -1,20 +1,21 @@
-"""Checks of chapter 9, name movers."""
+"""Checks of chapter 9, name movers; those of what they copy are in `copying`."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ioi_course.checks.copying import copy_score, eigenvalue_score
 from ioi_course.checks.core import Exercise, Misconception
+from ioi_course.checks.inputs import normal, seeded
 
-__all__ = ["along_names", "name_correlation", "copy_score", "probs_without", "break_even", "eigenvalue_score"]
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+__all__ = [
+    "along_names",
+    "name_correlation",
+    "copy_score",
+    "probs_without",
+    "break_even",
+    "eigenvalue_score",
+]
 
 
 def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
@@ -25,14 +26,20 @@ def _centred(x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
     return x - x.mean(dim=-1, keepdim=True)
 
 
-def _two_tokens(generator: torch.Generator, batch: int, vocab: int) -> Int[Tensor, "batch 2"]:
-    return torch.stack([torch.randperm(vocab, generator=generator)[:2] for _ in range(batch)])
+def _two_tokens(
+    generator: torch.Generator, batch: int, vocab: int
+) -> Int[Tensor, "batch 2"]:
+    return torch.stack(
+        [torch.randperm(vocab, generator=generator)[:2] for _ in range(batch)]
+    )
 
 
 # --- 9.1 ---
 
 
-def _pick(x: Float[Tensor, "batch d_model"], tokens: Int[Tensor, "batch 2"], W_U: Tensor) -> Float[Tensor, "batch 2"]:
+def _pick(
+    x: Float[Tensor, "batch d_model"], tokens: Int[Tensor, "batch 2"], W_U: Tensor
+) -> Float[Tensor, "batch 2"]:
     return (x @ W_U).gather(1, tokens)
 
 
@@ -46,12 +53,12 @@ def _along_names(
 
 
 def _along_names_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
+    generator = seeded(seed)
     return [
         (
-            2 * _normal(generator, batch, 12) + shift,
+            2 * normal(generator, batch, 12) + shift,
             _two_tokens(generator, batch, 20),
-            _normal(generator, 12, 20) + 0.4,
+            normal(generator, 12, 20) + 0.4,
             0.4 + 2 * _uniform(generator, batch, 1),
         )
         for batch, shift in ((4, 1.0), (1, -1.5), (6, 0.8), (3, -0.6))
@@ -66,12 +73,14 @@ along_names = Exercise(
     misconceptions=(
         Misconception(
             "final LayerNorm forgotten",
-            "Between the stream and the unembedding stands the final LayerNorm, which centres and divides.",
+            "Between the stream and the unembedding stands the final LayerNorm, which "
+            "centres and divides.",
             lambda wrote, tokens, W_U, scale: _pick(wrote, tokens, W_U),
         ),
         Misconception(
             "mean not subtracted",
-            "The division is right. LayerNorm also subtracts something from what it is given.",
+            "The division is right. LayerNorm also subtracts something from what "
+            "it is given.",
             lambda wrote, tokens, W_U, scale: _pick(wrote / scale, tokens, W_U),
         ),
         Misconception(
@@ -81,25 +90,35 @@ along_names = Exercise(
         ),
         Misconception(
             "scale not held",
-            "This divides what the head wrote by its own size. The scale is that of the whole stream, and it is given.",
+            "This divides what the head wrote by its own size. The scale is that of "
+            "the whole stream, and it is given.",
             lambda wrote, tokens, W_U, scale: _pick(
                 torch.nn.functional.layer_norm(wrote, wrote.shape[-1:]), tokens, W_U
             ),
         ),
         Misconception(
             "difference of the names",
-            "That is the contribution to the logit difference. Here each name has a number of its own.",
-            lambda wrote, tokens, W_U, scale: -_along_names(wrote, tokens, W_U, scale).diff(dim=1)[:, 0],
+            "That is the contribution to the logit difference. Here each name has a "
+            "number of its own.",
+            lambda wrote, tokens, W_U, scale: (
+                -_along_names(wrote, tokens, W_U, scale).diff(dim=1)[:, 0]
+            ),
         ),
         Misconception(
             "S taken for IO",
-            "The two columns are exchanged: the first of `tokens` is IO, and the result has the same order.",
-            lambda wrote, tokens, W_U, scale: _along_names(wrote, tokens.flip(1), W_U, scale),
+            "The two columns are exchanged: the first of `tokens` is IO, and the "
+            "result has the same order.",
+            lambda wrote, tokens, W_U, scale: _along_names(
+                wrote, tokens.flip(1), W_U, scale
+            ),
         ),
         Misconception(
             "softmax applied",
-            "These are probabilities. A single head writes a part of the logits; a softmax of a part means nothing.",
-            lambda wrote, tokens, W_U, scale: (_centred(wrote) / scale @ W_U).softmax(dim=-1).gather(1, tokens),
+            "These are probabilities. A single head writes a part of the logits; a "
+            "softmax of a part means nothing.",
+            lambda wrote, tokens, W_U, scale: (
+                (_centred(wrote) / scale @ W_U).softmax(dim=-1).gather(1, tokens)
+            ),
         ),
     ),
 )
@@ -113,21 +132,36 @@ def _rho(x: Tensor, y: Tensor) -> float:
     return ((x * y).sum() / (x.pow(2).sum() * y.pow(2).sum()).sqrt()).item()
 
 
-def _name_correlation(attention: Float[Tensor, "batch 2"], projection: Float[Tensor, "batch 2"]) -> float:
+def _name_correlation(
+    attention: Float[Tensor, "batch 2"], projection: Float[Tensor, "batch 2"]
+) -> float:
     return _rho(attention, projection)
 
 
 def _name_correlation_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
+    generator = seeded(seed)
     cases = []
-    for batch, slope, noise in ((20, 5.0, 0.5), (7, -3.0, 0.4), (30, 2.0, 1.0), (12, -0.5, 0.5)):
-        attention = torch.tensor([0.4, 0.0]) + _uniform(generator, batch, 2) * torch.tensor([0.5, 0.3])
-        cases.append((attention, slope * attention + noise * _normal(generator, batch, 2)))
+    for batch, slope, noise in (
+        (20, 5.0, 0.5),
+        (7, -3.0, 0.4),
+        (30, 2.0, 1.0),
+        (12, -0.5, 0.5),
+    ):
+        attention = torch.tensor([0.4, 0.0]) + _uniform(
+            generator, batch, 2
+        ) * torch.tensor([0.5, 0.3])
+        cases.append(
+            (attention, slope * attention + noise * normal(generator, batch, 2))
+        )
     return cases
 
 
 def _covariance(attention: Tensor, projection: Tensor) -> float:
-    return ((attention - attention.mean()) * (projection - projection.mean())).mean().item()
+    return (
+        ((attention - attention.mean()) * (projection - projection.mean()))
+        .mean()
+        .item()
+    )
 
 
 name_correlation = Exercise(
@@ -138,24 +172,32 @@ name_correlation = Exercise(
     misconceptions=(
         Misconception(
             "IO alone",
-            "This is the correlation over the first column. The points of S belong to the same cloud.",
+            "This is the correlation over the first column. The points of S belong to "
+            "the same cloud.",
             lambda attention, projection: _rho(attention[:, 0], projection[:, 0]),
         ),
         Misconception(
             "S alone",
-            "This is the correlation over the second column. The points of IO belong to the same cloud.",
+            "This is the correlation over the second column. The points of IO belong "
+            "to the same cloud.",
             lambda attention, projection: _rho(attention[:, 1], projection[:, 1]),
         ),
         Misconception(
             "each name on its own",
-            "This is a mean of two correlations. What lies between the two names, that one is looked at and written "
-            "more than the other, is lost. Put the points together first.",
-            lambda attention, projection: sum(_rho(attention[:, i], projection[:, i]) for i in (0, 1)) / 2,
+            "This is a mean of two correlations. What lies between the two names, that "
+            "one is looked at and written more than the other, is lost. Put the points "
+            "together first.",
+            lambda attention, projection: (
+                sum(_rho(attention[:, i], projection[:, i]) for i in (0, 1)) / 2
+            ),
         ),
         Misconception(
             "mean over the wrong axis",
-            "IO and S of a prompt have been added or averaged before the correlation: each is a point of its own.",
-            lambda attention, projection: _rho(attention.mean(dim=1), projection.mean(dim=1)),
+            "IO and S of a prompt have been added or averaged before the correlation: "
+            "each is a point of its own.",
+            lambda attention, projection: _rho(
+                attention.mean(dim=1), projection.mean(dim=1)
+            ),
         ),
         Misconception(
             "covariance, not correlation",
@@ -164,8 +206,11 @@ name_correlation = Exercise(
         ),
         Misconception(
             "slope, not correlation",
-            "This is logits per attention: how much, not how reliably. Divide by the spread of both, not of one.",
-            lambda attention, projection: _covariance(attention, projection) / attention.var(correction=0).item(),
+            "This is logits per attention: how much, not how reliably. Divide by the "
+            "spread of both, not of one.",
+            lambda attention, projection: (
+                _covariance(attention, projection) / attention.var(correction=0).item()
+            ),
         ),
         Misconception(
             "squared",
@@ -175,107 +220,9 @@ name_correlation = Exercise(
         Misconception(
             "means not subtracted",
             "This is a cosine. A correlation is one of deviations from the mean.",
-            lambda attention, projection: torch.cosine_similarity(attention.flatten(), projection.flatten(), 0).item(),
-        ),
-    ),
-)
-
-
-# --- 9.3 ---
-
-
-def _logits(states: Tensor, W_V: Tensor, W_O: Tensor, W_U: Tensor) -> Float[Tensor, "name vocab"]:
-    return states @ W_V @ W_O @ W_U
-
-
-def _rank(logits: Float[Tensor, "name token"], tokens: Int[Tensor, "name"]) -> Int[Tensor, "name"]:
-    return (logits > logits.gather(1, tokens[:, None])).sum(dim=1)
-
-
-def _share(hits: Tensor) -> float:
-    return hits.double().mean().item()
-
-
-def _copy_score(
-    states: Float[Tensor, "name d_model"],
-    W_V: Float[Tensor, "d_model d_head"],
-    W_O: Float[Tensor, "d_head d_model"],
-    W_U: Float[Tensor, "d_model vocab"],
-    tokens: Int[Tensor, "name"],
-    k: int,
-) -> float:
-    return _share(_rank(_logits(states, W_V, W_O, W_U), tokens) < k)
-
-
-def _copy_score_cases(seed: int) -> list[tuple]:
-    """Heads that copy a little: among many names each rank near the top occurs."""
-    generator = _generator(seed)
-    cases = []
-    for n, vocab, k, strength in ((60, 90, 5, 0.28), (80, 100, 3, 0.2), (50, 120, 8, 0.22), (70, 80, 4, -0.1)):
-        states, tokens = _normal(generator, n, 16), torch.randperm(vocab, generator=generator)[:n]
-        W_V, W_O, W_U = _normal(generator, 16, 6), _normal(generator, 6, 16), _normal(generator, 16, vocab)
-        wrote = states @ W_V @ W_O
-        W_U[:, tokens] += strength * wrote.T / wrote.std()
-        cases.append((states, W_V, W_O, W_U, tokens, k))
-    return cases
-
-
-copy_score = Exercise(
-    number="9.3",
-    title="In the top k",
-    solution=_copy_score,
-    cases=_copy_score_cases,
-    misconceptions=(
-        Misconception(
-            "only the top counts",
-            "This is the share of names that are on top. The first `k` places count.",
-            lambda states, W_V, W_O, W_U, tokens, k: _share(_rank(_logits(states, W_V, W_O, W_U), tokens) < 1),
-        ),
-        Misconception(
-            "k off by one",
-            "One place too many counts: a name with `k` tokens above it is not among the top `k`.",
-            lambda states, W_V, W_O, W_U, tokens, k: _share(_rank(_logits(states, W_V, W_O, W_U), tokens) <= k),
-        ),
-        Misconception(
-            "bottom for top",
-            "These are the lowest `k` logits: the negative copy score.",
-            lambda states, W_V, W_O, W_U, tokens, k: _share(_rank(-_logits(states, W_V, W_O, W_U), tokens) < k),
-        ),
-        Misconception(
-            "any name counts",
-            "Here it is enough if some name is among the top `k`. A head copies if it is the name's own token.",
-            lambda states, W_V, W_O, W_U, tokens, k: _share(
-                torch.isin(_logits(states, W_V, W_O, W_U).topk(k).indices, tokens).any(dim=1)
-            ),
-        ),
-        Misconception(
-            "top among names only",
-            "The name competes with the other names here, not with all tokens.",
-            lambda states, W_V, W_O, W_U, tokens, k: _share(
-                _rank(_logits(states, W_V, W_O, W_U[:, tokens]), torch.arange(len(tokens))) < k
-            ),
-        ),
-        Misconception(
-            "names compete for a token",
-            "The top `k` was taken over names (for each token), not over tokens (for each name). Which axis is which?",
-            lambda states, W_V, W_O, W_U, tokens, k: _share(
-                _rank(_logits(states, W_V, W_O, W_U)[:, tokens].T, torch.arange(len(tokens))) < k
-            ),
-        ),
-        Misconception(
-            "OV left out",
-            "The states are unembedded as they are. What would the head make of them?",
-            lambda states, W_V, W_O, W_U, tokens, k: _share(_rank(states @ W_U, tokens) < k),
-        ),
-        Misconception(
-            "OV transposed",
-            "The circuit is read backwards. States are rows here: first `W_V` from the right, then `W_O`.",
-            lambda states, W_V, W_O, W_U, tokens, k: _share(_rank(states @ (W_V @ W_O).T @ W_U, tokens) < k),
-        ),
-        Misconception(
-            "count, not share",
-            "This is the number of names. The score is a share, from 0 to 1.",
-            lambda *case: _copy_score(*case) * len(case[4]),
+            lambda attention, projection: torch.cosine_similarity(
+                attention.flatten(), projection.flatten(), 0
+            ).item(),
         ),
     ),
 )
@@ -284,11 +231,15 @@ copy_score = Exercise(
 # --- 9.4 ---
 
 
-def _contribution(wrote: Tensor, W_U: Tensor, scale: Tensor) -> Float[Tensor, "batch vocab"]:
+def _contribution(
+    wrote: Tensor, W_U: Tensor, scale: Tensor
+) -> Float[Tensor, "batch vocab"]:
     return _centred(wrote) / scale @ W_U
 
 
-def _probs(logits: Float[Tensor, "batch vocab"], tokens: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
+def _probs(
+    logits: Float[Tensor, "batch vocab"], tokens: Int[Tensor, "batch 2"]
+) -> Float[Tensor, "batch 2"]:
     return logits.softmax(dim=-1).gather(1, tokens)
 
 
@@ -309,12 +260,12 @@ def _only_the_two(logits, wrote, W_U, scale, tokens) -> Float[Tensor, "batch 2"]
 
 
 def _probs_without_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
+    generator = seeded(seed)
     return [
         (
-            2 * _normal(generator, batch, 15),
-            0.7 * _normal(generator, batch, 10) + shift,
-            _normal(generator, 10, 15) + 0.2 * _normal(generator, 15),
+            2 * normal(generator, batch, 15),
+            0.7 * normal(generator, batch, 10) + shift,
+            normal(generator, 10, 15) + 0.2 * normal(generator, 15),
             0.7 + _uniform(generator, batch, 1),
             _two_tokens(generator, batch, 15),
         )
@@ -330,39 +281,53 @@ probs_without = Exercise(
     misconceptions=(
         Misconception(
             "softmax before the difference",
-            "A softmax was taken of the head's contribution, and one probability subtracted from another. "
-            "Contributions add up in logits: subtract there, then one softmax.",
+            "A softmax was taken of the head's contribution, and one probability "
+            "subtracted from another. Contributions add up in logits: subtract there, "
+            "then one softmax.",
             lambda logits, wrote, W_U, scale, tokens: (
-                _probs(logits, tokens) - _probs(_contribution(wrote, W_U, scale), tokens)
+                _probs(logits, tokens)
+                - _probs(_contribution(wrote, W_U, scale), tokens)
             ),
         ),
         Misconception(
             "contribution added",
-            "The logits contain what the head wrote already. Without it there is less, not twice as much.",
-            lambda logits, wrote, W_U, scale, tokens: _probs(logits + _contribution(wrote, W_U, scale), tokens),
+            "The logits contain what the head wrote already. Without it there is "
+            "less, not twice as much.",
+            lambda logits, wrote, W_U, scale, tokens: _probs(
+                logits + _contribution(wrote, W_U, scale), tokens
+            ),
         ),
         Misconception(
             "other tokens left as they were",
-            "Only the two names' logits have been changed. The head wrote on every token, and the softmax sums over "
-            "all of them.",
+            "Only the two names' logits have been changed. The head wrote on every "
+            "token, and the softmax sums over all of them.",
             _only_the_two,
         ),
         Misconception(
             "softmax over the two names",
-            "These two probabilities add up to 1. The other tokens take their share, too.",
+            "These two probabilities add up to 1. The other tokens take their "
+            "share, too.",
             lambda logits, wrote, W_U, scale, tokens: (
-                (logits - _contribution(wrote, W_U, scale)).gather(1, tokens).softmax(dim=-1)
+                (logits - _contribution(wrote, W_U, scale))
+                .gather(1, tokens)
+                .softmax(dim=-1)
             ),
         ),
         Misconception(
             "final LayerNorm forgotten",
-            "What the head wrote passes the final LayerNorm, which centres and divides.",
-            lambda logits, wrote, W_U, scale, tokens: _probs(logits - wrote @ W_U, tokens),
+            "What the head wrote passes the final LayerNorm, which centres "
+            "and divides.",
+            lambda logits, wrote, W_U, scale, tokens: _probs(
+                logits - wrote @ W_U, tokens
+            ),
         ),
         Misconception(
             "mean not subtracted",
-            "The division is right. LayerNorm also subtracts something from what it is given.",
-            lambda logits, wrote, W_U, scale, tokens: _probs(logits - wrote / scale @ W_U, tokens),
+            "The division is right. LayerNorm also subtracts something from what "
+            "it is given.",
+            lambda logits, wrote, W_U, scale, tokens: _probs(
+                logits - wrote / scale @ W_U, tokens
+            ),
         ),
         Misconception(
             "nothing taken away",
@@ -380,23 +345,30 @@ def _crossing(cost: Tensor, saved: Tensor) -> float:
     return (cost / (cost + saved)).item()
 
 
-def _break_even(with_heads: Float[Tensor, "batch 2"], without: Float[Tensor, "batch 2"]) -> float:
+def _break_even(
+    with_heads: Float[Tensor, "batch 2"], without: Float[Tensor, "batch 2"]
+) -> float:
     gain = (with_heads.log() - without.log()).mean(dim=0)
     return _crossing(-gain[0], gain[1])
 
 
-def _mean_crossing(with_heads: Float[Tensor, "batch 2"], without: Float[Tensor, "batch 2"]) -> float:
+def _mean_crossing(
+    with_heads: Float[Tensor, "batch 2"], without: Float[Tensor, "batch 2"]
+) -> float:
     pairs = zip(with_heads.split(1), without.split(1), strict=True)
     return sum(_break_even(*pair) for pair in pairs) / len(without)
 
 
 def _break_even_cases(seed: int) -> list[tuple]:
-    generator = _generator(seed)
+    generator = seeded(seed)
     cases = []
     for batch in (6, 1, 20, 9):
         io = 0.5 + 0.45 * _uniform(generator, batch)
-        without = torch.stack([io, (1 - io) * (0.05 + 0.2 * _uniform(generator, batch))], dim=1)
-        less, more = 0.3 + 0.6 * _uniform(generator, batch), 1.2 + 3 * _uniform(generator, batch)
+        without = torch.stack(
+            [io, (1 - io) * (0.05 + 0.2 * _uniform(generator, batch))], dim=1
+        )
+        less = 0.3 + 0.6 * _uniform(generator, batch)
+        more = 1.2 + 3 * _uniform(generator, batch)
         cases.append((without * torch.stack([less, more], dim=1), without))
     return cases
 
@@ -409,133 +381,47 @@ break_even = Exercise(
     misconceptions=(
         Misconception(
             "probability for loss",
-            "The loss is −log p. Differences of probabilities say little where p is near 0, and that is where it costs.",
-            lambda with_heads, without: _crossing(*((with_heads - without).mean(dim=0) * torch.tensor([-1, 1]))),
+            "The loss is −log p. Differences of probabilities say little where p is "
+            "near 0, and that is where it costs.",
+            lambda with_heads, without: _crossing(
+                *((with_heads - without).mean(dim=0) * torch.tensor([-1, 1]))
+            ),
         ),
         Misconception(
             "logarithm of the mean",
-            "First the logarithm of each prompt, then the mean: the mean loss is not the loss of a mean probability.",
+            "First the logarithm of each prompt, then the mean: the mean loss is not "
+            "the loss of a mean probability.",
             lambda with_heads, without: _crossing(
-                *((with_heads.mean(dim=0).log() - without.mean(dim=0).log()) * torch.tensor([-1, 1]))
+                *(
+                    (with_heads.mean(dim=0).log() - without.mean(dim=0).log())
+                    * torch.tensor([-1, 1])
+                )
             ),
         ),
         Misconception(
             "share of IO",
-            "This is the share of IO at which the lines cross. What was asked is that of S.",
+            "This is the share of IO at which the lines cross. What was asked is "
+            "that of S.",
             lambda with_heads, without: 1 - _break_even(with_heads, without),
         ),
         Misconception(
             "odds for a share",
             "Cost by saving is how many times S per IO. A share is of both together.",
-            lambda with_heads, without: (lambda q: q / (1 - q))(_break_even(with_heads, without)),
+            lambda with_heads, without: (lambda q: q / (1 - q))(
+                _break_even(with_heads, without)
+            ),
         ),
         Misconception(
             "losses with the heads only",
-            "Here the two losses with the heads are compared with each other. Compare with and without, for each name.",
+            "Here the two losses with the heads are compared with each other. Compare "
+            "with and without, for each name.",
             lambda with_heads, without: _crossing(*-with_heads.log().mean(dim=0)),
         ),
         Misconception(
             "mean of ratios",
-            "A crossing was computed for each prompt and then averaged. The mean loss is what is to be lowered: average "
-            "the losses first.",
+            "A crossing was computed for each prompt and then averaged. The mean loss "
+            "is what is to be lowered: average the losses first.",
             _mean_crossing,
-        ),
-    ),
-)
-
-
-# --- 9.6 ---
-
-
-def _circuit(E: Tensor, W_V: Tensor, W_O: Tensor, U: Tensor) -> Float[Tensor, "name name"]:
-    return E @ W_V @ W_O @ U
-
-
-def _eigenvalues(E: Tensor, W_V: Tensor, W_O: Tensor, U: Tensor) -> Tensor:
-    """Those that are not zero."""
-    return torch.linalg.eigvals((W_O @ U) @ (E @ W_V))
-
-
-def _eigenvalue_score(
-    E: Float[Tensor, "name d_model"],
-    W_V: Float[Tensor, "d_model d_head"],
-    W_O: Float[Tensor, "d_head d_model"],
-    U: Float[Tensor, "d_model name"],
-) -> float:
-    values = _eigenvalues(E, W_V, W_O, U)
-    return (values.real.sum() / values.abs().sum()).item()
-
-
-def _eigenvalue_cases(seed: int) -> list[tuple]:
-    """Circuits that copy partly, take back, or do neither."""
-    generator = _generator(seed)
-    cases = []
-    for names, copying in ((20, 0.05), (15, -0.04), (24, 0.0), (18, -0.02)):
-        E, U = _normal(generator, names, 12), _normal(generator, 12, names)
-        W_V, W_O = _normal(generator, 12, 6), _normal(generator, 6, 12)
-        U = U + copying * 0.5 * (E @ W_V @ W_O).T
-        cases.append((E, W_V, W_O, U))
-    return cases
-
-
-def _symmetric(E: Tensor, W_V: Tensor, W_O: Tensor, U: Tensor) -> float:
-    values = torch.linalg.eigvalsh(_circuit(E, W_V, W_O, U))
-    return (values.sum() / values.abs().sum()).item()
-
-
-def _symmetrised(E: Tensor, W_V: Tensor, W_O: Tensor, U: Tensor) -> float:
-    M = _circuit(E, W_V, W_O, U)
-    values = torch.linalg.eigvalsh((M + M.T) / 2)
-    return (values.sum() / values.abs().sum()).item()
-
-
-def _leading(E: Tensor, W_V: Tensor, W_O: Tensor, U: Tensor) -> float:
-    values = _eigenvalues(E, W_V, W_O, U)
-    top = values[values.abs().argmax()]
-    return (top.real / top.abs()).item()
-
-
-eigenvalue_score = Exercise(
-    number="9.6",
-    title="A score with no k",
-    solution=_eigenvalue_score,
-    cases=_eigenvalue_cases,
-    misconceptions=(
-        Misconception(
-            "singular values",
-            "Singular values are never negative, so this is 1 for every head. A singular vector is mapped to another "
-            "vector; copying asks what is mapped to itself.",
-            lambda E, W_V, W_O, U: 1.0,
-        ),
-        Misconception(
-            "treated as symmetric",
-            "`eigvalsh` is for symmetric matrices and looks at one triangle only. This matrix is not symmetric.",
-            _symmetric,
-        ),
-        Misconception(
-            "made symmetric",
-            "The matrix was averaged with its transpose, which has other eigenvalues.",
-            _symmetrised,
-        ),
-        Misconception(
-            "trace, not scaled",
-            "The sum of the eigenvalues grows with the head's weights. Divide by the sum of their sizes.",
-            lambda *case: _eigenvalues(*case).real.sum().item(),
-        ),
-        Misconception(
-            "imaginary part left out below",
-            "Below the line stands |λ| of the complex number, not the size of its real part.",
-            lambda *case: (_eigenvalues(*case).real.sum() / _eigenvalues(*case).real.abs().sum()).item(),
-        ),
-        Misconception(
-            "signs counted",
-            "Each eigenvalue counts the same here, large or small. Weigh them by their size.",
-            lambda *case: _eigenvalues(*case).real.sign().mean().item(),
-        ),
-        Misconception(
-            "largest eigenvalue alone",
-            "This is the score of one eigenvalue. All of them count.",
-            _leading,
         ),
     ),
 )

@@ -1,6 +1,5 @@
-"""The exercises of chapter 7."""
+"""The exercises of chapter 7; that of the refuting source is in `refuting`."""
 
-from dataclasses import replace
 from functools import cache
 
 import torch
@@ -8,10 +7,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
+from ioi_course.checks.refuting import refuting_source
 from ioi_course.metrics import logit_diff
 from ioi_course.prompts import IOIDataset
 
-__all__ = ["relative_change", "count_ways", "path_to_logits", "path_to_head", "refuting_source"]
+__all__ = [
+    "relative_change",
+    "count_ways",
+    "path_to_logits",
+    "path_to_head",
+    "refuting_source",
+]
 
 
 def _relative_change(
@@ -22,14 +28,12 @@ def _relative_change(
 
 def _difference_cases(seed: int) -> list[tuple]:
     g = torch.Generator().manual_seed(seed)
-    shapes = (
-        (3, 4, 3.0),
-        (5, 1, 2.0),
-        (4, 4, -2.5),
-        (1, 6, 3.5),
-        (6, 2, -4.0),
-    )  # senders, prompts, mean of the unpatched
-    unpatched = [mean + torch.randn(batch, generator=g, dtype=torch.float64) for _, batch, mean in shapes]
+    # senders, prompts, mean of the unpatched
+    shapes = ((3, 4, 3.0), (5, 1, 2.0), (4, 4, -2.5), (1, 6, 3.5), (6, 2, -4.0))
+    unpatched = [
+        mean + torch.randn(batch, generator=g, dtype=torch.float64)
+        for _, batch, mean in shapes
+    ]
     return [
         (base + torch.randn(senders, len(base), generator=g, dtype=torch.float64), base)
         for base, (senders, _, _) in zip(unpatched, shapes, strict=True)
@@ -44,20 +48,24 @@ relative_change = Exercise(
     misconceptions=(
         Misconception(
             "sign of the relative change",
-            "You took patched from unpatched. In the paper's sign a message that speaks for IO gets a negative number: "
-            "without it the logit difference is smaller.",
+            "You took patched from unpatched. In the paper's sign a message that "
+            "speaks for IO gets a negative number: without it the logit difference "
+            "is smaller.",
             lambda patched, unpatched: -_relative_change(patched, unpatched),
         ),
         Misconception(
             "mean of ratios",
-            "You divided prompt by prompt, so the prompts with the smallest logit difference rule. Take both means "
-            "first, then divide once.",
+            "You divided prompt by prompt, so the prompts with the smallest logit "
+            "difference rule. Take both means first, then divide once.",
             lambda patched, unpatched: ((patched - unpatched) / unpatched).mean(1),
         ),
         Misconception(
             "divided by the patched mean",
-            "The change is a share of what was there before the patch. You divided by what is there after it.",
-            lambda patched, unpatched: (patched.mean(1) - unpatched.mean()) / patched.mean(1),
+            "The change is a share of what was there before the patch. You divided by "
+            "what is there after it.",
+            lambda patched, unpatched: (
+                (patched.mean(1) - unpatched.mean()) / patched.mean(1)
+            ),
         ),
         Misconception(
             "ratio instead of change",
@@ -71,14 +79,20 @@ relative_change = Exercise(
         ),
         Misconception(
             "divided by the size",
-            "You divided by the absolute value. Where the unpatched mean is negative that turns the sign: there a patch "
-            "that brings it nearer to 0 must have a negative change, too.",
-            lambda patched, unpatched: (patched.mean(1) - unpatched.mean()) / unpatched.mean().abs(),
+            "You divided by the absolute value. Where the unpatched mean is negative "
+            "that turns the sign: there a patch that brings it nearer to 0 must have a "
+            "negative change, too.",
+            lambda patched, unpatched: (
+                (patched.mean(1) - unpatched.mean()) / unpatched.mean().abs()
+            ),
         ),
         Misconception(
             "mean over senders",
-            "You averaged senders as well as prompts. One number for each sender should be left.",
-            lambda patched, unpatched: (patched.mean() - unpatched.mean()) / unpatched.mean(),
+            "You averaged senders as well as prompts. One number for each sender "
+            "should be left.",
+            lambda patched, unpatched: (
+                (patched.mean() - unpatched.mean()) / unpatched.mean()
+            ),
         ),
     ),
 )
@@ -92,38 +106,56 @@ count_ways = Exercise(
     number="7.4",
     title="How many ways",
     solution=_count_ways,
-    cases=lambda seed: [(0, 1), (0, 4), (2, 7), (7, 9), (9, 12), (3 + seed % 3, 10 + seed % 2)],
+    cases=lambda seed: [
+        (0, 1),
+        (0, 4),
+        (2, 7),
+        (7, 9),
+        (9, 12),
+        (3 + seed % 3, 10 + seed % 2),
+    ],
     misconceptions=(
         Misconception(
             "one MLP at a time",
-            "You counted the direct way and one way for each MLP. But a way may lead through several: what one MLP "
-            "writes, the next one reads.",
+            "You counted the direct way and one way for each MLP. But a way may lead "
+            "through several: what one MLP writes, the next one reads.",
             lambda sender_layer, receiver_layer: 1 + receiver_layer - sender_layer,
         ),
         Misconception(
             "direct way not counted",
             "The way through no MLP at all is one of them.",
-            lambda sender_layer, receiver_layer: _count_ways(sender_layer, receiver_layer) - 1,
+            lambda sender_layer, receiver_layer: (
+                _count_ways(sender_layer, receiver_layer) - 1
+            ),
         ),
         Misconception(
             "MLP of the sender's layer left out",
-            "In a layer attention comes first: the MLP of the sender's own layer hears the sender.",
-            lambda sender_layer, receiver_layer: _count_ways(sender_layer, receiver_layer) // 2,
+            "In a layer attention comes first: the MLP of the sender's own layer "
+            "hears the sender.",
+            lambda sender_layer, receiver_layer: (
+                _count_ways(sender_layer, receiver_layer) // 2
+            ),
         ),
         Misconception(
             "MLP of the receiver's layer counted",
-            "In a layer attention comes first: the MLP of the receiver's own layer speaks after the receiver has "
-            "listened.",
-            lambda sender_layer, receiver_layer: 2 * _count_ways(sender_layer, receiver_layer),
+            "In a layer attention comes first: the MLP of the receiver's own layer "
+            "speaks after the receiver has listened.",
+            lambda sender_layer, receiver_layer: (
+                2 * _count_ways(sender_layer, receiver_layer)
+            ),
         ),
         Misconception(
             "order counted",
-            "You counted the orders in which MLPs can be passed. There is one only: from lower to higher layers.",
-            lambda sender_layer, receiver_layer: _arrangements(receiver_layer - sender_layer),
+            "You counted the orders in which MLPs can be passed. There is one only: "
+            "from lower to higher layers.",
+            lambda sender_layer, receiver_layer: _arrangements(
+                receiver_layer - sender_layer
+            ),
         ),
         Misconception(
             "frozen heads counted",
-            "Heads between sender and receiver are frozen: whatever reaches them, they pass nothing on. Only MLPs do.",
+            "Heads between sender and receiver are frozen: whatever reaches them, "
+            "they pass nothing on. Only MLPs do.",
             lambda sender_layer, receiver_layer: 4 ** (receiver_layer - sender_layer),
         ),
     ),
@@ -135,7 +167,8 @@ def _arrangements(n: int) -> int:
     return 1 if n == 0 else 1 + n * _arrangements(n - 1)
 
 
-# Runs with hooks. What is held, sent and read differs between the solution and the ways to get it wrong.
+# Runs with hooks. What is held, sent and read differs between the solution and
+# the ways to get it wrong.
 
 
 def _sites(model, site: str) -> list[str]:
@@ -146,10 +179,16 @@ def _sites(model, site: str) -> list[str]:
 def _kept(model, data: IOIDataset) -> dict[str, Tensor]:
     """Everything of an unpatched run that is held or delivered anywhere below."""
     names = [
-        name for site in ("attn.hook_z", "attn.hook_q", "attn.hook_k", "attn.hook_v") for name in _sites(model, site)
+        name
+        for site in ("attn.hook_z", "attn.hook_q", "attn.hook_k", "attn.hook_v")
+        for name in _sites(model, site)
     ]
     with torch.no_grad():
-        return dict(model.run_with_cache(data.tokens, names_filter=[*names, *_sites(model, "hook_mlp_out")])[1])
+        return dict(
+            model.run_with_cache(
+                data.tokens, names_filter=[*names, *_sites(model, "hook_mlp_out")]
+            )[1]
+        )
 
 
 def _set(name: str, values: Tensor, index=...):
@@ -167,8 +206,11 @@ def _head(head: int) -> tuple:
     return slice(None), slice(None), head
 
 
-def _pass_three(model, base, source, sender, freeze=True, mlps="recompute", sent=None, index=_head) -> list:
-    """The hooks of the third pass: all heads held, then the sender's z, from the source unless said otherwise."""
+def _pass_three(
+    model, base, source, sender, freeze=True, mlps="recompute", sent=None, index=_head
+) -> list:
+    """The hooks of the third pass: all heads held, then the sender's z, from the source
+    unless said otherwise."""
     layer, head = sender
     held, new = _kept(model, base), _kept(model, source) if sent is None else sent
     names = (_sites(model, "attn.hook_z") if freeze else []) + (
@@ -184,17 +226,23 @@ def _read(model, data, hooks, at=None) -> Float[Tensor, "batch"]:
     return logit_diff(logits if at is None else logits[:, at], data, per_prompt=True)
 
 
-def _path_to_logits(model, base: IOIDataset, source: IOIDataset, sender: tuple[int, int]) -> Float[Tensor, "batch"]:
+def _path_to_logits(
+    model, base: IOIDataset, source: IOIDataset, sender: tuple[int, int]
+) -> Float[Tensor, "batch"]:
     return _read(model, base, _pass_three(model, base, source, sender))
 
 
 def _wrong_to_logits(**changed):
-    return lambda model, base, source, sender: _read(model, base, _pass_three(model, base, source, sender, **changed))
+    return lambda model, base, source, sender: _read(
+        model, base, _pass_three(model, base, source, sender, **changed)
+    )
 
 
 def _wrong_answers(model, base, source, sender):
     with torch.no_grad():
-        logits = model.run_with_hooks(base.tokens, fwd_hooks=_pass_three(model, base, source, sender))
+        logits = model.run_with_hooks(
+            base.tokens, fwd_hooks=_pass_three(model, base, source, sender)
+        )
     return logit_diff(logits, source, per_prompt=True)
 
 
@@ -213,7 +261,10 @@ def _logit_cases(seed: int) -> list[tuple]:
         ((1, 0), 4, "random_names"),
         ((2, 2), 3, "abc"),
     )
-    return [(*_pair(seed + i, seed + i % 2, n, kind), sender) for i, (sender, n, kind) in enumerate(chosen)]
+    return [
+        (*_pair(seed + i, seed + i % 2, n, kind), sender)
+        for i, (sender, n, kind) in enumerate(chosen)
+    ]
 
 
 path_to_logits = Exercise(
@@ -224,49 +275,59 @@ path_to_logits = Exercise(
     misconceptions=(
         Misconception(
             "freezing forgotten",
-            "This is an ordinary patch: later heads hear the sender and react. Hold the z of every other head at the "
-            "base run.",
+            "This is an ordinary patch: later heads hear the sender and react. Hold "
+            "the z of every other head at the base run.",
             _wrong_to_logits(freeze=False),
         ),
         Misconception(
             "MLPs frozen",
-            "This is the direct edge. In the paper's path patching the MLPs are recomputed: hold the heads only.",
+            "This is the direct edge. In the paper's path patching the MLPs are "
+            "recomputed: hold the heads only.",
             _wrong_to_logits(mlps="frozen"),
         ),
         Misconception(
             "sender from the wrong run",
-            "Nothing has changed: your sender says what it says in the base run. Take its z from the source run (z is "
-            "[batch, pos, head, d_head]), and see that no later hook sets it back.",
+            "Nothing has changed: your sender says what it says in the base run. Take "
+            "its z from the source run (z is [batch, pos, head, d_head]), and see that "
+            "no later hook sets it back.",
             lambda model, base, source, sender: _read(model, base, []),
         ),
         Misconception(
             "source and base exchanged",
-            "You ran the source prompts with the base run's message. Run the base prompts; the message alone comes from "
-            "the source.",
-            lambda model, base, source, sender: _read(model, source, _pass_three(model, source, base, sender)),
+            "You ran the source prompts with the base run's message. Run the base "
+            "prompts; the message alone comes from the source.",
+            lambda model, base, source, sender: _read(
+                model, source, _pass_three(model, source, base, sender)
+            ),
         ),
         Misconception(
             "every head of the layer sends",
-            "All heads of the sender's layer say what they say in the source run. Take one head's z from there: "
-            "z is [batch, pos, head, d_head].",
+            "All heads of the sender's layer say what they say in the source run. Take "
+            "one head's z from there: z is [batch, pos, head, d_head].",
             _wrong_to_logits(index=lambda head: ...),
         ),
         Misconception(
             "last position taken for END",
-            "Prompts differ in length and are padded on the right, so the last position is padding in the shorter ones. "
-            "Read at each prompt's END, as logit_diff does.",
-            lambda model, base, source, sender: _read(model, base, _pass_three(model, base, source, sender), at=-1),
+            "Prompts differ in length and are padded on the right, so the last "
+            "position is padding in the shorter ones. Read at each prompt's END, as "
+            "logit_diff does.",
+            lambda model, base, source, sender: _read(
+                model, base, _pass_three(model, base, source, sender), at=-1
+            ),
         ),
         Misconception(
             "answers of the source",
-            "You asked for the names of the source prompts. The answers that count are those of the base.",
+            "You asked for the names of the source prompts. The answers that count "
+            "are those of the base.",
             _wrong_answers,
         ),
     ),
 )
 
 
-def _deliver(model, base, hooks, receiver, component, index=_head, seen=None, also=()) -> Float[Tensor, "batch"]:
+def _deliver(
+    model, base, hooks, receiver, component, index=_head, seen=None, also=()
+) -> Float[Tensor, "batch"]:
     """The fourth pass: what the receiver gets is what it computes under these hooks."""
     layer, head = receiver
     at = f"blocks.{layer}.attn.hook_{component}"
@@ -284,12 +345,20 @@ def _path_to_head(
     receiver: tuple[int, int],
     component: str,
 ) -> Float[Tensor, "batch"]:
-    return _deliver(model, base, _pass_three(model, base, source, sender), receiver, component)
+    return _deliver(
+        model, base, _pass_three(model, base, source, sender), receiver, component
+    )
 
 
 def _wrong_to_head(**changed):
     def answer(model, base, source, sender, receiver, component):
-        return _deliver(model, base, _pass_three(model, base, source, sender, **changed), receiver, component)
+        return _deliver(
+            model,
+            base,
+            _pass_three(model, base, source, sender, **changed),
+            receiver,
+            component,
+        )
 
     return answer
 
@@ -301,13 +370,30 @@ def _source_input(model, base, source, sender, receiver, component):
 
 def _output_as_input(model, base, source, sender, receiver, component):
     z = _kept(model, source)[f"blocks.{sender[0]}.attn.hook_z"][:, :, sender[1], None]
-    return _deliver(model, base, [], receiver, component, seen=z.expand(-1, -1, model.cfg.n_heads, -1))
+    return _deliver(
+        model,
+        base,
+        [],
+        receiver,
+        component,
+        seen=z.expand(-1, -1, model.cfg.n_heads, -1),
+    )
 
 
 def _still_frozen(model, base, source, sender, receiver, component):
     held = _kept(model, base)
-    others = [_set(name, held[name]) for name in _sites(model, "attn.hook_z")[receiver[0] + 1 :]]
-    return _deliver(model, base, _pass_three(model, base, source, sender), receiver, component, also=others)
+    others = [
+        _set(name, held[name])
+        for name in _sites(model, "attn.hook_z")[receiver[0] + 1 :]
+    ]
+    return _deliver(
+        model,
+        base,
+        _pass_three(model, base, source, sender),
+        receiver,
+        component,
+        also=others,
+    )
 
 
 def _sends_again(model, base, source, sender, receiver, component):
@@ -318,7 +404,9 @@ def _sends_again(model, base, source, sender, receiver, component):
 def _at_end_only(model, base, source, sender, receiver, component):
     at = torch.arange(len(base)), base.pos["END"]
     hooks = _pass_three(model, base, source, sender)
-    return _deliver(model, base, hooks, receiver, component, index=lambda head: (*at, head))
+    return _deliver(
+        model, base, hooks, receiver, component, index=lambda head: (*at, head)
+    )
 
 
 def _head_cases(seed: int) -> list[tuple]:
@@ -329,7 +417,10 @@ def _head_cases(seed: int) -> list[tuple]:
         ((0, 0), (2, 3), "v", 3),
         ((1, 3), (2, 1), "q", 4),
     )
-    return [(*_pair(seed + i, seed + i % 2, n, "abc"), *ends) for i, (*ends, n) in enumerate(chosen)]
+    return [
+        (*_pair(seed + i, seed + i % 2, n, "abc"), *ends)
+        for i, (*ends, n) in enumerate(chosen)
+    ]
 
 
 path_to_head = Exercise(
@@ -340,134 +431,75 @@ path_to_head = Exercise(
     misconceptions=(
         Misconception(
             "receiver's input from the source run",
-            "You gave the receiver what it gets in the source run, from everybody. It must be what it gets in pass "
-            "three, where only the sender is new.",
+            "You gave the receiver what it gets in the source run, from everybody. It "
+            "must be what it gets in pass three, where only the sender is new.",
             _source_input,
         ),
         Misconception(
             "receiver patched with the sender's output",
-            "The sender's z is not the receiver's query, key or value, though it has the same shape. Let the receiver "
-            "compute its own, in pass three, and note that.",
+            "The sender's z is not the receiver's query, key or value, though it has "
+            "the same shape. Let the receiver compute its own, in pass three, and "
+            "note that.",
             _output_as_input,
         ),
         Misconception(
             "freezing forgotten",
-            "In your pass three the heads between sender and receiver heard the sender and passed it on. Hold their z "
-            "at the base run.",
+            "In your pass three the heads between sender and receiver heard the sender "
+            "and passed it on. Hold their z at the base run.",
             _wrong_to_head(freeze=False),
         ),
         Misconception(
             "MLPs frozen",
-            "This is the direct edge. In the paper's path patching the MLPs are recomputed in pass three.",
+            "This is the direct edge. In the paper's path patching the MLPs are "
+            "recomputed in pass three.",
             _wrong_to_head(mlps="frozen"),
         ),
         Misconception(
             "still frozen in pass four",
-            "In pass four the heads behind the receiver must be free to hear it. Take all hooks of pass three off.",
+            "In pass four the heads behind the receiver must be free to hear it. Take "
+            "all hooks of pass three off.",
             _still_frozen,
         ),
         Misconception(
             "sender still new in pass four",
-            "In pass four the sender speaks to everybody. It must say what it says in the base run; only the receiver's "
-            "input is new.",
+            "In pass four the sender speaks to everybody. It must say what it says in "
+            "the base run; only the receiver's input is new.",
             _sends_again,
         ),
         Misconception(
             "whole layer receives",
-            "You delivered the new input to all heads of the receiver's layer. Only one of them is the receiver.",
+            "You delivered the new input to all heads of the receiver's layer. Only "
+            "one of them is the receiver.",
             lambda model, base, source, sender, receiver, component: _deliver(
-                model, base, _pass_three(model, base, source, sender), receiver, component, index=lambda head: ...
+                model,
+                base,
+                _pass_three(model, base, source, sender),
+                receiver,
+                component,
+                index=lambda head: ...,
             ),
         ),
         Misconception(
             "delivered at END only",
-            "Only END of the receiver's input is new. Others read its keys and values, and later heads its output, at "
-            "every position: deliver all of them.",
+            "Only END of the receiver's input is new. Others read its keys and values, "
+            "and later heads its output, at every position: deliver all of them.",
             _at_end_only,
         ),
         Misconception(
             "source and base exchanged",
-            "You ran the source prompts with the base run's message. Run the base prompts; the message alone comes from "
-            "the source.",
-            lambda model, base, source, *rest: _path_to_head(model, source, base, *rest),
+            "You ran the source prompts with the base run's message. Run the base "
+            "prompts; the message alone comes from the source.",
+            lambda model, base, source, *rest: _path_to_head(
+                model, source, base, *rest
+            ),
         ),
         Misconception(
             "nothing delivered",
-            "This is the unpatched run. Is the sender's z that of the source run in pass three, and is the receiver's "
-            "input among the hooks of pass four?",
-            lambda model, base, source, sender, receiver, component: _read(model, base, []),
+            "This is the unpatched run. Is the sender's z that of the source run in "
+            "pass three, and is the receiver's input among the hooks of pass four?",
+            lambda model, base, source, sender, receiver, component: _read(
+                model, base, []
+            ),
         ),
     ),
-)
-
-
-def _messages(data: IOIDataset, at: Tensor) -> dict[str, Tensor]:
-    """What three senders written by hand say at these positions: a flag, a token, and the place of its twin."""
-    tokens, rows, place = data.tokens.cpu(), torch.arange(len(data)), torch.arange(data.tokens.shape[1])
-    twin = (tokens == tokens[rows, at][:, None]) & (place < at[:, None])
-    return {"flag": twin.any(dim=1), "token": tokens[rows, at], "place": twin.int().argmax(dim=1)}
-
-
-def _news(choice: IOIDataset, base: IOIDataset) -> dict[str, bool]:
-    """Which of the three senders at S2 say the same in both runs, in every prompt."""
-    if not isinstance(choice, IOIDataset):
-        raise TypeError(f"return an IOIDataset, such as `base.counterfactual(kind)`, not {type(choice).__name__}.")
-    if choice.tokens.shape != base.tokens.shape or not torch.equal(choice.lengths, base.lengths):
-        raise ValueError(
-            "your prompts have another number or length than the base's, so no message can be carried over."
-        )
-    at = base.pos["S2"].cpu()
-    old, new = _messages(base, at), _messages(choice, at)
-    return {
-        "that it is repeated stays": bool((old["flag"] == new["flag"]).all()),
-        "which name it is stays": bool((old["token"] == new["token"]).all()),
-        "where it was changes": bool((old["place"] != new["place"]).all()),
-        "the words are the same": torch.equal(choice.tokens.sort(dim=1).values, base.tokens.sort(dim=1).values),
-    }
-
-
-def _with_a_stranger(base: IOIDataset) -> IOIDataset:
-    """The first two names exchanged, and IO replaced by a name that is in no prompt."""
-    moved = base.counterfactual("swap_names")
-    new = base.counterfactual("random_names")
-    records = [replace(record, IO=other.IO) for record, other in zip(moved.records, new.records, strict=True)]
-    return IOIDataset.from_prompts(base.tokenizer, records, base.bos)
-
-
-refuting_source = Exercise(
-    number="7.5",
-    title="Refute a reading of an edge",
-    solution=lambda base: base.counterfactual("swap_names"),
-    cases=lambda seed: [(random_data(random_model(seed % 3), n, seed=100 * seed + n),) for n in (6, 4, 3)],
-    misconceptions=(
-        Misconception(
-            "the repetition is gone",
-            "In your source S2 is no longer a repeated name. A sender that says only 'repeated' changes there too, so a "
-            "large effect would refute nothing. Keep what the claim speaks of, and change something else.",
-            lambda base: base.counterfactual("abc"),
-        ),
-        Misconception(
-            "the name at S2 is another",
-            "Another name is repeated in your source. An effect would show that more than 'repeated' is said, but not "
-            "whether it is the name or its place. Keep the name at S2.",
-            lambda base: base.counterfactual("swap_subject"),
-        ),
-        Misconception(
-            "another name in the same place",
-            "You changed the name and left its place. An effect would be about the name; asked for is the place.",
-            lambda base: base.counterfactual("random_names"),
-        ),
-        Misconception(
-            "another word has changed, too",
-            "Your source has the name in another place, but another word is new as well. An effect could be that word's. "
-            "Use the same words.",
-            _with_a_stranger,
-        ),
-        Misconception(
-            "nothing differs",
-            "Your source tells S2 what the base does: every path between them carries nothing.",
-            lambda base: base,
-        ),
-    ),
-    outcome=_news,
 )

@@ -1,23 +1,32 @@
-"""Checks of chapter 15, a model that nobody has opened."""
+"""Checks of chapter 15, a model that nobody has opened; that of prompts written anew is
+in `rewriting`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ioi_course.checks.core import Exercise, Misconception, random_data, random_model
-from ioi_course.prompts import IOIDataset
+from ioi_course.checks.core import Exercise, Misconception
+from ioi_course.checks.rewriting import with_for_and
 
-__all__ = ["looks_most", "counts_in_both", "against_bystander", "spread_of_shares", "with_for_and", "role_or_repeat"]
+__all__ = [
+    "looks_most",
+    "counts_in_both",
+    "against_bystander",
+    "spread_of_shares",
+    "with_for_and",
+    "role_or_repeat",
+]
 
 # --- 15.1 ---
 
 _PLACES = ("BOS", "IO", "S1", "S1+1", "S2", "END")
 
 
-def _looks_most(attention: Float[Tensor, "batch head place"], places: Sequence[str]) -> list[str]:
+def _looks_most(
+    attention: Float[Tensor, "batch head place"], places: Sequence[str]
+) -> list[str]:
     mean = attention.mean(dim=0)[:, 1:]
     return [places[1 + int(i)] for i in mean.argmax(dim=1)]
 
@@ -26,7 +35,10 @@ def _looks_cases(seed: int) -> list[tuple]:
     g = torch.Generator().manual_seed(seed)
     cases = []
     for batch, heads in ((4, 6), (1, 3), (5, 8), (7, 5)):
-        x = torch.randn(batch, heads, len(_PLACES), generator=g, dtype=torch.float64) * 2
+        x = (
+            torch.randn(batch, heads, len(_PLACES), generator=g, dtype=torch.float64)
+            * 2
+        )
         x[..., 0] += 4  # idle heads look at BOS
         x[:, 1, -1] += 6  # one looks at END itself
         if batch > 2:  # one prompt that shouts
@@ -44,28 +56,41 @@ looks_most = Exercise(
     misconceptions=(
         Misconception(
             "BOS counted",
-            "BOS is in it. A head that has nothing to do looks there, and most of them would be called heads of BOS.",
-            lambda attention, places: [places[int(i)] for i in attention.mean(dim=0).argmax(dim=1)],
+            "BOS is in it. A head that has nothing to do looks there, and most of "
+            "them would be called heads of BOS.",
+            lambda attention, places: [
+                places[int(i)] for i in attention.mean(dim=0).argmax(dim=1)
+            ],
         ),
         Misconception(
             "off by one",
-            "The places have moved by one: after BOS was cut off, index 0 is the second of `places`.",
-            lambda attention, places: [places[int(i)] for i in attention.mean(dim=0)[:, 1:].argmax(dim=1)],
+            "The places have moved by one: after BOS was cut off, index 0 is the "
+            "second of `places`.",
+            lambda attention, places: [
+                places[int(i)] for i in attention.mean(dim=0)[:, 1:].argmax(dim=1)
+            ],
         ),
         Misconception(
             "largest in any prompt",
-            "You took the largest single attention. One odd prompt then names the head; take the mean over prompts.",
-            lambda attention, places: [places[1 + int(i)] for i in attention.amax(dim=0)[:, 1:].argmax(dim=1)],
+            "You took the largest single attention. One odd prompt then names the "
+            "head; take the mean over prompts.",
+            lambda attention, places: [
+                places[1 + int(i)] for i in attention.amax(dim=0)[:, 1:].argmax(dim=1)
+            ],
         ),
         Misconception(
             "first prompt only",
             "This is the first prompt. Take the mean over all of them.",
-            lambda attention, places: [places[1 + int(i)] for i in attention[0, :, 1:].argmax(dim=1)],
+            lambda attention, places: [
+                places[1 + int(i)] for i in attention[0, :, 1:].argmax(dim=1)
+            ],
         ),
         Misconception(
             "least instead of most",
             "These are the places that the heads look at least.",
-            lambda attention, places: [places[1 + int(i)] for i in attention.mean(dim=0)[:, 1:].argmin(dim=1)],
+            lambda attention, places: [
+                places[1 + int(i)] for i in attention.mean(dim=0)[:, 1:].argmin(dim=1)
+            ],
         ),
     ),
 )
@@ -90,7 +115,12 @@ def _counts_in_both(
 def _both_cases(seed: int) -> list[tuple]:
     g = torch.Generator().manual_seed(seed)
     cases = []
-    for batch, heads, total in ((6, 12, 4.0), (9, 20, 2.0), (5, 16, 3.0), (12, 24, 4.0)):
+    for batch, heads, total in (
+        (6, 12, 4.0),
+        (9, 20, 2.0),
+        (5, 16, 3.0),
+        (12, 24, 4.0),
+    ):
         true = torch.randn(heads, generator=g, dtype=torch.float64) * 0.3
         true[:4] = torch.tensor([1.0, -1.0, 0.8, 0.05]) * total / 4
         noise = 0.15 * torch.randn(2, batch, heads, generator=g, dtype=torch.float64)
@@ -105,7 +135,13 @@ def _both_cases(seed: int) -> list[tuple]:
 
 def _rate(judge: Callable) -> Callable:
     def answer(one, other, total):
-        return judge(one, other, total, _counts(one, total, 4, 0.02), _counts(other, total, 4, 0.02))
+        return judge(
+            one,
+            other,
+            total,
+            _counts(one, total, 4, 0.02),
+            _counts(other, total, 4, 0.02),
+        )
 
     return answer
 
@@ -118,39 +154,57 @@ counts_in_both = Exercise(
     misconceptions=(
         Misconception(
             "sign forgotten",
-            "A head that helps in one half and hurts in the other has not come out again. Compare the signs, too.",
-            _rate(lambda one, other, total, a, b: (a & b).sum().item() / a.sum().item()),
+            "A head that helps in one half and hurts in the other has not come out "
+            "again. Compare the signs, too.",
+            _rate(
+                lambda one, other, total, a, b: (a & b).sum().item() / a.sum().item()
+            ),
         ),
         Misconception(
             "share of all heads",
-            "You divided by all heads. Most of them count in neither half; divide by those that count in the first.",
-            lambda one, other, total: _counts_in_both(one, other, total)
-            * _counts(one, total, 4, 0.02).sum().item() / one.shape[1],
+            "You divided by all heads. Most of them count in neither half; divide by "
+            "those that count in the first.",
+            lambda one, other, total: (
+                _counts_in_both(one, other, total)
+                * _counts(one, total, 4, 0.02).sum().item()
+                / one.shape[1]
+            ),
         ),
         Misconception(
             "share of the union",
-            "You divided by the heads that count in either half. That is overlap; asked is how many of the first half's "
-            "come out again.",
-            lambda one, other, total: _counts_in_both(one, other, total)
-            * _counts(one, total, 4, 0.02).sum().item()
-            / (_counts(one, total, 4, 0.02) | _counts(other, total, 4, 0.02)).sum().item(),
+            "You divided by the heads that count in either half. That is overlap; "
+            "asked is how many of the first half's come out again.",
+            lambda one, other, total: (
+                _counts_in_both(one, other, total)
+                * _counts(one, total, 4, 0.02).sum().item()
+                / (_counts(one, total, 4, 0.02) | _counts(other, total, 4, 0.02))
+                .sum()
+                .item()
+            ),
         ),
         Misconception(
             "halves pooled",
-            "You asked which heads count in both halves together. The second half then confirms nothing: it has been "
-            "used to choose.",
-            lambda one, other, total: _counts(torch.cat([one, other]), total, 4, 0.02).sum().item()
-            / _counts(one, total, 4, 0.02).sum().item(),
+            "You asked which heads count in both halves together. The second half then "
+            "confirms nothing: it has been used to choose.",
+            lambda one, other, total: (
+                _counts(torch.cat([one, other]), total, 4, 0.02).sum().item()
+                / _counts(one, total, 4, 0.02).sum().item()
+            ),
         ),
         Misconception(
             "no errors",
-            "You asked for the share alone. An effect also has to be four of its standard errors from zero.",
+            "You asked for the share alone. An effect also has to be four of its "
+            "standard errors from zero.",
             lambda one, other, total: (
-                (one.mean(0).abs() >= 0.02 * total)
-                & (other.mean(0).abs() >= 0.02 * total)
-                & (one.mean(0).sign() == other.mean(0).sign())
-            ).sum().item()
-            / (one.mean(0).abs() >= 0.02 * total).sum().item(),
+                (
+                    (one.mean(0).abs() >= 0.02 * total)
+                    & (other.mean(0).abs() >= 0.02 * total)
+                    & (one.mean(0).sign() == other.mean(0).sign())
+                )
+                .sum()
+                .item()
+                / (one.mean(0).abs() >= 0.02 * total).sum().item()
+            ),
         ),
     ),
 )
@@ -168,8 +222,11 @@ def _against_cases(seed: int) -> list[tuple]:
     g = torch.Generator().manual_seed(seed)
     cases = []
     for batch, vocab in ((4, 9), (1, 5), (6, 12)):
-        before, after = 3 * torch.randn(2, batch, vocab, generator=g, dtype=torch.float64)
-        after = after + torch.linspace(1, 3, batch, dtype=torch.float64)[:, None]  # all logits move
+        before, after = 3 * torch.randn(
+            2, batch, vocab, generator=g, dtype=torch.float64
+        )
+        # all logits move
+        after = after + torch.linspace(1, 3, batch, dtype=torch.float64)[:, None]
         order = torch.stack([torch.randperm(vocab, generator=g) for _ in range(batch)])
         cases.append((before, after, order[:, 0], order[:, 1]))
     return cases
@@ -187,13 +244,14 @@ against_bystander = Exercise(
     misconceptions=(
         Misconception(
             "no bystander",
-            "This is how the name's logit moves by itself. If a head moves all logits alike, nothing has been said of "
-            "this name.",
+            "This is how the name's logit moves by itself. If a head moves all logits "
+            "alike, nothing has been said of this name.",
             lambda before, after, name, by: _rows(after - before, name),
         ),
         Misconception(
             "after only",
-            "This is the difference after the exchange. The name may have been ahead before: take off what was there.",
+            "This is the difference after the exchange. The name may have been ahead "
+            "before: take off what was there.",
             lambda before, after, name, by: _rows(after, name) - _rows(after, by),
         ),
         Misconception(
@@ -203,14 +261,19 @@ against_bystander = Exercise(
         ),
         Misconception(
             "mean over all tokens as bystander",
-            "You compared with the mean over the vocabulary. A head that raises all *names* would then seem to raise "
-            "this one; the bystander is a name.",
-            lambda before, after, name, by: _rows(after - before, name) - (after - before).mean(dim=1),
+            "You compared with the mean over the vocabulary. A head that raises all "
+            "*names* would then seem to raise this one; the bystander is a name.",
+            lambda before, after, name, by: (
+                _rows(after - before, name) - (after - before).mean(dim=1)
+            ),
         ),
         Misconception(
             "probabilities",
-            "These are probabilities. They fall for one name when any other rises; compare logits.",
-            lambda before, after, name, by: _against(before.softmax(1), after.softmax(1), name, by),
+            "These are probabilities. They fall for one name when any other rises; "
+            "compare logits.",
+            lambda before, after, name, by: _against(
+                before.softmax(1), after.softmax(1), name, by
+            ),
         ),
         Misconception(
             "mean over prompts",
@@ -223,7 +286,9 @@ against_bystander = Exercise(
 # --- 15.4 ---
 
 
-def _spread(circuit: Tensor, model: Tensor, templates: Sequence[str]) -> tuple[float, float]:
+def _spread(
+    circuit: Tensor, model: Tensor, templates: Sequence[str]
+) -> tuple[float, float]:
     shares = []
     for template in sorted(set(templates)):
         rows = torch.tensor([each == template for each in templates])
@@ -240,15 +305,21 @@ def _spread_cases(seed: int) -> list[tuple]:
         templates = [templates[i] for i in order]
         level = torch.tensor([1.0 + int(t[-1]) for t in templates], dtype=torch.float64)
         model = 3 + level + torch.rand(len(templates), generator=g, dtype=torch.float64)
-        share = 1.6 - 0.3 * level  # most on the templates that are hard for the model, and more than all of it
-        circuit = model * share + 0.5 * torch.randn(len(templates), generator=g, dtype=torch.float64)
+        # most on the templates that are hard for the model, and more than all of it
+        share = 1.6 - 0.3 * level
+        circuit = model * share + 0.5 * torch.randn(
+            len(templates), generator=g, dtype=torch.float64
+        )
         cases.append((circuit, model, templates))
     return cases
 
 
 def _by(share: Callable) -> Callable:
     def answer(circuit, model, templates):
-        rows = [torch.tensor([each == t for each in templates]) for t in sorted(set(templates))]
+        rows = [
+            torch.tensor([each == t for each in templates])
+            for t in sorted(set(templates))
+        ]
         values = [float(share(circuit[r], model[r])) for r in rows]
         return min(values), max(values)
 
@@ -263,18 +334,21 @@ spread_of_shares = Exercise(
     misconceptions=(
         Misconception(
             "mean of ratios",
-            "You divided prompt by prompt. The prompts with the smallest difference then rule; take both means first.",
+            "You divided prompt by prompt. The prompts with the smallest difference "
+            "then rule; take both means first.",
             _by(lambda c, m: (c / m).mean()),
         ),
         Misconception(
             "by prompt instead of template",
-            "These are the lowest and the highest single prompt. Gather prompts by template first.",
+            "These are the lowest and the highest single prompt. Gather prompts by "
+            "template first.",
             lambda c, m, t: ((c / m).min().item(), (c / m).max().item()),
         ),
         Misconception(
             "divided by the overall mean",
-            "You divided by the model's mean over all templates. A template that is hard for the model then seems to be "
-            "one on which the circuit is unfaithful.",
+            "You divided by the model's mean over all templates. A template that is "
+            "hard for the model then seems to be one on which the circuit is "
+            "unfaithful.",
             lambda c, m, t: _by(lambda a, _: a.mean() / m.mean())(c, m, t),
         ),
         Misconception(
@@ -284,77 +358,12 @@ spread_of_shares = Exercise(
         ),
         Misconception(
             "gap instead of share",
-            "These are gaps in logits. Asked is the share of the model's difference that the circuit has.",
+            "These are gaps in logits. Asked is the share of the model's difference "
+            "that the circuit has.",
             _by(lambda c, m: (m - c).mean()),
         ),
     ),
 )
-
-# --- 15.5 ---
-
-
-def _with_for_and(data: IOIDataset) -> IOIDataset:
-    records = [replace(r, template=r.template.replace("[A] and [B]", "[A] with [B]")) for r in data]
-    return IOIDataset.from_prompts(data.tokenizer, records, data.bos, data.names)
-
-
-def _data_cases(seed: int) -> list[tuple]:
-    return [(random_data(random_model(), n, seed + i),) for i, n in enumerate((16, 3, 9))]
-
-
-def _built(change: Callable) -> Callable:
-    def answer(data):
-        return IOIDataset.from_prompts(data.tokenizer, [change(r) for r in data], data.bos, data.names)
-
-    return answer
-
-
-def _texts(choice: IOIDataset, data: IOIDataset) -> list[str]:
-    """What an answer gives, as texts: any dataset with the same sentences is right."""
-    if not isinstance(choice, IOIDataset):
-        raise TypeError(f"An IOIDataset is asked for, not {type(choice).__name__}.")
-    return choice.prompts
-
-
-with_for_and = Exercise(
-    number="15.5",
-    title="One word other",
-    solution=_with_for_and,
-    cases=_data_cases,
-    outcome=_texts,
-    misconceptions=(
-        Misconception(
-            "every and",
-            "Some templates have another *and* between the clauses, and that has changed too. Only the one between the "
-            "names may.",
-            _built(lambda r: replace(r, template=r.template.replace(" and ", " with "))),
-        ),
-        Misconception(
-            "names exchanged",
-            "The names have changed places as well. Then two things differ, and nobody can tell which one mattered.",
-            _built(lambda r: replace(_one(r), order="BABA" if r.order == "ABBA" else "ABBA")),
-        ),
-        Misconception(
-            "subject exchanged",
-            "Another person is the subject now, so the right answer is another, too. Keep everything but the one word.",
-            _built(lambda r: replace(_one(r), IO=r.S, S=r.IO, order="BABA" if r.order == "ABBA" else "ABBA")),
-        ),
-        Misconception(
-            "two words for one",
-            "*together with* is two tokens: everything behind it moves, and positions no longer mean the same.",
-            _built(lambda r: replace(r, template=r.template.replace("[A] and [B]", "[A] together with [B]"))),
-        ),
-        Misconception(
-            "unchanged",
-            "These are the prompts that were given.",
-            _built(lambda r: r),
-        ),
-    ),
-)
-
-
-def _one(record):
-    return replace(record, template=record.template.replace("[A] and [B]", "[A] with [B]"))
 
 
 # --- 15.6 ---
@@ -365,8 +374,17 @@ def _role_or_repeat(
 ) -> str:
     kept, gone = new.mean(), (repeated - new).mean()
     errors = new.std() / len(new) ** 0.5, (repeated - new).std() / len(new) ** 0.5
-    there, fell = bool(kept > k * errors[0] and kept >= repeated.mean() / 2), bool(gone > k * errors[1])
-    return "role" if there and not fell else "both" if there else "repetition" if fell else "open"
+    there = bool(kept > k * errors[0] and kept >= repeated.mean() / 2)
+    fell = bool(gone > k * errors[1])
+    return (
+        "role"
+        if there and not fell
+        else "both"
+        if there
+        else "repetition"
+        if fell
+        else "open"
+    )
 
 
 def _role_cases(seed: int) -> list[tuple]:
@@ -375,21 +393,36 @@ def _role_cases(seed: int) -> list[tuple]:
     def draw(n, a, b, noise, common):
         shared = common * torch.randn(n, generator=g, dtype=torch.float64)
         each = noise * torch.randn(2, n, generator=g, dtype=torch.float64)
-        return a + shared + each[0] - each[0].mean(), b + shared + each[1] - each[1].mean()
+        return a + shared + each[0] - each[0].mean(), b + shared + each[1] - each[
+            1
+        ].mean()
 
     return [
-        draw(24, 0.6, 0.6, 0.05, 0.02), draw(24, 0.6, 0.45, 0.04, 0.15), draw(24, 0.6, 0.05, 0.04, 0.01),
-        draw(4, 0.3, 0.1, 0.6, 0.02), draw(30, 0.7, 0.65, 0.03, 0.3), draw(24, 0.6, 0.2, 0.03, 0.01),
+        draw(24, 0.6, 0.6, 0.05, 0.02), draw(24, 0.6, 0.45, 0.04, 0.15),
+        draw(24, 0.6, 0.05, 0.04, 0.01), draw(4, 0.3, 0.1, 0.6, 0.02),
+        draw(30, 0.7, 0.65, 0.03, 0.3), draw(24, 0.6, 0.2, 0.03, 0.01),
         draw(24, 0.6, 0.15, 0.3, 0.0), draw(5, 0.3, 0.25, 0.6, 0.02),
     ]  # fmt: skip
 
 
 def _unpaired(repeated: Tensor, new: Tensor, k: float = 2.0) -> str:
     """With the errors of the two means added, as of different prompts."""
-    gone, error = (repeated.mean() - new.mean()), ((repeated.var() + new.var()) / len(new)) ** 0.5
-    there = bool(new.mean() > k * new.std() / len(new) ** 0.5 and new.mean() >= repeated.mean() / 2)
+    gone = repeated.mean() - new.mean()
+    error = ((repeated.var() + new.var()) / len(new)) ** 0.5
+    there = bool(
+        new.mean() > k * new.std() / len(new) ** 0.5
+        and new.mean() >= repeated.mean() / 2
+    )
     fell = bool(gone > k * error)
-    return "role" if there and not fell else "both" if there else "repetition" if fell else "open"
+    return (
+        "role"
+        if there and not fell
+        else "both"
+        if there
+        else "repetition"
+        if fell
+        else "open"
+    )
 
 
 role_or_repeat = Exercise(
@@ -400,30 +433,34 @@ role_or_repeat = Exercise(
     misconceptions=(
         Misconception(
             "larger wins",
-            "You only asked whether attention falls. If most of it stays when nothing is repeated, the head reads a role "
-            "as well.",
+            "You only asked whether attention falls. If most of it stays when nothing "
+            "is repeated, the head reads a role as well.",
             lambda a, b, k=2.0: "repetition" if a.mean() > b.mean() else "role",
         ),
         Misconception(
             "any fall is all",
-            "You called every fall a sign of repetition. Most of the attention may have stayed: then it is both.",
-            lambda a, b, k=2.0: {"both": "repetition"}.get(_role_or_repeat(a, b, k), _role_or_repeat(a, b, k)),
+            "You called every fall a sign of repetition. Most of the attention may "
+            "have stayed: then it is both.",
+            lambda a, b, k=2.0: {"both": "repetition"}.get(
+                _role_or_repeat(a, b, k), _role_or_repeat(a, b, k)
+            ),
         ),
         Misconception(
             "unpaired errors",
-            "You compared two means as if they came from different prompts. Each pair is one sentence: take the error of "
-            "the difference, pair by pair.",
+            "You compared two means as if they came from different prompts. Each pair "
+            "is one sentence: take the error of the difference, pair by pair.",
             _unpaired,
         ),
         Misconception(
             "no errors",
-            "You compared means without their errors. With four prompts and such noise nothing can be told.",
+            "You compared means without their errors. With four prompts and such "
+            "noise nothing can be told.",
             lambda a, b, k=2.0: _role_or_repeat(a, b, 0.0),
         ),
         Misconception(
             "spread instead of error",
-            "You took the spread over prompts for the error of the mean. The error is the spread over the root of how "
-            "many there are.",
+            "You took the spread over prompts for the error of the mean. The error is "
+            "the spread over the root of how many there are.",
             lambda a, b, k=2.0: _role_or_repeat(a, b, k * len(a) ** 0.5),
         ),
     ),

@@ -1,1 +1,2 @@
-"""Machines that look for circuits: a graph of edges, scores for each of them, circuits run as such, and their scores."""
+"""Machines that look for circuits: a graph of edges, scores for each of them, circuits
+run as such, and their scores."""

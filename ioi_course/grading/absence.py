@@ -1,9 +1,12 @@
-"""Some questions ask for what a part of the library does: while they are graded, that part's code is not there."""
+"""Some questions ask for what a part of the library does: while they are graded, that
+part's code is not there."""
 
-# A test says so with `without(answer, "patching")`. The grader reads this line (`assignments.without_of`) and runs the
-# cells for such questions in a process of their own, in which, before the first cell, all functions of its modules have
-# lost their code (`hollow`), wherever else they are kept, and their files cannot be read. What is imported from them can
-# be named, but not called. Nothing looks for names in the answer, so no helper and no alias gets around it.
+# A test says so with `without(answer, "patching")`. The grader reads this line
+# (`assignments.without_of`) and runs the cells for such questions in a process of their
+# own, in which, before the first cell, all functions of its modules have lost their
+# code (`hollow`), wherever else they are kept, and their files cannot be read. What is
+# imported from them can be named, but not called. Nothing looks for names in the
+# answer, so no helper and no alias gets around it.
 
 from __future__ import annotations
 
@@ -29,14 +32,18 @@ class Part:
 
 PARTS = {
     "patching": Part(
-        ("ioi_course.patching", "ioi_course.paths", "ioi_course.attribution_patching", "ioi_course.transplant",
-         "ioi_course.engine.forward", "ioi_course.engine.patches", "ioi_course.checks.patching",
-         "ioi_course.checks.paths", "transformer_lens.patching"),
+        ("ioi_course.patching", "ioi_course.paths", "ioi_course.attribution_patching",
+         "ioi_course.transplant", "ioi_course.engine.forward",
+         "ioi_course.engine.patches", "ioi_course.checks.patching",
+         "ioi_course.checks.stream_patching", "ioi_course.checks.paths",
+         "ioi_course.checks.refuting", "transformer_lens.patching"),
         frozenset({"sweep", "path_patch", "direct_paths"}),
     ),
     "circuit": Part(
-        ("ioi_course.circuit", "ioi_course.means", "ioi_course.ablation", "ioi_course.checks.circuit",
-         "ioi_course.checks.ablation", "ioi_course.engine.forward", "ioi_course.engine.patches"),
+        ("ioi_course.circuit", "ioi_course.means", "ioi_course.ablation",
+         "ioi_course.checks.circuit", "ioi_course.checks.missing",
+         "ioi_course.checks.ablation", "ioi_course.checks.backups",
+         "ioi_course.engine.forward", "ioi_course.engine.patches"),
         frozenset({"knock_out", "run_circuit", "run_without", "reference_means"}),
     ),
 }  # fmt: skip
@@ -45,14 +52,18 @@ PARTS = {
 def without(answer: Callable, *parts: str) -> None:
     """State, in a test, that an answer has to do without these PARTS of the library.
 
-    In a notebook and on Gradescope, where they are there, AssertionError if the answer's own code names them.
+    In a notebook and on Gradescope, where they are there, AssertionError if the
+    answer's own code names them.
     """
     if isinstance(answer, Asked):
         return
-    used = set(getattr(getattr(answer, "__code__", None), "co_names", ())) & set().union(
-        *(PARTS[p].names for p in parts)
+    used = set(
+        getattr(getattr(answer, "__code__", None), "co_names", ())
+    ) & set().union(*(PARTS[p].names for p in parts))
+    assert not used, (
+        f"Build it yourself: {' and '.join(sorted(used))} of the library is for "
+        "comparison only."
     )
-    assert not used, f"Build it yourself: {' and '.join(sorted(used))} of the library is for comparison only."
 
 
 def modules_of(parts: Iterable[str]) -> list[str]:
@@ -65,7 +76,10 @@ def files_of(parts: Iterable[str]) -> list[str]:
     found: list[str] = []
     for module in modules_of(parts):
         source = Path(find_spec(module).origin)
-        found += [str(source), *map(str, source.parent.glob(f"__pycache__/{source.stem}.*"))]
+        found += [
+            str(source),
+            *map(str, source.parent.glob(f"__pycache__/{source.stem}.*")),
+        ]
     return found
 
 
@@ -85,9 +99,13 @@ def hollow(parts: Sequence[str]) -> None:
 
 
 def _empty(code: CodeType) -> CodeType:
-    """Code that only raises, for a function with the same variables of functions around it."""
+    """Code that only raises, for a function with the same variables
+    of functions around it."""
 
     def nothing(*args, **named):
-        raise RuntimeError("this function of the library is not there while this question is graded: build it yourself")
+        raise RuntimeError(
+            "this function of the library is not there while this question is graded: "
+            "build it yourself"
+        )
 
     return nothing.__code__.replace(co_freevars=code.co_freevars)

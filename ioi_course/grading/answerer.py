@@ -1,7 +1,9 @@
-"""The process that runs a submission: first its cells, and then, in a fork for each question, calls of its answers."""
+"""The process that runs a submission: first its cells, and then, in a fork for each
+question, calls of its answers."""
 
-# Everything in this process belongs to the student from the first cell on, and nothing that it says is believed: neither
-# which cells failed nor what was tried counts for points, and an answer is compared by its judge, in another process.
+# Everything in this process belongs to the student from the first cell on, and nothing
+# that it says is believed: neither which cells failed nor what was tried counts for
+# points, and an answer is compared by its judge, in another process.
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ioi_course import models
-from ioi_course.grading import absence, asking, recipes, sandbox, wire
+from ioi_course.grading import absence, alarm, asking, recipes, sandbox, wire
 from ioi_course.grading.shell import make_shell
 
 SAID = 300  # characters of an error
@@ -33,20 +35,28 @@ def send(channel: socket.socket, **message: Any) -> None:
 
 
 def run(channel: socket.socket, apart: bool) -> None:
-    """Execute the cells that the first message brings, then answer, question by question, over the sockets that come."""
+    """Execute the cells that the first message brings, then answer, question by
+    question, over the sockets that come."""
     job = json.loads(channel.makefile("rb", buffering=0).readline())
     key, work = job["key"], job["work"]
     _settle(work)
     shell = make_shell(lambda what: send(channel, key=key, passed_over=what))
     read = sandbox.readable(absence.files_of(job["without"]))
     absence.hollow(job["without"])
-    sys.path[:] = [work, *(p for p in sys.path if any(p == r or p.startswith(r + "/") for r in read))]
+    sys.path[:] = [
+        work,
+        *(p for p in sys.path if any(p == r or p.startswith(r + "/") for r in read)),
+    ]
     sandbox.limit_memory(job["memory"])
     lacking = [*([] if apart else ["namespaces"]), *sandbox.isolate(work, read)]
     if lacking and job["required"]:
         os._exit(1)
-    sandbox.watch(
-        work, [*read, "/proc"], job["secret"], _fork.__code__, lambda what: send(channel, key=key, tried=what)
+    alarm.watch(
+        work,
+        [*read, "/proc"],
+        job["secret"],
+        _fork.__code__,
+        lambda what: send(channel, key=key, tried=what),
     )
     send(channel, key=key, lacking=lacking)
     for i, source in job["cells"]:
@@ -61,7 +71,10 @@ def run(channel: socket.socket, apart: bool) -> None:
             os._exit(0)
         if (pid := _fork()) == 0:
             try:
-                answer(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fds[0]), names)
+                answer(
+                    socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fds[0]),
+                    names,
+                )
             finally:
                 os._exit(0)
         os.close(fds[0])
@@ -69,16 +82,26 @@ def run(channel: socket.socket, apart: bool) -> None:
 
 
 def run_cell(shell: Any, source: str, whole: bool = True) -> BaseException | None:
-    """Run a cell; returns its error. Where the library is not whole, go on behind a statement that stopped.
+    """Run a cell; returns its error. Where the library is not whole, go on behind
+    a statement that stopped.
 
-    A call of what is not there must not cost the function that is defined below it in the same cell.
+    A call of what is not there must not cost the function that is defined
+    below it in the same cell.
     """
     result = shell.run_cell(source, silent=True)
     error = result.error_before_exec or result.error_in_exec
     while not whole and result.error_in_exec is not None:
         source = shell.transform_cell(source)
-        places = [f.lineno for f in traceback.extract_tb(result.error_in_exec.__traceback__) if f.name == "<module>"]
-        below = [node.lineno for node in ast.parse(source).body if places and node.lineno > places[0]]
+        places = [
+            f.lineno
+            for f in traceback.extract_tb(result.error_in_exec.__traceback__)
+            if f.name == "<module>"
+        ]
+        below = [
+            node.lineno
+            for node in ast.parse(source).body
+            if places and node.lineno > places[0]
+        ]
         if not below:
             break
         lines = source.splitlines()
@@ -88,7 +111,7 @@ def run_cell(shell: Any, source: str, whole: bool = True) -> BaseException | Non
 
 
 def _fork() -> int:
-    """The one function that may fork, see `sandbox.watch`."""
+    """The one function that may fork, see `alarm.watch`."""
     return os.fork()
 
 
@@ -106,8 +129,14 @@ def answer(channel: socket.socket, names: dict[str, Any]) -> None:
         try:
             message = wire.unpack(asked, recipes.FROM_TESTS)
             body = wire.pack(replied(message, names), recipes.describe)
-        except Exception as error:  # a value too large or too deep, or one that raises when it is looked at
-            body = wire.pack(("raised", (["TypeError"], f"{asking.NOT_PLAIN}: {_said(error)}", "", 0)))
+        # a value too large or too deep, or one that raises when it is looked at
+        except Exception as error:
+            body = wire.pack(
+                (
+                    "raised",
+                    (["TypeError"], f"{asking.NOT_PLAIN}: {_said(error)}", "", 0),
+                )
+            )
         wire.send(channel, body)
 
 
@@ -121,26 +150,41 @@ def replied(message: tuple, names: dict[str, Any]) -> tuple[str, Any]:
         found = names.get(name)
         return ("function", _parameters(found)) if callable(found) else ("value", found)
     args, named = arguments
-    before, models = [_kept(value) for value in args], [value for value in args if hasattr(value, "hook_points")]
+    before = [_kept(value) for value in args]
+    models = [value for value in args if hasattr(value, "hook_points")]
     try:
         returned = names[name](*args, **named)
     except Exception as error:
         return "raised", _raised(error, names[name])
     finally:
-        left = [point for model in models for point in model.hook_points() if point.fwd_hooks or point.bwd_hooks]
+        left = [
+            point
+            for model in models
+            for point in model.hook_points()
+            if point.fwd_hooks or point.bwd_hooks
+        ]
         for model in models if left else []:
             model.reset_hooks()
     if left:
         return "changed", -1
-    changed = [i for i, kept in enumerate(before) if kept is not None and kept != _kept(args[i])]
+    changed = [
+        i
+        for i, kept in enumerate(before)
+        if kept is not None and kept != _kept(args[i])
+    ]
     return ("changed", changed[0]) if changed else ("returned", returned)
 
 
 def _kept(value: Any) -> bytes | None:
-    """The bytes of an argument that an answer might change; None for what goes by a recipe and numbers."""
+    """The bytes of an argument that an answer might change; None for what goes by
+    a recipe and numbers."""
     import torch
 
-    return wire.pack(value, lambda _: ("", 0)) if isinstance(value, torch.Tensor | list | dict) else None
+    return (
+        wire.pack(value, lambda _: ("", 0))
+        if isinstance(value, torch.Tensor | list | dict)
+        else None
+    )
 
 
 def _parameters(function: Callable) -> list[tuple] | None:
@@ -152,16 +196,26 @@ def _parameters(function: Callable) -> list[tuple] | None:
 
 
 def _raised(error: Exception, function: Callable) -> tuple:
-    """An exception: the names of its class and of those above it, its text, and the line of the answer's own cell."""
+    """An exception: the names of its class and of those above it, its text, and the
+    line of the answer's own cell."""
     names = [kind.__name__ for kind in type(error).__mro__]
     code = getattr(function, "__code__", None)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
-    line = linecache.getline(frames[-1].filename, frames[-1].lineno).strip() if frames else ""
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if code and f.filename == code.co_filename
+    ]
+    line = (
+        linecache.getline(frames[-1].filename, frames[-1].lineno).strip()
+        if frames
+        else ""
+    )
     return names, _text(error), line, frames[-1].lineno if frames else 0
 
 
 def _text(error: BaseException) -> str:
-    """What an exception says, on one line; a student's own class may raise while it is shown."""
+    """What an exception says, on one line; a student's own class may
+    raise while it is shown."""
     try:
         return (str(error).strip().splitlines() or [""])[0][:SAID]
     except BaseException:  # noqa: BLE001
@@ -192,7 +246,11 @@ def _settle(work: str) -> None:
         os.dup2(null, fd)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     os.chdir(work)
-    os.environ |= {"HOME": work, "TMPDIR": work, "IPYTHONDIR": os.path.join(work, ".ipython")}
+    os.environ |= {
+        "HOME": work,
+        "TMPDIR": work,
+        "IPYTHONDIR": os.path.join(work, ".ipython"),
+    }
     tempfile.tempdir, sys.argv = None, [""]
     pdb.set_trace = lambda **options: None
     _lend(recipes.SPARE)
@@ -200,11 +258,16 @@ def _settle(work: str) -> None:
 
 
 def _lend(spare: list) -> None:
-    """Let the first `load_model("synthetic")` take a model that the server has made, which saves seconds."""
+    """Let the first `load_model("synthetic")` take a model that the server has
+    made, which saves seconds."""
     load = models.load_model
 
     @functools.wraps(load)
     def load_model(*args: Any, **named: Any) -> Any:
-        return spare.pop() if spare and (args, named) == (("synthetic",), {}) else load(*args, **named)
+        return (
+            spare.pop()
+            if spare and (args, named) == (("synthetic",), {})
+            else load(*args, **named)
+        )
 
     models.load_model = load_model

@@ -1,9 +1,12 @@
-"""Grade on Gradescope: one submission in a container, by the same judge as `ioi-course grade`, in processes of its own."""
+"""Grade on Gradescope: one submission in a container, by the same judge as
+`ioi-course grade`, in processes of its own."""
 
-# Gradescope starts run_otter.py of the autograder zip, which calls `main`. Otter would run notebook and tests in one process.
-# Here the answerer and the judge are apart as they are at home, so the same notebook gets the same points. What is less is the
-# wall around the answerer: a container seldom allows namespaces, and everything in it is root. Landlock and seccomp hold where
-# its kernel has them, and what is missing is printed, for instructors only. Otter's own grading of the same zip gives an honest
+# Gradescope starts run_otter.py of the autograder zip, which calls `main`. Otter would
+# run notebook and tests in one process. Here the answerer and the judge are apart as
+# they are at home, so the same notebook gets the same points. What is less is the wall
+# around the answerer: a container seldom allows namespaces, and everything in it is
+# root. Landlock and seccomp hold where its kernel has them, and what is missing is
+# printed, for instructors only. Otter's own grading of the same zip gives an honest
 # notebook the same points (tests/test_assignments.py).
 
 from __future__ import annotations
@@ -24,24 +27,36 @@ from ioi_course.grading.submissions import Refused, find_submissions
 
 
 def main(folder: str | Path = "/autograder") -> None:
-    """Grade submission/ with the autograder in source/, and write results/results.json."""
+    """Grade submission/ with the autograder in source/, and write
+    results/results.json."""
     folder = Path(folder)
     with tempfile.TemporaryDirectory() as made:
-        assignment = read_assignment(_zip(folder / "source", Path(made, "autograder.zip")))
-        shutil.copytree(folder / "submission", Path(made, "class", "student"), symlinks=True)
+        assignment = read_assignment(
+            _zip(folder / "source", Path(made, "autograder.zip"))
+        )
+        shutil.copytree(
+            folder / "submission", Path(made, "class", "student"), symlinks=True
+        )
         graded = _graded(Path(made, "class"), assignment, [folder, Path(made)])
     print(f"The hidden inputs were drawn from the seed {graded.seed}.")
     if graded.lacking:
-        print(f"Graded without {' and '.join(graded.lacking)}, which this container does not allow.")
+        print(
+            f"Graded without {' and '.join(graded.lacking)}, which this container does "
+            "not allow."
+        )
     (folder / "results").mkdir(exist_ok=True)
     text = json.dumps(results(graded), indent=1, ensure_ascii=False)
     (folder / "results" / "results.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _zip(source: Path, path: Path) -> Path:
-    """The autograder zip as it was before Gradescope unpacked it: what it says of the assignment, and the tests."""
+    """The autograder zip as it was before Gradescope unpacked it: what it says of the
+    assignment, and the tests."""
     with zipfile.ZipFile(path, "w") as archive:
-        for file in [source / "otter_config.json", *sorted((source / "tests").glob("*.py"))]:
+        for file in [
+            source / "otter_config.json",
+            *sorted((source / "tests").glob("*.py")),
+        ]:
             archive.write(file, file.relative_to(source))
     return path
 
@@ -53,23 +68,36 @@ def _graded(folder: Path, assignment: Assignment, secret: list[Path]) -> Grade:
     except Refused as error:
         return grade_nothing(one, assignment, str(error))
     with Server() as server:
-        graded = grade(one.student, data, assignment, server, Limits(isolation=False), secret)
+        graded = grade(
+            one.student, data, assignment, server, Limits(isolation=False), secret
+        )
     graded.notes = [note, *graded.notes] if note else graded.notes
     return graded
 
 
 def results(graded: Grade) -> dict[str, Any]:
-    """What Gradescope reads: public tests with what they say, hidden ones for instructors only."""
-    shown = [_entry(question, question.public, "public", "visible") for question in graded.questions]
-    hidden = [_entry(question, question.hidden, "hidden", "hidden") for question in graded.questions]
+    """What Gradescope reads: public tests with what they say, hidden ones
+    for instructors only."""
+    shown = [
+        _entry(question, question.public, "public", "visible")
+        for question in graded.questions
+    ]
+    hidden = [
+        _entry(question, question.hidden, "hidden", "hidden")
+        for question in graded.questions
+    ]
     return {
         "output": "\n".join(graded.notes),
         "stdout_visibility": "hidden",
-        "tests": [entry for pair in zip(shown, hidden, strict=True) for entry in pair if entry],
+        "tests": [
+            entry for pair in zip(shown, hidden, strict=True) for entry in pair if entry
+        ],
     }
 
 
-def _entry(question: Question, cases: list[dict], kind: str, visibility: str) -> dict[str, Any] | None:
+def _entry(
+    question: Question, cases: list[dict], kind: str, visibility: str
+) -> dict[str, Any] | None:
     if not cases:
         return None
     said = [case["message"] for case in cases if not case["passed"] and case["message"]]

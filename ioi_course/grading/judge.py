@@ -1,4 +1,5 @@
-"""A process that judges a question: it holds the tests and asks; it never runs, or unpickles, a student's code."""
+"""A process that judges a question: it holds the tests and asks; it never runs, or
+unpickles, a student's code."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ ROOM = 8 * 2**30  # bytes
 
 
 def serve(channel: socket.socket) -> None:
-    """Take in the tests of an assignment, and fork a judge for each two sockets that come over `channel`.
+    """Take in the tests of an assignment, and fork a judge for each two sockets
+    that come over `channel`.
 
-    The first line brings the tests of each question. Each is run once with no answer at all, so that what tests compute
-    with `recipes.once` is computed here, and every judge has it.
+    The first line brings the tests of each question. Each is run once with no
+    answer at all, so that what tests compute with `recipes.once` is computed
+    here, and every judge has it.
     """
     sandbox.adopt_orphans(signal.SIGKILL)
     for tests, names in json.loads(channel.makefile("rb", buffering=0).readline()):
@@ -52,24 +55,34 @@ class Nobody:
 
 
 def judge(control: socket.socket, channel: socket.socket) -> None:
-    """Judge what the first line of `control` asks for, by questions over `channel`, and say over `control` what came of it.
+    """Judge what the first line of `control` asks for, by questions over `channel`, and
+    say over `control` what came of it.
 
-    The line brings the tests of a question, the names that they look at, whether the hidden ones are meant, and the seed.
+    The line brings the tests of a question, the names that they look at, whether the
+    hidden ones are meant, and the seed.
     """
     sandbox.adopt_orphans(signal.SIGKILL)
     sandbox.limit_memory(ROOM)
     job = json.loads(control.makefile("rb").readline())
     draws.begin(job["seed"])
     try:
-        results = judged(job["tests"], job["names"], job["hidden"], asking.Line(channel, job["hidden"]))
+        results = judged(
+            job["tests"],
+            job["names"],
+            job["hidden"],
+            asking.Line(channel, job["hidden"]),
+        )
         said = {"results": results}
     except wire.Gone:
         said = {"gone": True}
     control.sendall(json.dumps(said).encode() + b"\n")
 
 
-def judged(tests: str, names: list[str], hidden: bool, line: asking.Line | Nobody) -> list[tuple[bool, str]]:
-    """For each test case of that kind, in order, whether it passed, and what otter says."""
+def judged(
+    tests: str, names: list[str], hidden: bool, line: asking.Line | Nobody
+) -> list[tuple[bool, str]]:
+    """For each test case of that kind, in order, whether it
+    passed, and what otter says."""
     import numpy as np
     import torch
     from otter.test_files import ExceptionTestFile
@@ -82,4 +95,7 @@ def judged(tests: str, names: list[str], hidden: bool, line: asking.Line | Nobod
     file.test_case_results = []
     if file.test_cases:
         file.run({name: line.look(name) for name in names})
-    return [(result.passed is True, result.message[:LONGEST]) for result in file.test_case_results]
+    return [
+        (result.passed is True, result.message[:LONGEST])
+        for result in file.test_case_results
+    ]

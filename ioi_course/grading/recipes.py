@@ -1,7 +1,9 @@
-"""What an autograder's tests ask with: models and prompts that both processes make for themselves, and named functions."""
+"""What an autograder's tests ask with: models and prompts that both processes make for
+themselves, and named functions."""
 
-# A test hands a model, prompts, a cache, a circuit or a function to an answer. The answer runs in another process, so what
-# crosses is a recipe: a name and plain data (`ioi_course.grading.wire`), from which the other side makes its own copy.
+# A test hands a model, prompts, a cache, a circuit or a function to an answer. The
+# answer runs in another process, so what crosses is a recipe: a name and plain data
+# (`ioi_course.grading.wire`), from which the other side makes its own copy.
 
 from __future__ import annotations
 
@@ -36,28 +38,34 @@ def synthetic() -> TransformerBridge:
     return load_model("synthetic")
 
 
-SPARE: list[TransformerBridge] = []  # another one, which the server makes for the cells of a submission
+# another one, which the server makes for the cells of a submission
+SPARE: list[TransformerBridge] = []
 
 
 SMALL = {3: 8, 4: 4}  # layers of small models -> how many of them the server makes
 
 
 def small_model(seed: int, n_layers: int = 3) -> TransformerBridge:
-    """One of a few small models with random weights, which both processes have from the start: making one takes long.
+    """One of a few small models with random weights, which both processes have from the
+    start: making one takes long.
 
-    Which one depends on the seed. A test draws prompts as well, or it would have few cases.
+    Which one depends on the seed. A test draws prompts as well, or
+    it would have few cases.
     """
     return random_model(seed % SMALL[n_layers], n_layers)
 
 
 def small_data(model: TransformerBridge, n: int, seed: int) -> IOIDataset:
-    """IOI prompts in which each role, END among them, stands at more than one position (but for n = 1).
+    """IOI prompts in which each role, END among them, stands at more than one
+    position (but for n = 1).
 
-    With all prompts alike, who takes the last column for END would be right. They are those of the first seed, from
-    this one on, that gives such prompts.
+    With all prompts alike, who takes the last column for END would be right. They are
+    those of the first seed, from this one on, that gives such prompts.
     """
     data = IOIDataset(model, n, seed=seed)
-    told_apart = n == 1 or all(len(set(where.tolist())) > 1 for where in data.pos.values())
+    told_apart = n == 1 or all(
+        len(set(where.tolist())) > 1 for where in data.pos.values()
+    )
     return data if told_apart else small_data(model, n, seed + 1)
 
 
@@ -71,9 +79,11 @@ _KEPT: dict[str, Any] = {}
 
 
 def once(name: str, compute: Callable[[], Any]) -> Any:
-    """What `compute` returns, computed once per process: for what takes a test seconds and is the same for everybody.
+    """What `compute` returns, computed once per process: for what takes a test seconds
+    and is the same for everybody.
 
-    A test asks for it before it looks at the answer; then our grader computes it once for a class.
+    A test asks for it before it looks at the answer; then our grader
+    computes it once for a class.
     """
     if name not in _KEPT:
         _KEPT[name] = compute()
@@ -91,13 +101,19 @@ def _table(values: dict) -> Callable:
 
 
 def _alive(keep: dict | None, out: dict, every: dict) -> list[Head]:
-    return [h for h, role in (every if keep is None else keep).items() if out.get(h) != role and every.get(h) == role]
+    return [
+        h
+        for h, role in (every if keep is None else keep).items()
+        if out.get(h) != role and every.get(h) == role
+    ]
 
 
 def _adding_up(every: dict[Head, str], weights: dict[Head, float]) -> Callable:
     def run(keep, out):
         total = sum(weights[head] for head in _alive(keep, out, every))
-        return torch.tensor([total - 1.0, total + 1.0, 0.5 * total], dtype=torch.float64)
+        return torch.tensor(
+            [total - 1.0, total + 1.0, 0.5 * total], dtype=torch.float64
+        )
 
     return run
 
@@ -113,17 +129,25 @@ def _standing_in(mover: Head, backup: Head, against: Head) -> Callable:
 
 def _in_pairs(pool: list[Head], weight: Tensor) -> Callable:
     def run(keep, out):
-        alive = torch.tensor([h in keep and out.get(h) != keep[h] for h in pool], dtype=torch.float64)
+        alive = torch.tensor(
+            [h in keep and out.get(h) != keep[h] for h in pool], dtype=torch.float64
+        )
         return torch.einsum("i,ijb,j->b", alive, weight, alive)
 
     return run
 
 
-FUNCTIONS = {"table": _table, "adding up": _adding_up, "standing in": _standing_in, "in pairs": _in_pairs}
+FUNCTIONS = {
+    "table": _table,
+    "adding up": _adding_up,
+    "standing in": _standing_in,
+    "in pairs": _in_pairs,
+}
 
 
 class Named:
-    """A function of the library above, with what it is made of; both processes have it, so its name can be handed over."""
+    """A function of the library above, with what it is made of; both processes have it,
+    so its name can be handed over."""
 
     def __init__(self, name: str, *given: Any):
         self.name, self.given, self._function = name, given, FUNCTIONS[name](*given)
@@ -134,7 +158,9 @@ class Named:
 
 def table(values: Mapping[tuple, Any]) -> Named:
     """A function that looks its arguments up: `values[arguments]`, as a tensor."""
-    return Named("table", {key: torch.as_tensor(value) for key, value in values.items()})
+    return Named(
+        "table", {key: torch.as_tensor(value) for key, value in values.items()}
+    )
 
 
 def adding_up(every: dict[Head, str], weights: dict[Head, float]) -> Named:
@@ -143,12 +169,14 @@ def adding_up(every: dict[Head, str], weights: dict[Head, float]) -> Named:
 
 
 def standing_in(mover: Head, backup: Head, against: Head) -> Named:
-    """A made-up run(keep, out) in which a backup speaks only where the mover is out, and one head speaks against."""
+    """A made-up run(keep, out) in which a backup speaks only where the mover is out,
+    and one head speaks against."""
     return Named("standing in", mover, backup, against)
 
 
 def in_pairs(pool: list[Head], weight: Tensor) -> Named:
-    """A made-up run(keep, out) in which each pair of nodes that are both alive adds something of its own."""
+    """A made-up run(keep, out) in which each pair of nodes that are both alive adds
+    something of its own."""
     return Named("in pairs", pool, weight)
 
 
@@ -156,11 +184,17 @@ def in_pairs(pool: list[Head], weight: Tensor) -> Named:
 
 
 def describe(value: Any) -> tuple[str, Any] | None:
-    """Name and plain data of what the other process is to make; None for what is no such thing."""
+    """Name and plain data of what the other process is to make; None for
+    what is no such thing."""
     if isinstance(value, TransformerBridge):
         found, cfg = RANDOM.fullmatch(model_name(value)), value.cfg
         if found:
-            return "random model", (int(found[1]), cfg.n_layers, cfg.n_heads, cfg.d_model)
+            return "random model", (
+                int(found[1]),
+                cfg.n_layers,
+                cfg.n_heads,
+                cfg.d_model,
+            )
         return ("model", "synthetic") if model_name(value) == "synthetic" else None
     if isinstance(value, IOIDataset):
         fields = value.bos, tuple(value.names), _adds_bos(value.tokenizer)
@@ -168,8 +202,18 @@ def describe(value: Any) -> tuple[str, Any] | None:
     if isinstance(value, ActivationCache):
         return "cache", (dict(value.cache_dict), value.model)
     if isinstance(value, Circuit):
-        fields = dict(value.roles), dict(value.positions), [tuple(edge) for edge in value.edges]
-        return "circuit", (*fields, value.name, value.source, value.n_layers, value.n_heads)
+        fields = (
+            dict(value.roles),
+            dict(value.positions),
+            [tuple(edge) for edge in value.edges],
+        )
+        return "circuit", (
+            *fields,
+            value.name,
+            value.source,
+            value.n_layers,
+            value.n_heads,
+        )
     if isinstance(value, Named):
         return "function", (value.name, value.given)
     if isinstance(value, PreTrainedTokenizerFast) and len(value) == len(tokenizer()):
@@ -186,7 +230,9 @@ def _prompts(given: tuple) -> IOIDataset:
     if len(records) > PROMPTS:
         raise ValueError(f"{len(records)} prompts are too many to be handed over.")
     records = [IOIPrompt(*map(_text, record)) for record in records]
-    return IOIDataset.from_prompts(tokenizer(adds_bos is True), records, bos is True, tuple(map(_text, names)))
+    return IOIDataset.from_prompts(
+        tokenizer(adds_bos is True), records, bos is True, tuple(map(_text, names))
+    )
 
 
 def _text(value: Any) -> str:

@@ -15,29 +15,39 @@ from ioi_course.grading.assignments import Assignment
 from ioi_course.grading.grade import grade, untested
 from ioi_course.grading.grades import Grade, load, load_all, override, save
 from ioi_course.grading.server import Limits, Server
-from ioi_course.grading.submissions import Refused, Submission, clean_text, file_name, listed
+from ioi_course.grading.submissions import (
+    Refused,
+    Submission,
+    clean_text,
+    file_name,
+    listed,
+)
 from ioi_course.grading.table import write_platform_tables, write_report, write_table
 from ioi_course.project import CourseError
 import ioi_course
 
 
 def check_machine(isolation: bool = True, as_root: bool = False) -> None:
-    """CourseError where a submission could get out: as root, or on a kernel that lacks what keeps it in."""
+    """CourseError where a submission could get out: as root, or on a kernel that
+    lacks what keeps it in."""
     if os.geteuid() == 0 and not as_root:
         raise CourseError(
-            "You are root, and what a submission might get hold of would be everything: grade as a user without rights, or "
-            "give --as-root, as in a container that holds nothing else."
+            "You are root, and what a submission might get hold of would be "
+            "everything: grade as a user without rights, or give --as-root, as in a "
+            "container that holds nothing else."
         )
     missing = sandbox.lacking() if isolation else []
     if missing:
         raise CourseError(
-            f"This machine's kernel does not allow {listed(missing)}, which keep submissions in. Grade on another machine or "
-            "in a virtual machine, or give --no-isolation, which marks every row."
+            f"This machine's kernel does not allow {listed(missing)}, which keep "
+            "submissions in. Grade on another machine or in a virtual machine, or give "
+            "--no-isolation, which marks every row."
         )
 
 
 def key_of(assignment: Assignment, limits: Limits) -> str:
-    """What a result came of, but for the submission: the autograder, the limits, and the source of this course."""
+    """What a result came of, but for the submission: the autograder, the limits, and
+    the source of this course."""
     found = hashlib.sha256(assignment.path.read_bytes() + repr(limits).encode())
     root = Path(ioi_course.__file__).parent
     for path in sorted(root.rglob("*.py")):
@@ -55,7 +65,8 @@ def locked(out: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise CourseError(
-                f"Another run is grading into {out}. Wait until it has ended, or give another --out."
+                f"Another run is grading into {out}. Wait until it has ended, or give "
+                "another --out."
             ) from error
         yield
 
@@ -66,13 +77,17 @@ def grade_all(
     out: Path,
     jobs: int,
     limits: Limits = Limits(),  # noqa: B008
-    on_grade: Callable[[Grade, bool], None] = lambda grade, new: None,  # called after each, in any order
-    seed: int | None = None,  # of the hidden tests; who was graded with another is graded again
+    on_grade: Callable[[Grade, bool], None] = lambda grade, new: (
+        None
+    ),  # called after each, in any order
+    seed: int
+    | None = None,  # of the hidden tests; who was graded with another is graded again
 ) -> list[Grade]:
-    """Grade all that changed since the last run with this `out`; write grades.csv and the like, reports/ and results/.
+    """Grade all that changed since the last run with this `out`; write grades.csv and
+    the like, reports/ and results/.
 
-    The tables hold everybody who was ever graded into this folder. results/ is for the instructor: it also holds what the
-    hidden tests said.
+    The tables hold everybody who was ever graded into this folder. results/ is for the
+    instructor: it also holds what the hidden tests said.
     """
     for folder in (out / "results", out / "reports"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,9 +101,15 @@ def grade_all(
                 refused = ""
             except Refused as error:
                 data, note, refused = b"", "", str(error)
-            said = "\0".join([base, one.student, one.id, str(one.late), note, refused]).encode()
+            said = "\0".join(
+                [base, one.student, one.id, str(one.late), note, refused]
+            ).encode()
             key = hashlib.sha256(said + b"\0" + data).hexdigest()
-            if known is not None and known[1] == key and (seed is None or known[0].seed in (None, seed)):
+            if (
+                known is not None
+                and known[1] == key
+                and (seed is None or known[0].seed in (None, seed))
+            ):
                 on_grade(known[0], False)
             elif refused:
                 nothing = grade_nothing(one, assignment, refused)
@@ -108,20 +129,40 @@ def grade_all(
     return [graded for graded in grades if graded.student in now]
 
 
-def grade_nothing(one: Submission, assignment: Assignment, reason: str, status: str = "refused") -> Grade:
+def grade_nothing(
+    one: Submission, assignment: Assignment, reason: str, status: str = "refused"
+) -> Grade:
     """The grade of who has no notebook that counts, with the reason."""
-    return Grade(one.student, assignment.name, status, [reason], untested(assignment), id=one.id, late=one.late)
+    return Grade(
+        one.student,
+        assignment.name,
+        status,
+        [reason],
+        untested(assignment),
+        id=one.id,
+        late=one.late,
+    )
 
 
 def _grade(waiting, submissions, assignment, out, jobs, limits, on_grade, seed) -> None:
-    secret = [assignment.path, out, *(path for one in submissions for path in one.paths)]
+    secret = [
+        assignment.path,
+        out,
+        *(path for one in submissions for path in one.paths),
+    ]
     stop = threading.Event()
     with Server() as server, ThreadPoolExecutor(min(jobs, len(waiting))) as pool:
 
         def work(one: Submission, data: bytes, note: str, key: str) -> Grade:
             try:
-                graded = grade(one.student, data, assignment, server, limits, secret, stop, seed)
-                graded.id, graded.late, graded.notes = one.id, one.late, [note, *graded.notes] if note else graded.notes
+                graded = grade(
+                    one.student, data, assignment, server, limits, secret, stop, seed
+                )
+                graded.id, graded.late, graded.notes = (
+                    one.id,
+                    one.late,
+                    [note, *graded.notes] if note else graded.notes,
+                )
             except Exception as error:  # one submission must not end the run
                 reason = f"{type(error).__name__}: {clean_text(error)}"
                 graded, key = grade_nothing(one, assignment, reason, "failed"), ""

@@ -1,7 +1,7 @@
-"""What the process of a submission may do: namespaces, Landlock and limits of the kernel's, and an audit hook."""
+"""What the kernel lets the process of a submission do: namespaces, Landlock, limits."""
 
-# The kernel's part holds whatever the code does. The audit hook is Python's own (PEP 578, which says that it is no
-# sandbox): it reports what was tried, and denies what the kernel lets through. `ioi_course.grading` has the whole picture.
+# This holds whatever the code does; what the kernel lets through, `alarm` looks at.
+# `ioi_course.grading` has the whole picture.
 
 from __future__ import annotations
 
@@ -10,24 +10,52 @@ import os
 import re
 import resource
 import site
-import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from types import CodeType
 
 from ioi_course.grading.seccomp import restrict_calls
 
-CELL = "<ipython-input-"  # how the file name of a notebook's cell begins
 FILE_SIZE = 64 * 2**20  # bytes; what one file may hold
-SYSTEM = ("/usr", "/lib", "/lib64", "/sys/devices/system", "/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
-ETC = ("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "os-release")
-PROC = ("cpuinfo", "filesystems", "loadavg", "meminfo", "self", "stat", "sys/kernel", "uptime", "version")
-NEW_USER, NEW_NET, NEW_PID, NEW_IPC, NEW_MOUNTS = 0x10000000, 0x40000000, 0x20000000, 0x08000000, 0x00020000
+SYSTEM = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/sys/devices/system",
+    "/dev/null",
+    "/dev/urandom",
+    "/dev/random",
+    "/dev/zero",
+)
+ETC = (
+    "alternatives",
+    "fonts",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "os-release",
+)
+PROC = (
+    "cpuinfo",
+    "filesystems",
+    "loadavg",
+    "meminfo",
+    "self",
+    "stat",
+    "sys/kernel",
+    "uptime",
+    "version",
+)
+NEW_USER = 0x10000000
+NEW_NET = 0x40000000
+NEW_PID = 0x20000000
+NEW_IPC = 0x08000000
+NEW_MOUNTS = 0x00020000
 MS_REC, MS_PRIVATE, MS_SAFE = 0x4000, 0x40000, 0xE  # of mount(2)
 SET_DEATH_SIGNAL, SET_SUBREAPER, SET_NO_NEW_PRIVILEGES = 1, 36, 38  # of prctl(2)
 
@@ -38,43 +66,66 @@ def _libc(name: str, *args) -> int:
 
 
 def adopt_orphans(death_signal: int) -> None:
-    """Become the parent of all orphans below this process, and get a signal when its own parent dies."""
+    """Become the parent of all orphans below this process, and get a signal
+    when its own parent dies."""
     _libc("prctl", SET_DEATH_SIGNAL, death_signal)
     _libc("prctl", SET_SUBREAPER, 1)
 
 
 def new_namespaces() -> bool:
-    """Leave the network and, from the next fork on, all processes outside; False where the system forbids it.
+    """Leave the network and, from the next fork on, all processes outside; False
+    where the system forbids it.
 
-    The next child is the first process of its namespace: when it ends, the kernel kills all that it started.
+    The next child is the first process of its namespace: when it ends, the kernel
+    kills all that it started.
     """
     uid, gid = os.getuid(), os.getgid()
     if _libc("unshare", NEW_USER | NEW_NET | NEW_PID | NEW_IPC) != 0:
         return False
-    for name, text in [("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")]:
+    for name, text in [
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ]:
         Path("/proc/self", name).write_text(text)
     return True
 
 
 def hide_processes() -> bool:
-    """Show in /proc the processes of this namespace only; False where the system forbids it. For its first process."""
-    if _libc("unshare", NEW_MOUNTS) != 0 or _libc("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
+    """Show in /proc the processes of this namespace only; False where the system
+    forbids it. For its first process."""
+    if (
+        _libc("unshare", NEW_MOUNTS) != 0
+        or _libc("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0
+    ):
         return False
     return _libc("mount", b"proc", b"/proc", b"proc", MS_SAFE, None) == 0
 
 
 def isolate(work: str, read: list[str]) -> list[str]:
-    """Confine this process to its folder, after `new_namespaces`; returns what the kernel does not do."""
+    """Confine this process to its folder, after `new_namespaces`; returns what
+    the kernel does not do."""
     hidden = hide_processes()
     proc = ["/proc"] if hidden else [f"/proc/{name}" for name in PROC]
-    found = {"Landlock": restrict_files([*read, *(path for path in proc if os.path.exists(path))], work)}
-    return [name for name, have in (found | {"seccomp": restrict_calls()}).items() if not have]
+    found = {
+        "Landlock": restrict_files(
+            [*read, *(path for path in proc if os.path.exists(path))], work
+        )
+    }
+    return [
+        name
+        for name, have in (found | {"seccomp": restrict_calls()}).items()
+        if not have
+    ]
 
 
 def lacking() -> list[str]:
-    """What this machine's kernel lacks to keep a submission in, tried out in a process that ends with the trial."""
+    """What this machine's kernel lacks to keep a submission in, tried out in a process
+    that ends with the trial."""
     code = "from ioi_course.grading import sandbox; print(*sandbox._tried(), sep=',')"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
     if said.returncode != 0:
         return ["a trial of its own"]
     return [name for name in said.stdout.strip().split(",") if name]
@@ -89,7 +140,11 @@ def _tried() -> list[str]:
             try:
                 apart = new_namespaces()
                 if (first := os.fork()) == 0:
-                    missing = isolate(work, readable()) if apart else ["namespaces", *isolate(work, readable())]
+                    missing = (
+                        isolate(work, readable())
+                        if apart
+                        else ["namespaces", *isolate(work, readable())]
+                    )
                     os.write(writer, ",".join(missing).encode())
                     os._exit(0)
                 os.waitpid(first, 0)
@@ -101,20 +156,42 @@ def _tried() -> list[str]:
 
 
 def readable(without: Iterable[str] = ()) -> list[str]:
-    """What Python and its libraries read: the interpreter, site-packages, this package and the system's libraries.
+    """What Python and its libraries read: the interpreter, site-packages, this package
+    and the system's libraries.
 
-    Where one of the files `without` lies in a folder, the folder's other entries are listed instead of it.
+    Where one of the files `without` lies in a folder, the folder's other entries
+    are listed instead of it.
     """
-    installed = [sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()]
-    extra = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    installed = [
+        sys.prefix,
+        sys.base_prefix,
+        *sysconfig.get_paths().values(),
+        *site.getsitepackages(),
+    ]
+    extra = [
+        path for path in sys.path if path.endswith(("site-packages", "dist-packages"))
+    ]
     own = os.path.dirname(os.path.dirname(__file__))  # the package
-    paths = {os.path.realpath(path) for path in [*SYSTEM, *(f"/etc/{name}" for name in ETC), *installed, *extra, own]}
+    paths = {
+        os.path.realpath(path)
+        for path in [
+            *SYSTEM,
+            *(f"/etc/{name}" for name in ETC),
+            *installed,
+            *extra,
+            own,
+        ]
+    }
     paths -= {"/"}
     for left_out in map(os.path.realpath, without):
         while holders := [path for path in paths if below(left_out, [path])]:
             for path in holders:
                 paths.remove(path)
-                paths |= {os.path.realpath(entry.path) for entry in os.scandir(path)} if os.path.isdir(path) else set()
+                paths |= (
+                    {os.path.realpath(entry.path) for entry in os.scandir(path)}
+                    if os.path.isdir(path)
+                    else set()
+                )
     return sorted(path for path in paths if os.path.exists(path))
 
 
@@ -124,15 +201,22 @@ def below(path: str, folders: Iterable[str]) -> bool:
 
 
 def restrict_files(read: list[str], write: str) -> bool:
-    """Let the kernel's Landlock deny all other files, TCP, and signals to the outside; False where it is missing."""
-    create, add, restrict = 444, 445, 446  # the system calls' numbers, the same on every architecture
+    """Let the kernel's Landlock deny all other files, TCP, and signals to the outside;
+    False where it is missing."""
+    # the system calls' numbers, the same on every architecture
+    create, add, restrict = (444, 445, 446)
     version = _libc("syscall", create, None, ctypes.c_size_t(0), 1)
     if version < 1:
         return False
-    every = (1 << (13 if version < 2 else 14 if version < 3 else 15 if version < 5 else 16)) - 1
-    of_file = every & (1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15)  # execute, write, read, truncate, ioctl
+    every = (
+        1 << (13 if version < 2 else 14 if version < 3 else 15 if version < 5 else 16)
+    ) - 1
+    # execute, write, read, truncate, ioctl
+    of_file = every & (1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15)
     to_read = 1 << 0 | 1 << 2 | 1 << 3  # execute, read files, list folders
-    rules = (ctypes.c_uint64 * 3)(every, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)
+    rules = (ctypes.c_uint64 * 3)(
+        every, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0
+    )
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _libc("syscall", create, rules, ctypes.c_size_t(size), 0)
     if ruleset < 0:
@@ -153,12 +237,15 @@ def restrict_files(read: list[str], write: str) -> bool:
 
 
 def limit_memory(size: int) -> None:
-    """Let this process, and each that it forks, have so many bytes more than it has now; no cores, no huge files.
+    """Let this process, and each that it forks, have so many bytes more than it has
+    now; no cores, no huge files.
 
-    RLIMIT_DATA counts private writable memory. RLIMIT_AS would also count the gigabytes of libraries that torch maps
-    and never touches.
+    RLIMIT_DATA counts private writable memory. RLIMIT_AS would also count the gigabytes
+    of libraries that torch maps and never touches.
     """
-    kilobytes = int(re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    kilobytes = int(
+        re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[1]
+    )
     for what, limit in [
         (resource.RLIMIT_DATA, kilobytes * 1024 + size),
         (resource.RLIMIT_FSIZE, FILE_SIZE),
@@ -167,123 +254,3 @@ def limit_memory(size: int) -> None:
         hard = resource.getrlimit(what)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(what, (limit, limit))
-
-
-NETWORK = ("connect", "bind", "sendto", "sendmsg", "getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo")
-DENIED = {
-    **{f"socket.{event}": "use the network" for event in NETWORK},
-    **dict.fromkeys(
-        (
-            "subprocess.Popen",
-            "os.system",
-            "os.exec",
-            "os.posix_spawn",
-            "os.spawn",
-            "os.fork",
-            "os.forkpty",
-            "pty.spawn",
-        ),
-        "start a process",
-    ),
-    **dict.fromkeys(("os.kill", "os.killpg", "signal.pthread_kill"), "send a signal"),
-    **dict.fromkeys(("resource.setrlimit", "resource.prlimit"), "change the limits"),
-    "sys.addaudithook": "add an audit hook",
-}
-PATHS = {  # events that change a file: which arguments are paths
-    **dict.fromkeys(("os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.chown", "os.utime"), (0,)),
-    **dict.fromkeys(("os.rename", "os.link"), (0, 1)),
-    "os.symlink": (1,),
-}
-SECRET = re.compile(r"/proc/[^/]+/(task/.*)?(mem|environ|maps|fd|fdinfo|root|cwd|map_files)(/|$)")
-WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-OWN_ACCOUNT = (
-    "/platform.py",
-    "/uuid.py",
-    "/ctypes/util.py",
-)  # of the standard library: they start programs of their own
-STDLIB = os.path.dirname(os.__file__) + "/"
-
-
-def watch(
-    work: str,  # the folder in which files may be written
-    read: list[str],  # the folders and files that may be read
-    secret: list[str],  # and below them those that may not
-    forker: CodeType,  # the code of the one function that may fork
-    report: Callable[[str], None],  # told what was tried, once each
-) -> None:
-    """Deny what a submission has no business to do, from here to the end of the process, and report what a cell tried.
-
-    An alarm, no wall: the kernel is the wall. What a library tries on its own account is denied and not reported.
-    """
-    inside = [os.path.realpath(work)]
-    within, said, busy = [*inside, *read], set(), set()  # busy: threads in which the hook is at work
-    get_frame, get_thread, real, fspath = sys._getframe, threading.get_ident, os.path.realpath, os.fspath
-    denied, paths, lies, there = dict(DENIED), dict(PATHS), below, os.path.lexists
-    cell, stdlib, hidden, write, decode, own_account = CELL, STDLIB, SECRET, WRITE, os.fsdecode, OWN_ACCOUNT
-
-    def path_of(value: object) -> str:
-        return real(decode(fspath(value)))
-
-    def is_path(value: object) -> bool:
-        return isinstance(value, str | bytes | os.PathLike)
-
-    def may_write(path: str) -> bool:
-        return lies(path, inside) or path == "/dev/null"
-
-    def may_read(path: str) -> bool:
-        return not there(path) or (lies(path, within) and not lies(path, secret) and not hidden.match(path))
-
-    def from_cell() -> bool:
-        """Whether a cell caused the event, be it through the standard library or IPython's own `open`."""
-        frame = get_frame(3)
-        while frame.f_back:
-            name = frame.f_code.co_filename
-            passes = name.startswith(stdlib) and "-packages/" not in name and not name.endswith(own_account)
-            if not passes and not name.endswith("interactiveshell.py"):
-                break
-            frame = frame.f_back
-        return frame.f_code.co_filename.startswith(cell)
-
-    def wrong(event: str, args: tuple) -> tuple[str | None, bool]:
-        """What an event tries that it may not, in words, and whether that is worth a report."""
-        if event == "open" and is_path(args[0]):
-            path = path_of(args[0])
-            if (args[2] or 0) & write:
-                return (None, False) if may_write(path) else (f"write {path}", from_cell())
-            return (None, False) if may_read(path) else (f"read {path}", lies(path, secret) or from_cell())
-        if event in ("os.listdir", "os.scandir") and is_path(args[0]):
-            path = path_of(args[0])
-            return (None, False) if may_read(path) else (f"list {path}", from_cell())
-        if event in paths:
-            for i in paths[event]:
-                path = None if isinstance(args[i], int) else path_of(args[i])
-                if path is not None and not may_write(path):
-                    return f"change {path}", from_cell()
-            return None, False
-        if event == "os.fork" and get_frame(2).f_code is forker:
-            return None, False
-        if event in denied:
-            return denied[event], from_cell()
-        if event == "socket.__new__" and args[1] != socket.AF_UNIX:
-            return "use the network", from_cell()
-        if event.startswith("ctypes.") and from_cell():
-            return "call C through ctypes", True
-        return None, False
-
-    def hook(event: str, args: tuple) -> None:
-        thread = get_thread()
-        if thread in busy:
-            return
-        busy.add(thread)
-        try:
-            what, tell = wrong(event, args)
-            if what and tell and what not in said and len(said) < 50:
-                said.add(what)
-                report(what)
-        finally:
-            busy.discard(thread)
-        if what:
-            error = RuntimeError if event == "sys.addaudithook" else PermissionError  # the one that Python expects
-            raise error(f"While it is graded, a notebook may not {what}.")
-
-    sys.addaudithook(hook)

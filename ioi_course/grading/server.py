@@ -1,49 +1,49 @@
-"""The warm process that forks for each submission, and one submission in its processes."""
+"""The warm process that forks for each submission, and what a submission may use."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 import json
 import os
-import secrets
 import select
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
-from ioi_course.grading import memory
-from ioi_course.grading.assignments import Assignment
 from ioi_course.grading.memory import Group
-from ioi_course.grading.submissions import clean_text
 
 SUBMISSION, JUDGE = b"s", b"j"  # what the warm process is asked to fork
 TIMEOUT = 60  # seconds of computing that a cell, or the tests of a question, may take
-WALL = 5  # and so many times that by the clock, for who waits, and for a machine that is busy with others
-START = 60  # seconds; the start of a submission's processes takes less than one on an idle machine
+# and so many times that by the clock, for who waits, and for a machine that is busy
+# with others
+WALL = 5
 FACTOR = 5  # all of a submission may take so many times that
 MEMORY = 4.0  # GB
-MESSAGES = 100_000  # from the processes of one run of a submission; an honest notebook makes some for each cell
-TRIED = 50  # kinds of things that it tried; the hook in its process reports no more
-PROCESSES = 30  # more than that at a time is a fork bomb
-KEEP = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")  # of the environment
+# of the environment: what the server takes over, and what is set for it
+KEEP = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+FIXED = {
+    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "", "IOI_COURSE_MODEL": "synthetic",
+    "PYTHONDONTWRITEBYTECODE": "1", "PYTHONBREAKPOINT": "0",
+    "TORCHDYNAMO_DISABLE": "1", "MPLBACKEND": "agg", "USER": "student",
+    "LOGNAME": "student",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a submission may use."""
 
-    timeout: float = TIMEOUT  # seconds of computing for one cell, or the tests of one question
+    # seconds of computing for one cell, or the tests of one question
+    timeout: float = TIMEOUT
     memory: float = MEMORY  # GB beside what the course itself needs
     isolation: bool = True  # run nothing where the kernel cannot keep it in
 
@@ -74,28 +74,39 @@ class Server:
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="ioi-grade-")
         kept = {name: os.environ[name] for name in KEEP if name in os.environ}
-        fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1",
-                 "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": self._folder.name,
-                 "IOI_COURSE_MODEL": "synthetic", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONBREAKPOINT": "0",
-                 "TORCHDYNAMO_DISABLE": "1", "MPLBACKEND": "agg", "USER": "student", "LOGNAME": "student"}  # fmt: skip
+        fixed = FIXED | {"HOME": self._folder.name}
         self._control, theirs = socket.socketpair()
         with theirs, open(Path(self._folder.name) / "stderr", "wb") as log:
+            begin = "from ioi_course.grading.worker import serve; "
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from ioi_course.grading.worker import serve; serve({theirs.fileno()})"],
-                cwd=self._folder.name, env=kept | fixed, pass_fds=[theirs.fileno()], start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
-            )  # fmt: skip
+                [sys.executable, "-c", f"{begin}serve({theirs.fileno()})"],
+                cwd=self._folder.name,
+                env=kept | fixed,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
         self._warm, self._judges = False, {}
 
-    def fork(self, what: bytes, stop: threading.Event, group: Group | None = None) -> socket.socket:
-        """The socket to a new process, for a submission or a server of judges; it begins by joining the group."""
+    def fork(
+        self, what: bytes, stop: threading.Event, group: Group | None = None
+    ) -> socket.socket:
+        """The socket to a new process, for a submission or a server of judges; it
+        begins by joining the group."""
         with self._lock:
             return self._fork(what, stop, group)
 
-    def _fork(self, what: bytes, stop: threading.Event, group: Group | None = None) -> socket.socket:
+    def _fork(
+        self, what: bytes, stop: threading.Event, group: Group | None = None
+    ) -> socket.socket:
         if not self._warm:
             self._wait(self._control, stop)
-            self._warm, self.resident = True, psutil.Process(self._process.pid).memory_info().rss
+            self._warm, self.resident = (
+                True,
+                psutil.Process(self._process.pid).memory_info().rss,
+            )
         mine, theirs = socket.socketpair()
         door = [group.door()] if group else []
         with theirs:
@@ -104,8 +115,14 @@ class Server:
             os.close(fd)
         return mine
 
-    def judge(self, tests: Sequence[tuple[str, list[str]]], stop: threading.Event, answers: int) -> socket.socket:
-        """The socket to a new judge, of an assignment whose tests these are; `answers` is its socket to the answers."""
+    def judge(
+        self,
+        tests: Sequence[tuple[str, list[str]]],
+        stop: threading.Event,
+        answers: int,
+    ) -> socket.socket:
+        """The socket to a new judge, of an assignment whose tests these are; `answers`
+        is its socket to the answers."""
         with self._lock:
             line = json.dumps(tests).encode() + b"\n"
             if line not in self._judges:
@@ -118,8 +135,10 @@ class Server:
             return mine
 
     def shared_out(self, sizes: Sequence[int]) -> float:
-        """What processes of these sizes (PSS) have beside what they share with the warm process."""
-        own = psutil.Process(self._process.pid).memory_full_info().pss  # its pages, divided by how many share them
+        """What processes of these sizes (PSS) have beside what they share
+        with the warm process."""
+        # its pages, divided by how many share them
+        own = psutil.Process(self._process.pid).memory_full_info().pss
         return sum(max(0, size - own) for size in sizes)
 
     def _wait(self, channel: socket.socket, stop: threading.Event) -> None:
@@ -128,8 +147,16 @@ class Server:
             if stop.is_set():
                 raise KeyboardInterrupt
         if channel.recv(1) != b"r":
-            log = (Path(self._folder.name) / "stderr").read_text(errors="replace").strip().splitlines()
-            raise GradingError(f"The grading process did not start: {log[-1] if log else 'it said nothing'}.")
+            log = (
+                (Path(self._folder.name) / "stderr")
+                .read_text(errors="replace")
+                .strip()
+                .splitlines()
+            )
+            raise GradingError(
+                "The grading process did not start: "
+                f"{log[-1] if log else 'it said nothing'}."
+            )
 
     def __enter__(self) -> Server:
         return self
@@ -140,217 +167,3 @@ class Server:
         for channel in (self._control, *self._judges.values()):
             channel.close()
         self._folder.cleanup()
-
-
-class Ended(Exception):
-    """The processes of a submission ended, or were ended; the message says why, as "it …"."""
-
-
-class Waited(Ended):
-    """They were ended by the clock, and had not computed for their time."""
-
-
-class Runner:
-    """The processes of one submission, from our side of the socket; a context manager that leaves none behind."""
-
-    def __init__(self, server: Server, spent: Spent, stop: threading.Event) -> None:
-        self.doing = "start"  # "start", "cells", "tests"
-        self.cell: int | None = None
-        self.tried: set[str] = set()
-        self._limits, self._spent, self._stop = spent.limits, spent, stop
-        self._key, self._server, self._supervisor = secrets.token_hex(16), server, None
-        self._buffer, self._waiting, self._heard = b"", deque(), 0
-        self._group = Group(base, int(self._limits.memory * 2**30)) if (base := memory.home()) else None
-        self._channel = server.fork(SUBMISSION, stop, self._group)
-        self._work = tempfile.mkdtemp(prefix="ioi-grade-")
-        self._channel.settimeout(self._limits.timeout)  # for who does not read what we send
-        self._used = 0.0  # seconds of computing
-        self.touch(START)
-
-    def start(self, name: str, notebook: bytes, secret: list[str], **job: Any) -> dict:
-        """Have the cells run from here on; returns what isolates them."""
-        (Path(self._work) / f"{name}.ipynb").write_bytes(notebook)
-        work, memory = os.path.realpath(self._work), int(self._limits.memory * 2**30)
-        line = json.dumps(
-            {
-                "key": self._key,
-                "work": work,
-                "memory": memory,
-                "secret": secret,
-                "required": self._limits.isolation,
-                **job,
-            }
-        )
-        try:
-            self._channel.sendall(line.encode() + b"\n")
-        except OSError as error:
-            raise Ended("ended its process") from error
-        return self.wait_for("lacking")
-
-    def touch(self, seconds: float | None = None) -> None:
-        """What is being waited for has its time, or so many seconds, from now on."""
-        self._allowed = seconds or self._limits.timeout
-        self._since, self._deadline = self._used, time.monotonic() + WALL * self._allowed
-
-    def judge(self, assignment: Assignment, question: str, hidden: bool, seed: int) -> list | None:
-        """Have a question's public or hidden cases judged; what came of each, None if the answer's process ended."""
-        self.doing = "tests"
-        tests = [(source, assignment.answers[name]) for name, source in assignment.tests.items()]
-        theirs, ours = socket.socketpair()
-        with theirs, ours:
-            judge = self._server.judge(tests, self._stop, ours.fileno())
-            self.touch()
-            try:
-                socket.send_fds(self._channel, [b"q"], [theirs.fileno()])
-            except OSError as error:
-                judge.close()
-                raise self._gone() from error
-        names = assignment.answers[question]
-        job = {"tests": assignment.tests[question], "names": names, "hidden": hidden, "seed": seed}
-        with judge:
-            judge.sendall(json.dumps(job).encode() + b"\n")
-            said = b""
-            while not said.endswith(b"\n"):
-                self._watch()
-                ready = select.select([judge, self._channel], [], [], 0.2)[0]
-                if self._channel in ready and not self._receive():
-                    raise self._gone()
-                if judge in ready:
-                    part = judge.recv(1 << 16)
-                    if not part:
-                        raise GradingError("the judge ended without a word")
-                    said += part
-                for message in self._lines():
-                    self._hear(message)
-        return json.loads(said).get("results")
-
-    def wait_for(self, what: str) -> dict:
-        return self._next(lambda message: self._ours(message) and what in message)
-
-    def messages(self):
-        """The messages while the cells run."""
-        while True:
-            yield self._next(self._ours)
-
-    def suspect(self, what: str) -> None:
-        """Take note of what a notebook has no business to do; of very much, the first."""
-        if len(self.tried) < TRIED:
-            self.tried.add(what)
-
-    def _ours(self, message: dict) -> bool:
-        return message.get("key") == self._key
-
-    def _next(self, wanted: Callable[[dict], bool]) -> dict:
-        """The next message that is wanted; on the way watch time, memory and what was tried."""
-        while True:
-            for message in self._lines():
-                if self._hear(message):
-                    continue
-                if wanted(message):
-                    return message
-            self._watch()
-            if select.select([self._channel], [], [], 0.2)[0] and not self._receive():
-                raise self._gone()
-
-    @property
-    def _too_much(self) -> str:
-        return f"was stopped with more than {self._limits.memory:g} GB of memory"
-
-    def _gone(self) -> Ended:
-        """Why its processes are no longer there."""
-        return Ended(self._too_much if self._group and self._group.overran else "ended its process")
-
-    def _receive(self) -> bool:
-        """Read what there is; False if the other side has gone."""
-        try:
-            data = self._channel.recv(1 << 16)
-        except OSError:
-            data = b""
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        self._waiting.extend(filter(None, lines))
-        self._heard += len(lines)
-        if len(self._buffer) > 2**20:
-            self._buffer = b"-"  # of a line too long to be ours
-            self.suspect("wrote to the grader's channel")
-        if self._heard > MESSAGES:
-            self.suspect("wrote to the grader's channel")
-            raise Ended("was stopped after more messages than a notebook makes")
-        return bool(data)
-
-    def _lines(self):
-        while self._waiting:
-            yield self._parse(self._waiting.popleft())
-
-    def _hear(self, message: dict) -> bool:
-        """Take note of a message that may come at any time."""
-        if self._supervisor is None and "supervisor" in message:  # the first, before any cell
-            self._supervisor = psutil.Process(message["supervisor"])
-        elif not self._ours(message):
-            self.suspect("wrote to the grader's channel")
-        elif "tried" in message:
-            self.suspect(f"tried to {clean_text(message['tried'])}")
-        else:
-            return False
-        return True
-
-    @staticmethod
-    def _parse(line: bytes) -> dict:
-        try:
-            message = json.loads(line)
-        except (ValueError, RecursionError):
-            return {}
-        return message if isinstance(message, dict) else {}
-
-    def _watch(self) -> None:
-        if self._stop.is_set():
-            raise KeyboardInterrupt
-        if self._supervisor is not None:
-            self._count()
-        if self._used - self._since > self._allowed:
-            raise Ended(f"was stopped after {self._allowed:g} s")
-        if time.monotonic() > self._deadline:
-            raise Waited(f"was stopped after {WALL * self._allowed:g} s, most of which it waited")
-        if self.doing != "start" and self._spent.out(self._used):  # in our own start it would end the grading
-            raise Ended(f"was stopped when the notebook had taken {FACTOR * self._limits.timeout:g} s in all")
-
-    def _count(self) -> None:
-        """Seconds and memory of all processes of the submission."""
-        try:
-            tree = self._supervisor.children(recursive=True)
-            times = [process.cpu_times() for process in tree]
-            self._used = max(self._used, sum(sum(each[:4]) for each in times))  # with those of children that ended
-            if len(tree) > PROCESSES:
-                raise Ended(f"was stopped with {len(tree)} processes")
-            if self._group:
-                self._spent.memory = max(self._spent.memory, self._server.resident + self._group.peak)
-                return
-            room, base = self._limits.memory * 2**30, self._server.resident
-            more = sum(max(0, process.memory_info().rss - base) for process in tree)
-            if more > room and self._server.shared_out([process.memory_full_info().pss for process in tree]) > room:
-                raise Ended(self._too_much)
-            self._spent.memory = max(self._spent.memory, more + base)
-        except psutil.Error:
-            pass  # a process that has just ended
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._supervisor is not None:
-            try:
-                self._count()
-            except Ended:
-                pass
-        self._spent.seconds += self._used
-        self._channel.close()
-        if self._supervisor is not None:
-            try:
-                self._supervisor.send_signal(signal.SIGTERM)
-                self._supervisor.wait(10)
-            except psutil.NoSuchProcess:
-                pass
-            except psutil.TimeoutExpired:
-                self._supervisor.kill()
-        if self._group:
-            self._group.__exit__()
-        shutil.rmtree(self._work, ignore_errors=True)

@@ -1,21 +1,38 @@
-"""IPython's shell for a submission: a cell means what it means in a notebook, but for what would leave the process."""
+"""IPython's shell for a submission: a cell means what it means in a notebook, but for
+what would leave the process."""
 
 from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
 
-NOT_HERE = ("pip", "conda", "mamba", "micromamba", "uv", "sx", "system", "bash", "sh", "script", "perl", "ruby", "cmd")
+NOT_HERE = (
+    "pip",
+    "conda",
+    "mamba",
+    "micromamba",
+    "uv",
+    "sx",
+    "system",
+    "bash",
+    "sh",
+    "script",
+    "perl",
+    "ruby",
+    "cmd",
+)
 
 
 def make_shell(passed_over: Callable[[str], None]):
-    """The shell; `passed_over` is told of each magic and shell line that does nothing here. It shows nothing, and keeps
-    no history."""
+    """The shell; `passed_over` is told of each magic and shell line that does nothing
+    here. It shows nothing, and keeps no history."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.text import SList
     from traitlets.config import Config
 
-    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    shell = InteractiveShell.instance(
+        config=Config({"HistoryManager": {"enabled": False}})
+    )
     shell.showtraceback = shell.showsyntaxerror = lambda *args, **kwargs: None
     shell.enable_gui = lambda gui=None: None
     run_line, run_cell = shell.run_line_magic, shell.run_cell_magic
@@ -36,6 +53,8 @@ def make_shell(passed_over: Callable[[str], None]):
 
     shell.run_line_magic, shell.run_cell_magic = line, cell
     builtins.input = lambda prompt="": (passed_over("input()"), "")[1]
-    shell.system = shell.system_raw = shell.system_piped = lambda command: skip(f"!{command}") and None
+    shell.system = shell.system_raw = shell.system_piped = lambda command: (
+        skip(f"!{command}") and None
+    )
     shell.getoutput = lambda command, *args, **kwargs: skip(f"!{command}")
     return shell

@@ -1,4 +1,5 @@
-"""What students hand in: find who handed in what, read the notebooks, refuse what is none. One odd file costs one student."""
+"""What students hand in: find who handed in what, read the notebooks, refuse what is
+none. One odd file costs one student."""
 
 from __future__ import annotations
 
@@ -18,14 +19,22 @@ import yaml
 
 from ioi_course.project import CourseError
 
-LARGEST = 50 * 2**20  # bytes of a submission; a notebook full of pictures has some 10 MB
+# bytes of a submission; a notebook full of pictures has some 10 MB
+LARGEST = 50 * 2**20
 CHECK = re.compile(r"(\s*grader\.check(_all)?\([^()]*\)\s*;?)+")
 NAMED = re.compile(r"""Notebook\(\s*["']([\w.-]+)\.ipynb["']""")
 NOTEBOOK = re.compile(r".+\.ipynb(\.txt|\.json)?", re.IGNORECASE)
-WORK = re.compile(r".+\.(pdf|py|zip|html?|docx?|odt|rtf|txt|rar|7z|tar|t?gz|png|jpe?g)", re.IGNORECASE)
-# How learning platforms call an upload: the student, a number that is the person's own there, and what grows with time.
-CANVAS = re.compile(r"(?P<student>[^_]+)_(?P<late>LATE_)?(?P<id>\d+)_(?P<upload>\d+)_(?P<file>.+)")
-MOODLE = re.compile(r"(?P<student>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)")
+WORK = re.compile(
+    r".+\.(pdf|py|zip|html?|docx?|odt|rtf|txt|rar|7z|tar|t?gz|png|jpe?g)", re.IGNORECASE
+)
+# How learning platforms call an upload: the student, a number that is the person's own
+# there, and what grows with time.
+CANVAS = re.compile(
+    r"(?P<student>[^_]+)_(?P<late>LATE_)?(?P<id>\d+)_(?P<upload>\d+)_(?P<file>.+)"
+)
+MOODLE = re.compile(
+    r"(?P<student>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)"
+)
 GRADESCOPE = re.compile(r"submission_(?P<upload>\d+)")
 
 
@@ -50,7 +59,9 @@ class Upload:
         try:
             look = os.lstat(self.path)
             if stat.S_ISLNK(look.st_mode):
-                raise Refused(f"{self.name} is a link to another file, which is not followed.")
+                raise Refused(
+                    f"{self.name} is a link to another file, which is not followed."
+                )
             if not stat.S_ISREG(look.st_mode):
                 raise Refused(f"{self.name} has a notebook's name and is no file.")
             if self.member:
@@ -62,26 +73,36 @@ class Upload:
             return self.path.read_bytes()
         except Refused:
             raise
-        except Exception as error:  # an unreadable file, or a zip that is broken or has a password
+        except Exception as error:
+            # an unreadable file, or a zip that is broken or has a password
             raise Refused(f"{self.name} cannot be read: {_reason(error)}.") from error
 
 
 def _check_size(name: str, size: int) -> None:
     if size > LARGEST:
-        raise Refused(f"{name} has {size / 2**20:.0f} MB; a notebook has at most {LARGEST // 2**20}.")
+        raise Refused(
+            f"{name} has {size / 2**20:.0f} MB; a notebook has at most "
+            f"{LARGEST // 2**20}."
+        )
 
 
 def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or f"{type(error).__name__}: {error}").splitlines()[0][:200].rstrip(".")
+    return (
+        (getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")
+        .splitlines()[0][:200]
+        .rstrip(".")
+    )
 
 
 @dataclass
 class Submission:
-    """What a student handed in: the uploads, newest first, or what is in the place of a notebook."""
+    """What a student handed in: the uploads, newest first, or what is in
+    the place of a notebook."""
 
     student: str
     uploads: list[Upload] = field(default_factory=list)
-    other: list[str] = field(default_factory=list)  # names of files that are no notebooks
+    # names of files that are no notebooks
+    other: list[str] = field(default_factory=list)
     id: str = ""  # the person's number on the learning platform
     late: bool = False
 
@@ -90,10 +111,16 @@ class Submission:
         return {upload.path for upload in self.uploads}
 
     def chosen(self, assignment: str) -> tuple[bytes, str]:
-        """The newest notebook that fits the assignment, and a note where that was a choice; raises Refused."""
+        """The newest notebook that fits the assignment, and a note where that was a
+        choice; raises Refused."""
         if not self.uploads:
             what = (
-                f"only {listed(clean_text(name, 80) for name in sorted(self.other)[:5])}" if self.other else "no file"
+                (
+                    "only "
+                    f"{listed(clean_text(name, 80) for name in sorted(self.other)[:5])}"
+                )
+                if self.other
+                else "no file"
             )
             raise Refused(f"No notebook was handed in, {what}.")
         refused: list[str] = []
@@ -106,28 +133,43 @@ class Submission:
                 continue
             named = clean_text(upload.name, 120)
             if len(self.uploads) > 1:
-                return data, f"{len(self.uploads)} notebooks were handed in; {named} is the newest that fits."
+                return (
+                    data,
+                    (
+                        f"{len(self.uploads)} notebooks were handed in; {named} is the "
+                        "newest that fits."
+                    ),
+                )
             usual = upload.path.name.endswith(".ipynb")
             return data, "" if usual else f"Read from {named}."
-        raise Refused(refused[0] if len(refused) == 1 else f"None of {len(refused)} notebooks fits. {refused[0]}")
+        raise Refused(
+            refused[0]
+            if len(refused) == 1
+            else f"None of {len(refused)} notebooks fits. {refused[0]}"
+        )
 
 
 def find_submissions(paths: Iterable[Path], assignment: str) -> list[Submission]:
-    """Who handed in what. A folder may hold files, or a folder for each student, as learning platforms export.
+    """Who handed in what. A folder may hold files, or a folder for each student, as
+    learning platforms export.
 
-    A student is called as the platform calls them, or as the file is, or as the folder where the file alone would not
-    tell. Uploads of one person are joined.
+    A student is called as the platform calls them, or as the file is, or as the folder
+    where the file alone would not tell. Uploads of one person are joined.
     """
     found: dict[tuple[str, str], Submission] = {}
 
     def add(at: Path, student: str, files: Sequence[Path], order: float = 0.0) -> None:
         known = CANVAS.fullmatch(student) or MOODLE.fullmatch(student)
         parts = known.groupdict() if known else {}
-        name, number = parts.get("student", student).strip() or student, parts.get("id", "")
-        key = (number, "") if number else ("", str(at / name))  # ann.ipynb of two sections are two people
+        name = parts.get("student", student).strip() or student
+        number = parts.get("id", "")
+        # ann.ipynb of two sections are two people
+        key = (number, "") if number else ("", str(at / name))
         one = found.setdefault(key, Submission(clean_text(name), id=number))
         newer = float(parts.get("upload", 0)), order
-        one.late |= bool(parts.get("late")) and newer >= max((u.order[:2] for u in one.uploads), default=newer)
+        one.late |= bool(parts.get("late")) and newer >= max(
+            (u.order[:2] for u in one.uploads), default=newer
+        )
         for path in files:
             uploads = _uploads(path, newer)
             one.uploads += [upload for upload in uploads if upload not in one.uploads]
@@ -139,7 +181,11 @@ def find_submissions(paths: Iterable[Path], assignment: str) -> list[Submission]
             for entry in sorted(path.iterdir()):
                 if entry.name.startswith((".", "__MACOSX")):
                     continue
-                if entry.is_dir() and not entry.is_symlink() and not NOTEBOOK.fullmatch(entry.name):
+                if (
+                    entry.is_dir()
+                    and not entry.is_symlink()
+                    and not NOTEBOOK.fullmatch(entry.name)
+                ):
                     student, order = people.get(entry.name, (entry.name, 0.0))
                     add(path, student, _inside(entry), order)
                 elif NOTEBOOK.fullmatch(entry.name) or (
@@ -153,7 +199,9 @@ def find_submissions(paths: Iterable[Path], assignment: str) -> list[Submission]
         else:
             raise CourseError(f"There is no file or folder {path}.")
     if not found:
-        raise CourseError("Nothing was handed in: there is no notebook, and no folder of a student.")
+        raise CourseError(
+            "Nothing was handed in: there is no notebook, and no folder of a student."
+        )
     for one in found.values():
         one.uploads.sort(key=lambda upload: upload.order, reverse=True)
     return _told_apart(sorted(found.values(), key=lambda one: (one.student, one.id)))
@@ -185,10 +233,22 @@ def _uploads(path: Path, newer: tuple[float, float]) -> list[Upload]:
             return [Upload(path, order=(*newer, look.st_mtime))]
         if path.suffix.lower() == ".zip" and stat.S_ISREG(look.st_mode):
             with zipfile.ZipFile(path) as archive:
-                parts = [(info, info.filename.split("/")) for info in archive.infolist() if not info.is_dir()]
-                inside = [info for info, at in parts if not any(part.startswith((".", "__MACOSX")) for part in at)]
+                parts = [
+                    (info, info.filename.split("/"))
+                    for info in archive.infolist()
+                    if not info.is_dir()
+                ]
+                inside = [
+                    info
+                    for info, at in parts
+                    if not any(part.startswith((".", "__MACOSX")) for part in at)
+                ]
                 return [
-                    Upload(path, info.filename, (*newer, look.st_mtime, *map(float, info.date_time)))
+                    Upload(
+                        path,
+                        info.filename,
+                        (*newer, look.st_mtime, *map(float, info.date_time)),
+                    )
                     for info in inside
                     if NOTEBOOK.fullmatch(info.filename)
                 ]
@@ -198,16 +258,30 @@ def _uploads(path: Path, newer: tuple[float, float]) -> list[Upload]:
 
 
 def _gradescope(folder: Path) -> dict[str, tuple[str, float]]:
-    """The folder of an upload -> its student and when, from the list that Gradescope exports beside them."""
+    """The folder of an upload -> its student and when, from the list that
+    Gradescope exports beside them."""
     try:
-        said = yaml.safe_load((folder / "submission_metadata.yml").read_text(encoding="utf-8"))
+        said = yaml.safe_load(
+            (folder / "submission_metadata.yml").read_text(encoding="utf-8")
+        )
         people = {}
         for name, one in said.items():
             who = one[":submitters"][0]
             upload = GRADESCOPE.fullmatch(name)
-            people[name] = str(who.get(":name") or who[":email"]), float(upload["upload"]) if upload else 0.0
+            people[name] = (
+                str(who.get(":name") or who[":email"]),
+                float(upload["upload"]) if upload else 0.0,
+            )
         return people
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, yaml.YAMLError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        yaml.YAMLError,
+    ):
         return {}
 
 
@@ -226,7 +300,8 @@ def _told_apart(found: list[Submission]) -> list[Submission]:
 
 
 def file_name(student: str) -> str:
-    """A name for a student's files: what every file system takes, and for two students never the same."""
+    """A name for a student's files: what every file system takes, and for two
+    students never the same."""
     plain = re.sub(r"[^\w .,()+=@-]", "_", student).strip(" .") or "_"
     if plain == student and len(plain.encode()) <= 100 and plain == plain.lower():
         return plain
@@ -235,7 +310,8 @@ def file_name(student: str) -> str:
 
 
 def read_cells(data: bytes, assignment: str) -> list[tuple[int, str]]:
-    """Number, counted from 1, and source of the code cells to run: not those that only call the checker."""
+    """Number, counted from 1, and source of the code cells to run: not those that
+    only call the checker."""
     _check_size("The file", len(data))
     text = _text(data)
     try:
@@ -246,18 +322,32 @@ def read_cells(data: bytes, assignment: str) -> list[tuple[int, str]]:
                 cell.setdefault("outputs", [])
                 cell.setdefault("execution_count", None)
         nb = nbformat.reads(json.dumps(nb), as_version=4)
-        cells = [(i, cell.source) for i, cell in enumerate(nb.cells, 1) if cell.cell_type == "code"]
+        cells = [
+            (i, cell.source)
+            for i, cell in enumerate(nb.cells, 1)
+            if cell.cell_type == "code"
+        ]
         otter = nb.metadata.get("otter") or {}
         name = otter.get("assignment_name")
         sources = [source for _, source in cells if source.strip()]
-    except Exception as error:  # nbformat, json and whoever wrote the file have many ways to fail
+    except Exception as error:
+        # nbformat, json and whoever wrote the file have many ways to fail
         raise Refused(f"The file is no notebook: {type(error).__name__}.") from error
     named = [found for source in sources for found in NAMED.findall(source)]
-    name = name or (named[0] if named else None)  # a platform may drop the notebook's metadata
+    # a platform may drop the notebook's metadata
+    name = name or (named[0] if named else None)
     if name != assignment:
-        said = f"for the assignment {clean_text(name, 80)!r}" if name else "without the name of an assignment"
+        said = (
+            f"for the assignment {clean_text(name, 80)!r}"
+            if name
+            else "without the name of an assignment"
+        )
         raise Refused(f"This is a notebook {said}, not for {assignment!r}.")
-    return [(i, source) for i, source in cells if source.strip() and not CHECK.fullmatch(source)]
+    return [
+        (i, source)
+        for i, source in cells
+        if source.strip() and not CHECK.fullmatch(source)
+    ]
 
 
 def _text(data: bytes) -> str:
@@ -267,8 +357,9 @@ def _text(data: bytes) -> str:
         return data.decode(coding)
     except UnicodeDecodeError as error:
         raise Refused(
-            "The file is not in UTF-8, as notebooks are: some editor has saved it in another encoding. Ask for the file as "
-            "Jupyter or Colab saves it. (It is no notebook as it stands.)"
+            "The file is not in UTF-8, as notebooks are: some editor has saved it in "
+            "another encoding. Ask for the file as Jupyter or Colab saves it. (It is "
+            "no notebook as it stands.)"
         ) from error
 
 
@@ -280,10 +371,15 @@ def defined_twice(cells: Sequence[tuple[int, str]], names: set[str]) -> list[str
             body = ast.parse(source).body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
-        for name in {node.name for node in body if isinstance(node, ast.FunctionDef)} & names:
+        for name in {
+            node.name for node in body if isinstance(node, ast.FunctionDef)
+        } & names:
             where.setdefault(name, []).append(i)
     several = {name: places for name, places in where.items() if len(places) > 1}
-    return [f"{name} is defined in the cells {listed(places)}: the last counts." for name, places in several.items()]
+    return [
+        f"{name} is defined in the cells {listed(places)}: the last counts."
+        for name, places in several.items()
+    ]
 
 
 def listed(items: Iterable) -> str:

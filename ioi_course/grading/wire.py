@@ -1,20 +1,29 @@
-"""Plain data between the process that runs a submission and the one that judges it, in a format that is written down."""
+"""Plain data between the process that runs a submission and the one that judges it, in
+a format that is written down."""
 
-# A message is its length in 8 bytes (big-endian), and then a body: the length of a JSON text in 4 bytes, the JSON text in
-# UTF-8, and the bytes of its tensors, one after the other. In the JSON text
+# A message is its length in 8 bytes (big-endian), and then a body: the length of a JSON
+# text in 4 bytes, the JSON text in UTF-8, and the bytes of its tensors, one after the
+# other. In the JSON text
 #
-#   None, True, False, numbers, text    stand for themselves (NaN and Infinity as Python writes them);
+#   None, True, False, numbers, text    stand for themselves (NaN and Infinity as
+#                                       Python writes them);
 #   [..]                                is a list;
 #   {"tuple": [..]}, {"set": [..]}      are those;
-#   {"dict": [[key, value], ..]}        is a dictionary; a key is None, a truth value, a number, a text, or a tuple of keys;
-#   {"tensor": [dtype, shape, n]}       is a tensor of the next n bytes, in the order of the text;
-#   {"...": 0}                          is Ellipsis, which stands where an answer is still to be written;
-#   {"recipe": [name, value]}           is something that the reader makes itself, see `ioi_course.grading.recipes`;
-#   {"other": text}                     is what can't be handed over, and of which kind it was.
+#   {"dict": [[key, value], ..]}        is a dictionary; a key is None, a truth value, a
+#                                       number, a text, or a tuple of keys;
+#   {"tensor": [dtype, shape, n]}       is a tensor of the next n bytes, in the order of
+#                                       the text;
+#   {"...": 0}                          is Ellipsis, which stands where an answer is
+#                                       still to be written;
+#   {"recipe": [name, value]}           is something that the reader makes itself, see
+#                                       `ioi_course.grading.recipes`;
+#   {"other": text}                     is what can't be handed over, and of which kind
+#                                       it was.
 #
-# The reader trusts nothing: what it makes has exactly these types, of what a writer calls so and of nothing else, and
-# a message that is too large, too deep or not in this form raises `NotPlain`. Nothing is ever looked up by its name, but
-# the dtypes below and the recipes that the reader passes in.
+# The reader trusts nothing: what it makes has exactly these types, of what a writer
+# calls so and of nothing else, and a message that is too large, too deep or not in this
+# form raises `NotPlain`. Nothing is ever looked up by its name, but the dtypes below
+# and the recipes that the reader passes in.
 
 from __future__ import annotations
 
@@ -33,8 +42,9 @@ MOST = 2_000_000  # values in one message
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
-        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-        torch.uint8, torch.bool, torch.complex64, torch.complex128,
+        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64,
+        torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64,
+        torch.complex128,
     )
 }  # fmt: skip
 
@@ -44,7 +54,8 @@ class NotPlain(ValueError):
 
 
 class Other:
-    """In the place of a value that is no plain data: equal to nothing, and without any behaviour."""
+    """In the place of a value that is no plain data: equal to nothing, and
+    without any behaviour."""
 
     def __init__(self, kind: str):
         self.kind = kind
@@ -53,13 +64,21 @@ class Other:
         return f"something that cannot be handed over: {self.kind}"
 
 
-def pack(value: Any, describe: Callable[[Any], tuple[str, Any] | None] = lambda value: None) -> bytes:
-    """The body of a message; `describe` gives name and value of a recipe, or None for plain data."""
+def pack(
+    value: Any, describe: Callable[[Any], tuple[str, Any] | None] = lambda value: None
+) -> bytes:
+    """The body of a message; `describe` gives name and value of a recipe,
+    or None for plain data."""
     tensors: list[bytes] = []
-    text = json.dumps(_said(value, describe, tensors, 0), separators=(",", ":")).encode()
+    text = json.dumps(
+        _said(value, describe, tensors, 0), separators=(",", ":")
+    ).encode()
     body = len(text).to_bytes(4, "big") + text + b"".join(tensors)
     if len(body) > LARGEST:
-        raise NotPlain(f"{len(body) / 2**20:.0f} MB are too much to be handed over; {LARGEST // 2**20} are the most.")
+        raise NotPlain(
+            f"{len(body) / 2**20:.0f} MB are too much to be handed over; "
+            f"{LARGEST // 2**20} are the most."
+        )
     return body
 
 
@@ -76,7 +95,9 @@ def _said(value: Any, describe: Callable, tensors: list[bytes], depth: int) -> A
         return {"...": 0}
     if isinstance(value, torch.Tensor):
         return _tensor(value, tensors)
-    if isinstance(value, np.ndarray | np.generic) and not isinstance(value, float | str):
+    if isinstance(value, np.ndarray | np.generic) and not isinstance(
+        value, float | str
+    ):
         return _array(value, tensors)
     for kind in (int, float, str):
         if isinstance(value, kind):
@@ -96,9 +117,14 @@ def _said(value: Any, describe: Callable, tensors: list[bytes], depth: int) -> A
 
 def _tensor(value: torch.Tensor, tensors: list[bytes]) -> dict:
     plain = value.detach().cpu()
-    if plain.layout != torch.strided or (kind := str(plain.dtype).removeprefix("torch.")) not in DTYPES:
+    if (
+        plain.layout != torch.strided
+        or (kind := str(plain.dtype).removeprefix("torch.")) not in DTYPES
+    ):
         return {"other": f"a tensor of {plain.dtype}"}
-    plain = plain.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)  # one number may have stride 0
+    plain = (
+        plain.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    )  # one number may have stride 0
     data = plain.flatten().view(torch.uint8).numpy().tobytes()
     tensors.append(data)
     return {"tensor": [kind, list(plain.shape), len(data)]}
@@ -134,7 +160,9 @@ class _Reader:
     def read(self, said: Any, depth: int) -> Any:
         self.seen += 1
         if self.seen > MOST or depth > DEEPEST:
-            raise NotPlain("Not a message: too many values, or values inside too many others.")
+            raise NotPlain(
+                "Not a message: too many values, or values inside too many others."
+            )
         if type(said) is list:
             return [self.read(item, depth + 1) for item in said]
         if type(said) is not dict:
@@ -145,7 +173,10 @@ class _Reader:
         if kind == "set":
             return {self.key(item) for item in self.read(_list(inside), depth)}
         if kind == "dict":
-            return {self.key(self.read(key, depth + 1)): self.read(item, depth + 1) for key, item in _list(inside)}
+            return {
+                self.key(self.read(key, depth + 1)): self.read(item, depth + 1)
+                for key, item in _list(inside)
+            }
         if kind == "tensor":
             return self.tensor(*inside)
         if kind == "...":
@@ -162,13 +193,18 @@ class _Reader:
             return tuple(map(self.key, value))
         if type(value) in (str, int, float, bool, type(None)):
             return value
-        if type(value) is torch.Tensor and value.ndim == 0:  # a number of torch's or NumPy's
+        # a number of torch's or NumPy's
+        if type(value) is torch.Tensor and value.ndim == 0:
             return value.item()
-        raise NotPlain("Not a message: a key or member that is neither text nor number.")
+        raise NotPlain(
+            "Not a message: a key or member that is neither text nor number."
+        )
 
     def tensor(self, kind: str, shape: list[int], size: int) -> torch.Tensor:
         dtype = DTYPES[kind]
-        if any(type(n) is not int or n < 0 for n in [*shape, size]) or size > len(self.left):
+        if any(type(n) is not int or n < 0 for n in [*shape, size]) or size > len(
+            self.left
+        ):
             raise NotPlain("Not a message: a tensor of an impossible shape.")
         if math.prod(shape) * torch.empty(0, dtype=dtype).element_size() != size:
             raise NotPlain("Not a message: a tensor whose bytes do not fill its shape.")
@@ -176,7 +212,11 @@ class _Reader:
         if size == 0:
             return torch.zeros(shape, dtype=dtype)
         if dtype is torch.bool:  # any other byte would be a truth value of its own
-            return torch.frombuffer(bytearray(data), dtype=torch.uint8).ne(0).reshape(shape)
+            return (
+                torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                .ne(0)
+                .reshape(shape)
+            )
         return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
 
 
@@ -187,7 +227,8 @@ def _list(value: Any) -> list:
 
 
 class Gone(BaseException):
-    """The other side has closed the channel, or sent what is no message. No test may take it for an answer's error."""
+    """The other side has closed the channel, or sent what is no message. No test may
+    take it for an answer's error."""
 
 
 def send(channel: socket.socket, body: bytes) -> None:

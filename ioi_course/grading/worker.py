@@ -1,8 +1,10 @@
-"""The warm server: it imports torch and the course once, and forks for submissions and judges. It runs no submission."""
+"""The warm server: it imports torch and the course once, and forks for submissions and
+judges. It runs no submission."""
 
-# For a submission it forks a supervisor, which outlives the answerer and kills what that leaves behind. For an assignment it
-# forks a server of judges, which takes in the tests. Neither a test nor a line of a student's code is ever in the server
-# itself. `ioi_course.grading` has the whole picture.
+# For a submission it forks a supervisor, which outlives the answerer and kills what
+# that leaves behind. For an assignment it forks a server of judges, which takes in the
+# tests. Neither a test nor a line of a student's code is ever in the server itself.
+# `ioi_course.grading` has the whole picture.
 
 from __future__ import annotations
 
@@ -17,11 +19,18 @@ from ioi_course.grading import answerer, judge, recipes, sandbox
 from ioi_course.grading.server import SUBMISSION
 from ioi_course.models import load_model
 
-WARM = ("transformer_lens", "otter", "IPython.core.interactiveshell", "ioi_course.checks", "ioi_course.plots")
+WARM = (
+    "transformer_lens",
+    "otter",
+    "IPython.core.interactiveshell",
+    "ioi_course.checks",
+    "ioi_course.plots",
+)
 
 
 def serve(control: int) -> None:
-    """Import what submissions need, then fork for each socket that comes over `control`, until it is closed."""
+    """Import what submissions need, then fork for each socket that comes over
+    `control`, until it is closed."""
     channel = socket.socket(fileno=control)
     _warm()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone at once
@@ -36,7 +45,8 @@ def serve(control: int) -> None:
             try:
                 channel.close()
                 for door in fds[1:]:
-                    os.write(door, b"0")  # into the group that limits its memory, see `memory`
+                    # into the group that limits its memory, see `memory`
+                    os.write(door, b"0")
                     os.close(door)
                 theirs = socket.socket(fileno=fds[0])
                 _supervise(theirs) if asked == SUBMISSION else judge.serve(theirs)
@@ -53,7 +63,8 @@ def _warm() -> None:
     for name in WARM:
         importlib.import_module(name)
     with suppress(ImportError):
-        importlib.import_module("matplotlib.font_manager")  # which looks for fonts for seconds
+        # which looks for fonts for seconds
+        importlib.import_module("matplotlib.font_manager")
     recipes.tokenizer()
     for n_layers, count in recipes.SMALL.items():
         for seed in range(count):
@@ -63,7 +74,8 @@ def _warm() -> None:
 
 
 def _supervise(channel: socket.socket) -> None:
-    """Start the answerer; when it has ended, or SIGTERM says that it must, leave nothing behind."""
+    """Start the answerer; when it has ended, or SIGTERM says that it must,
+    leave nothing behind."""
     import psutil
 
     os.setsid()

@@ -1,4 +1,5 @@
-"""One line per plot: heads, positions, attention and circuits, with a picture and a table where no script runs."""
+"""One line per plot: heads, positions, attention and circuits, with a picture and a
+table where no script runs."""
 
 from ioi_course.plots import pictures
 from ioi_course.plots.charts import *

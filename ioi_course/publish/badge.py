@@ -1,4 +1,5 @@
-"""The badge that opens a notebook in Colab, and the buttons that stand for it on the website."""
+"""The badge that opens a notebook in Colab, and the buttons that stand
+for it on the website."""
 
 from __future__ import annotations
 
@@ -17,27 +18,36 @@ BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.
 
 
 def colab_badge(root: Path, path: str) -> str:
-    """A badge in Markdown that opens a notebook of the repository in Colab; `path` is seen from the project's folder."""
+    """A badge in Markdown that opens a notebook of the repository in Colab; `path` is
+    seen from the project's folder."""
     return f"{BADGE}({colab_address(root, path)})"
 
 
 def colab_address(root: Path, path: str) -> str:
     """The address that opens a notebook of the repository in Colab."""
     meta = settings(root)
-    return f"https://colab.research.google.com/github/{meta['user']}/{meta['repo']}/blob/{meta['branch']}/{path}"
+    where = f"{meta['user']}/{meta['repo']}/blob/{meta['branch']}/{path}"
+    return f"https://colab.research.google.com/github/{where}"
 
 
 def is_badge(cell: NotebookNode) -> bool:
     """Whether a cell holds a Colab badge and nothing else."""
-    return cell.cell_type == "markdown" and bool(re.fullmatch(re.escape(BADGE) + r"\([^)\s]+\)", cell.source.strip()))
+    return cell.cell_type == "markdown" and bool(
+        re.fullmatch(re.escape(BADGE) + r"\([^)\s]+\)", cell.source.strip())
+    )
 
 
 def head_of(cells: Iterable[NotebookNode]) -> str:
-    """The head of the published circuit that a notebook names most often, such as "L9H9"; empty if it names none."""
+    """The head of the published circuit that a notebook names most often, such as
+    "L9H9"; empty if it names none."""
     known, count = {head for heads in PAPER.roles.values() for head in heads}, Counter()
     for cell in cells:
         forms = [output.get("data", {}) for output in cell.get("outputs", [])]
-        shown = ["".join(form.get(kind, "")) for form in forms for kind in ("text/plain", "text/markdown")]
+        shown = [
+            "".join(form.get(kind, ""))
+            for form in forms
+            for kind in ("text/plain", "text/markdown")
+        ]
         for pair in NAMED.findall("\n".join([cell.source or "", *shown])):
             head = tuple(int(number) for number in pair if number)
             count[head] += head in known
@@ -46,7 +56,8 @@ def head_of(cells: Iterable[NotebookNode]) -> str:
 
 
 def buttons(root: Path, name: str, exercises: bool, head: str = "") -> str:
-    """The buttons of a notebook's page on the website, in Markdown; `name` is its path below nbs/ without the ending.
+    """The buttons of a notebook's page on the website, in Markdown; `name` is its path
+    below nbs/ without the ending.
 
     `head` is the one that the circuit's page shows first.
     """
@@ -54,10 +65,12 @@ def buttons(root: Path, name: str, exercises: bool, head: str = "") -> str:
     lesson, student = not name.startswith("library/"), f"student/{name}.ipynb"
     made = {
         "Open in Colab": lesson and colab_address(root, path),
-        "Without solutions": (root / student).is_file() and colab_address(root, student),
+        "Without solutions": (root / student).is_file()
+        and colab_address(root, student),
         "Download notebook": f"{meta['doc_url']}notebooks/{name}.ipynb",
         "View source": f"{meta['git_url']}/blob/{meta['branch']}/{path}",
-        "All exercises": exercises and f"{'../' * name.count('/')}exercises.qmd#{name.rpartition('/')[2]}",
+        "All exercises": exercises
+        and f"{'../' * name.count('/')}exercises.qmd#{name.rpartition('/')[2]}",
         "The circuit": name[:1].isdigit() and f"circuit.html{head and f'#{head}'}",
     }
     styles = "{.btn .btn-sm .btn-primary}", "{.btn .btn-sm .btn-outline-primary}"

@@ -1,4 +1,5 @@
-"""The circuit as one page to explore: what each head looks at, what it writes, and what happens without it."""
+"""The circuit as one page to explore: what each head looks at, what it writes, and
+what happens without it."""
 
 from __future__ import annotations
 
@@ -50,16 +51,20 @@ def page_prompts(
     n: int = 8,  # how many
     seed: int = 0,  # of those that are drawn
 ) -> IOIDataset:
-    """The demo's first pair of prompts, if its names are one token each in this model, then some of the course's."""
+    """The demo's first pair of prompts, if its names are one token each in this model,
+    then some of the course's."""
     drawn = IOIDataset(model, n, seed)
-    demo = [prompt for prompt in DEMO_PROMPTS[:2] if set(prompt.names) <= set(drawn.names)]
+    demo = [
+        prompt for prompt in DEMO_PROMPTS[:2] if set(prompt.names) <= set(drawn.names)
+    ]
     return IOIDataset.from_prompts(model, [*demo, *drawn.records][:n])
 
 
 def circuit_of(
     model,  # a TransformerBridge
 ) -> Circuit:
-    """The circuit that the model is known to have; else the one that is kept of it; else the finder's proposal.
+    """The circuit that the model is known to have; else the one that is kept of it;
+    else the finder's proposal.
 
     ValueError if there is none of them.
     """
@@ -70,8 +75,10 @@ def circuit_of(
     found = find_circuit(model, IOIDataset(model, 64), progress=False)
     if not len(found.circuit):
         raise ValueError(
-            f"There is no circuit to show for {model_name(model)}: none is known, and the finder proposes none "
-            f"({'; '.join(found.notes) or 'no head passes its rules'}). Give a Circuit of your own to `collect`."
+            f"There is no circuit to show for {model_name(model)}: none is known, and "
+            "the finder proposes none "
+            f"({'; '.join(found.notes) or 'no head passes its rules'}). Give a Circuit "
+            "of your own to `collect`."
         )
     return found.circuit
 
@@ -84,14 +91,18 @@ def collect(
     circuit: Circuit,
     data: IOIDataset,  # the prompts to choose from
 ) -> dict:
-    """All that the page shows, as plain values for JSON: of the prompts, of the classes, and of each head per prompt.
+    """All that the page shows, as plain values for JSON: of the prompts, of the
+    classes, and of each head per prompt.
 
-    Attention in thousandths, row by row up to the diagonal. Effects in logits. A head is ablated where it acts: there
-    it puts out its mean over ABC prompts of the same template, and all else is computed anew.
+    Attention in thousandths, row by row up to the diagonal. Effects in logits. A head
+    is ablated where it acts: there it puts out its mean over ABC prompts of the same
+    template, and all else is computed anew.
     """
     _check_circuit(model, circuit)
     if not len(circuit):
-        raise ValueError(f"The circuit of {circuit.name} has no heads; there is nothing to show.")
+        raise ValueError(
+            f"The circuit of {circuit.name} has no heads; there is nothing to show."
+        )
     heads = [(role, head) for role, heads in circuit.roles.items() for head in heads]
     roles = attention_to_roles(model, data).attention
     direct = direct_attribution(model, data, "head").values
@@ -111,9 +122,14 @@ def collect(
             }
             for i in range(len(data))
         ]
-        rows.append({"name": head_name(*head), "class": role, "scores": values, "views": views})
+        rows.append(
+            {"name": head_name(*head), "class": role, "scores": values, "views": views}
+        )
     return {
-        "model": {"name": model_name(model), "what": describe(model).rows["what it is"]},
+        "model": {
+            "name": model_name(model),
+            "what": describe(model).rows["what it is"],
+        },
         "synthetic": is_synthetic(model),
         "source": circuit.source,
         "queries": QUERIES,
@@ -127,7 +143,8 @@ def collect(
 
 
 def _round(values: Tensor | float):
-    """Plain numbers with three decimals, no −0; None for NaN, which JSON does not have."""
+    """Plain numbers with three decimals, no −0; None for NaN,
+    which JSON does not have."""
     if isinstance(values, Tensor) and values.ndim:
         return [_round(value) for value in values]
     value = round(float(values), 3) + 0.0
@@ -135,26 +152,37 @@ def _round(values: Tensor | float):
 
 
 def _scores(model, heads: Sequence[Head]) -> list[dict[str, float]]:
-    """Of each of these heads where it looks on repeated random tokens, and whether its weights copy names."""
+    """Of each of these heads where it looks on repeated random tokens, and whether
+    its weights copy names."""
     random, names = head_scores(model), single_token_names(model)
     tokens = torch.tensor([single_token(model, f" {name}") for name in names])
-    ranks = own_ranks(model, extended_embedding(model, tokens), tokens, heads, progress=False)
-    copying = CopyScores({"extended": ranks}, names, model_name(model))  # as `copy_scores`, but of some heads
+    ranks = own_ranks(
+        model, extended_embedding(model, tokens), tokens, heads, progress=False
+    )
+    # as `copy_scores`, but of some heads
+    copying = CopyScores({"extended": ranks}, names, model_name(model))
     scores = {kind: random[kind][tuple(zip(*heads, strict=True))] for kind in KINDS}
     scores |= {"copy": copying.copy(), "negative copy": copying.negative()}
-    return [{kind: _round(values[i]) for kind, values in scores.items()} for i in range(len(heads))]
+    return [
+        {kind: _round(values[i]) for kind, values in scores.items()}
+        for i in range(len(heads))
+    ]
 
 
-def _run(model, data: IOIDataset, heads: Sequence[Head]) -> tuple[list[dict], dict[Head, list[list[int]]]]:
+def _run(
+    model, data: IOIDataset, heads: Sequence[Head]
+) -> tuple[list[dict], dict[Head, list[list[int]]]]:
     """What the model makes of each prompt, and the heads' attention in it."""
     names = {layer: f"blocks.{layer}.attn.hook_pattern" for layer, _ in heads}
     prompts, patterns = [], {head: [] for head in heads}
     for batch, logits, cache in cached_batches(model, data, list(names.values())):
-        diffs, probs = logit_diff(logits, batch, per_prompt=True), prob_io(logits, batch, per_prompt=True)
+        diffs = logit_diff(logits, batch, per_prompt=True)
+        probs = prob_io(logits, batch, per_prompt=True)
         for i, record in enumerate(batch):
             length = int(batch.lengths[i])
             prompts.append({
-                "text": batch.prompts[i], "IO": record.IO, "S": record.S, "tokens": batch.str_tokens(i),
+                "text": batch.prompts[i], "IO": record.IO, "S": record.S,
+                "tokens": batch.str_tokens(i),
                 "pos": {role: int(batch.pos[role][i]) for role in ROLES},
                 "diff": _round(diffs[i]), "prob": _round(probs[i]),
             })  # fmt: skip
@@ -165,47 +193,79 @@ def _run(model, data: IOIDataset, heads: Sequence[Head]) -> tuple[list[dict], di
     return prompts, patterns
 
 
-def _ablations(model, data: IOIDataset, circuit: Circuit, means: Means) -> dict[Head, Ablation]:
-    """What `ablate(model, data, [head], "mean", at=...)` gives for each head, with the means taken only once."""
+def _ablations(
+    model, data: IOIDataset, circuit: Circuit, means: Means
+) -> dict[Head, Ablation]:
+    """What `ablate(model, data, [head], "mean", at=...)` gives for each head, with the
+    means taken only once."""
     bias, everything = _bias(model, data), torch.arange(len(data))
     results = {}
     for role, heads in circuit.roles.items():
         at = circuit.positions[role]
         for head in heads:
             job = _Job(model, data, (head,), "mean", at, None, (), 0.5)
-            (before, _), (after, _) = _measure(job, everything, {head[0]: means[head[0]]}, [])
+            (before, _), (after, _) = _measure(
+                job, everything, {head[0]: means[head[0]]}, []
+            )
             pairs = [part for both in zip(before, after, strict=True) for part in both]
-            results[head] = Ablation(*pairs, bias, {}, (head,), "mean", at, (), model_name(model))
+            results[head] = Ablation(
+                *pairs, bias, {}, (head,), "mean", at, (), model_name(model)
+            )
             _check_sum(results[head], _rounding(model))
     return results
 
 
 def _without(ablation: Ablation, i: int, circuit: Circuit) -> dict:
-    """One prompt's logit difference without a head, and the other heads whose direct effects change most."""
+    """One prompt's logit difference without a head, and the other heads whose
+    direct effects change most."""
     changes = ablation.change[i].clone()
     changes[ablation.heads[0]] = 0
     others = []
-    for place in changes.flatten().abs().argsort(descending=True, stable=True)[:OTHERS].tolist():
+    for place in (
+        changes.flatten().abs().argsort(descending=True, stable=True)[:OTHERS].tolist()
+    ):
         head = divmod(place, changes.shape[1])
-        effects = _round(ablation.direct_before[i][head]), _round(ablation.direct_after[i][head])
+        effects = (
+            _round(ablation.direct_before[i][head]),
+            _round(ablation.direct_after[i][head]),
+        )
         others.append([head_name(*head), circuit.role_of(*head) or "", *effects])
-    return {"ablated": _round(ablation.after[i]), "naive": _round(ablation.naive[i]), "others": others}
+    return {
+        "ablated": _round(ablation.after[i]),
+        "naive": _round(ablation.naive[i]),
+        "others": others,
+    }
 
 
 def _classes(circuit: Circuit) -> dict[str, dict]:
     """Of each class: what it does, where, and how it is joined to others."""
     found = {}
     for role in circuit.roles:
-        passes = _joined([(edge.receiver, edge.via) for edge in circuit.edges if edge.sender == role])
-        reads = _joined([(edge.sender, edge.via) for edge in circuit.edges if edge.receiver == role])
-        found[role] = {"at": circuit.positions[role], "about": ABOUT.get(role, ""), "passes": passes, "reads": reads}
+        passes = _joined(
+            [(edge.receiver, edge.via) for edge in circuit.edges if edge.sender == role]
+        )
+        reads = _joined(
+            [(edge.sender, edge.via) for edge in circuit.edges if edge.receiver == role]
+        )
+        found[role] = {
+            "at": circuit.positions[role],
+            "about": ABOUT.get(role, ""),
+            "passes": passes,
+            "reads": reads,
+        }
     return found
 
 
 def _joined(edges: Sequence[tuple[str, str]]) -> list[str]:
-    """The other ends of edges, each with the inputs that they change: "S-inhibition (keys, values)"."""
-    words = {end: ", ".join(_INPUTS[via] for other, via in edges if other == end) for end, _ in edges}
-    return [f"{other} ({inputs})" if inputs else other for other, inputs in words.items()]
+    """The other ends of edges, each with the inputs that they change:
+    "S-inhibition (keys, values)"."""
+    words = {
+        end: ", ".join(_INPUTS[via] for other, via in edges if other == end)
+        for end, _ in edges
+    }
+    return [
+        f"{other} ({inputs})" if inputs else other for other, inputs in words.items()
+    ]
 
 
 # The page
@@ -217,25 +277,40 @@ def render(
     home: str | None = None,  # the address of the course's index, for a link to it
     lab: str | None = None,  # the address of the lab of the same model, for links to it
 ) -> str:
-    """One page of HTML with everything in it: it needs no server, no network and no other file."""
+    """One page of HTML with everything in it: it needs no server, no
+    network and no other file."""
     colours = _role_colours(circuit)
-    text = json.dumps(data | {"drawn": colours, "lab": lab}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(
+        data | {"drawn": colours, "lab": lab},
+        ensure_ascii=False,
+        separators=(",", ":"),
+        allow_nan=False,
+    )
     templates = Environment(
-        loader=PackageLoader("ioi_course", "data/page"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("ioi_course", "data/page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     templates.filters["number"] = _number
     return templates.get_template(f"{NAME}.j2").render(
         data=data,
         json=Markup(text.replace("<", "\\u003c")),  # a token may be "</script>"
-        script=Markup("\n".join((PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)),
+        script=Markup(
+            "\n".join(
+                (PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS
+            )
+        ),
         diagram=diagram_of(circuit),
         width=WIDTH,
         margin=MARGIN,
         colours=colours,
         summary=[_summary(head, data) for head in data["heads"]],
         off_rows=rows_of(circuit, data["off"]),
-        first=max(range(len(data["heads"])), key=lambda i: _mean(data["heads"][i], "direct")),
+        first=max(
+            range(len(data["heads"])), key=lambda i: _mean(data["heads"][i], "direct")
+        ),
         home=home,
         **parts(),
     )
@@ -259,7 +334,12 @@ def _summary(head: dict, data: dict) -> dict:
             seen = [view["roles"][QUERIES.index(at)][i] for view in views]
             looks[key] = None if None in seen else sum(seen) / len(seen)
     before = sum(prompt["diff"] for prompt in data["prompts"]) / len(views)
-    return {"at": at, "looks": looks, "direct": _mean(head, "direct"), "lost": _mean(head, "ablated") - before}
+    return {
+        "at": at,
+        "looks": looks,
+        "direct": _mean(head, "direct"),
+        "lost": _mean(head, "ablated") - before,
+    }
 
 
 def write_page(
@@ -273,11 +353,17 @@ def write_page(
     model = load_model(model) if isinstance(model, str) else model
     circuit = circuit_of(model) if circuit is None else circuit
     data = page_prompts(model) if data is None else data
-    text = render(collect(model, circuit, data), circuit, home, LAB if home and is_synthetic(model) else None)
+    text = render(
+        collect(model, circuit, data),
+        circuit,
+        home,
+        LAB if home and is_synthetic(model) else None,
+    )
     if (size := len(text.encode())) > LARGEST:
         raise ValueError(
-            f"The page would have {size / 1e6:.1f} MB with {len(data)} prompts and {len(circuit)} heads; "
-            f"{LARGEST / 1e6:g} MB is the most that it may have. Give fewer prompts."
+            f"The page would have {size / 1e6:.1f} MB with {len(data)} prompts and "
+            f"{len(circuit)} heads; {LARGEST / 1e6:g} MB is the most that it may have. "
+            "Give fewer prompts."
         )
     path = Path(path)
     path.write_text(text, encoding="utf-8")

@@ -1,4 +1,5 @@
-"""The section of the circuit's page in which the reader draws edges, and each is answered by what was measured."""
+"""The section of the circuit's page in which the reader draws edges, and each is
+answered by what was measured."""
 
 from __future__ import annotations
 
@@ -13,12 +14,18 @@ from ioi_course.roles import Circuit
 
 
 def edges_of(model, circuit: Circuit, data: IOIDataset) -> dict | None:
-    """All that a drawing is answered with; None where there is no edge to find, or the engine can try none."""
+    """All that a drawing is answered with; None where there is no edge to find, or
+    the engine can try none."""
     if not circuit.edges or unsupported(model) or len(data) < 2:
         return None
     return board_of(circuit) | answers_of(model, data, circuit)
 
 
 def parts() -> dict[str, object]:
-    """What the section needs in the page's template: the front end, and the inputs in words."""
-    return {"inputs": _INPUTS, "draw_css": Markup(board_css()), "draw_script": Markup(front_end("dom", "draw"))}
+    """What the section needs in the page's template: the front end,
+    and the inputs in words."""
+    return {
+        "inputs": _INPUTS,
+        "draw_css": Markup(board_css()),
+        "draw_script": Markup(front_end("dom", "draw")),
+    }

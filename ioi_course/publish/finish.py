@@ -1,4 +1,5 @@
-"""What is added to the website after Quarto has rendered it: notebooks to download, llms.txt, and each page's head."""
+"""What is added to the website after Quarto has rendered it: notebooks to download,
+llms.txt, and each page's head."""
 
 from __future__ import annotations
 
@@ -30,40 +31,70 @@ def finish(root: Path, site: Path) -> None:
     address = settings(root)["doc_url"]
     for page in sorted(site.rglob("*.html")):
         text = page.read_text(encoding="utf-8")
-        page.write_text(with_head(text, page.relative_to(site).as_posix(), address), encoding="utf-8")
+        page.write_text(
+            with_head(text, page.relative_to(site).as_posix(), address),
+            encoding="utf-8",
+        )
 
 
 def with_head(text: str, href: str, address: str) -> str:
-    """A page with the address that it has on the web, and the card for links to it; as it is if it has them."""
+    """A page with the address that it has on the web, and the card for links to it; as
+    it is if it has them."""
     if 'rel="canonical"' in text or (title := TITLE.search(text)) is None:
         return text
     there = address + re.sub(r"(^|/)index\.html$", r"\1", href)
-    said = {"og:type": "website", "og:url": there, "og:title": html.unescape(title[1].strip()), "og:image": address + CARD}
+    said = {
+        "og:type": "website",
+        "og:url": there,
+        "og:title": html.unescape(title[1].strip()),
+        "og:image": address + CARD,
+    }
     if about := DESCRIPTION.search(text):
         said["og:description"] = html.unescape(about[1])
     rows = [f'<link rel="canonical" href="{html.escape(there)}">']
-    rows += [f'<meta property="{key}" content="{html.escape(value)}">' for key, value in said.items()]
+    rows += [
+        f'<meta property="{key}" content="{html.escape(value)}">'
+        for key, value in said.items()
+    ]
     rows.append('<meta name="twitter:card" content="summary_large_image">')
     return text.replace("</head>", "\n".join(rows) + "\n</head>", 1)
 
 
 def llms(root: Path) -> str:
-    """The site's contents for language models (llmstxt.org): each page with its address and summary."""
+    """The site's contents for language models (llmstxt.org): each page with
+    its address and summary."""
     meta, names = settings(root), course(root)
     parts = [f"# {meta['repo']}\n\n> {meta['description']}"]
-    groups = {"Chapters": "", "Appendices": "appendix", "Reference": "reference", "Library": "library"}
-    pages = {name: nbformat.read(root / "nbs" / f"{name}.ipynb", as_version=4) for name in [*names, *library(root)]}
+    groups = {
+        "Chapters": "",
+        "Appendices": "appendix",
+        "Reference": "reference",
+        "Library": "library",
+    }
+    pages = {
+        name: nbformat.read(root / "nbs" / f"{name}.ipynb", as_version=4)
+        for name in [*names, *library(root)]
+    }
     for heading, folder in groups.items():
         rows = []
         for name, nb in pages.items():
-            if name != "index" and (name.partition("/")[0] if "/" in name else "") == folder:
+            if (
+                name != "index"
+                and (name.partition("/")[0] if "/" in name else "") == folder
+            ):
                 title = page_title(name, title_of(nb, name), names)
                 about = SUMMARY.search(nb.cells[0].source)
-                rows.append(f"- [{title}]({meta['doc_url']}{name}.html)" + (f": {about[1]}" if about else ""))
+                rows.append(
+                    f"- [{title}]({meta['doc_url']}{name}.html)"
+                    + (f": {about[1]}" if about else "")
+                )
         parts.append(f"## {heading}\n\n" + "\n".join(rows))
     rows = []
     for path in sorted((root / "nbs").rglob("*.qmd")):
         said = yaml.safe_load(path.read_text(encoding="utf-8").split("---\n")[1])
         href = path.relative_to(root / "nbs").with_suffix(".html").as_posix()
-        rows.append(f"- [{said.get('title') or said['pagetitle']}]({meta['doc_url']}{href}): {said['description']}")
+        rows.append(
+            f"- [{said.get('title') or said['pagetitle']}]({meta['doc_url']}{href}): "
+            f"{said['description']}"
+        )
     return "\n\n".join([*parts, "## More\n\n" + "\n".join(rows)]) + "\n"

@@ -1,4 +1,5 @@
-"""The website's first page: made from nbs/index.ipynb, whose text README.md has, too, and from the chapters."""
+"""The website's first page: made from nbs/index.ipynb, whose text README.md has, too,
+and from the chapters."""
 
 from __future__ import annotations
 
@@ -29,36 +30,60 @@ WEEKEND = "04_direct_logit_attribution"  # the last chapter of the weekend's rou
 
 
 def opening(text: str) -> dict[str, str]:
-    """Headline, sentence, answer and summary of the index notebook's first cell; ValueError if it is otherwise."""
+    """Headline, sentence, answer and summary of the index notebook's first cell;
+    ValueError if it is otherwise."""
     if (found := OPENING.match(text)) is None:
         raise ValueError(
-            "nbs/index.ipynb must begin with '# title', '> summary', '**headline**', and '*sentence* The next word is "
-            f"**answer**'; it begins with {text[:200]!r}."
+            "nbs/index.ipynb must begin with '# title', '> summary', '**headline**', "
+            "and '*sentence* The next word is **answer**'; it begins with "
+            f"{text[:200]!r}."
         )
     return found.groupdict()
 
 
 def first_page(root: Path, index: list[str]) -> list[str]:
-    """The cells of the first page in Markdown, given those of the index notebook that are text or code fences."""
+    """The cells of the first page in Markdown, given those of the index notebook that
+    are text or code fences."""
     said = opening(index[0])
-    rest = [PICTURE.sub("", index[0][OPENING.match(index[0]).start("sentence") - 1 :]).strip()]
+    rest = [
+        PICTURE.sub(
+            "", index[0][OPENING.match(index[0]).start("sentence") - 1 :]
+        ).strip()
+    ]
     rest += [text for text in index[1:] if not TABLE.search(text)]
-    return [raw(f"{MAIN}\n{_body(root, said)}"), "::::: {.ioi-more}", *rest, f":::::\n\n{raw('</main>')}"]
+    return [
+        raw(f"{MAIN}\n{_body(root, said)}"),
+        "::::: {.ioi-more}",
+        *rest,
+        f":::::\n\n{raw('</main>')}",
+    ]
 
 
 def _body(root: Path, said: dict[str, str]) -> str:
     meta = settings(root)
-    notebooks = {chapter_name(path, root): nbformat.read(path, as_version=4) for path in chapters(root)}
+    notebooks = {
+        chapter_name(path, root): nbformat.read(path, as_version=4)
+        for path in chapters(root)
+    }
     named = list(notebooks)
-    lessons = [entry for entry in _entries(root, notebooks) if number(entry.name, named)]
+    lessons = [
+        entry for entry in _entries(root, notebooks) if number(entry.name, named)
+    ]
     last = [entry.name for entry in lessons].index(WEEKEND)
     return template("landing").render(
         **said,
         chapters=lessons,
         weekend=lessons[1 : last + 1],
         duration=duration,
-        pictures={name: f"gallery/{name}-1.svg" for name in named if (root / f"nbs/gallery/{name}-1.svg").is_file()},
-        picture=_drawing((root / "nbs" / "images" / "circuit.svg").read_text(encoding="utf-8"), said["sentence"]),
+        pictures={
+            name: f"gallery/{name}-1.svg"
+            for name in named
+            if (root / f"nbs/gallery/{name}-1.svg").is_file()
+        },
+        picture=_drawing(
+            (root / "nbs" / "images" / "circuit.svg").read_text(encoding="utf-8"),
+            said["sentence"],
+        ),
         source="Wang et al. (2022)",
         colab=colab_address(root, f"nbs/{lessons[0].name}.ipynb"),
         exercises=sum(len(exercises(nb)) for nb in notebooks.values()),
@@ -66,29 +91,57 @@ def _body(root: Path, said: dict[str, str]) -> str:
         claims=max((count for count, _ in measured(root).values()), default=0),
         measured=measured(root),
         assignments=len(list((root / "assignments").glob("*/*.ipynb"))),
-        repo=meta["repo"], author=meta["author"], licence=meta["license"], branch=meta["branch"],
+        repo=meta["repo"],
+        author=meta["author"],
+        licence=meta["license"],
+        branch=meta["branch"],
         source_url=meta["git_url"],
-    )  # fmt: skip
+    )
 
 
 def _entries(root: Path, notebooks: dict[str, NotebookNode]) -> list[Entry]:
-    pages = {name: page_of(root / "nbs" / f"{name}.ipynb", root, nb) for name, nb in notebooks.items()}
+    pages = {
+        name: page_of(root / "nbs" / f"{name}.ipynb", root, nb)
+        for name, nb in notebooks.items()
+    }
     return entries(notebooks, pages)
 
 
 def _drawing(svg: str, sentence: str) -> str:
-    """The circuit's drawing for a page that holds it: its words take the page's colours, and it says what it shows.
+    """The circuit's drawing for a page that holds it: its words take the page's
+    colours, and it says what it shows.
 
-    The drawing names IO before S. Where the sentence has them the other way round, so has the drawing.
+    The drawing names IO before S. Where the sentence has them the other way
+    round, so has the drawing.
     """
     said = "The circuit: classes of heads, and what each passes on to the next"
-    svg = re.sub(r"<title>.*?</title>", f"<title>{said}</title>", svg.strip(), count=1, flags=re.DOTALL)
-    places = {word: found[1] for word in ("Mary", "and", "John") if (found := _word(word).search(svg))}
+    svg = re.sub(
+        r"<title>.*?</title>",
+        f"<title>{said}</title>",
+        svg.strip(),
+        count=1,
+        flags=re.DOTALL,
+    )
+    places = {
+        word: found[1]
+        for word in ("Mary", "and", "John")
+        if (found := _word(word).search(svg))
+    }
     if len(places) < 3 or sentence.index("Mary") < sentence.index("John"):
         return svg
-    moved = {"Mary": "John", "IO": "John", "John": "Mary", "S1": "Mary", r"S1\+1": "and"}
+    moved = {
+        "Mary": "John",
+        "IO": "John",
+        "John": "Mary",
+        "S1": "Mary",
+        r"S1\+1": "and",
+    }
     for word, to in moved.items():
-        svg = _word(word).sub(lambda found, x=places[to]: found[0].replace(f"'{found[1]}'", f"'{x}'", 1), svg, count=1)
+        svg = _word(word).sub(
+            lambda found, x=places[to]: found[0].replace(f"'{found[1]}'", f"'{x}'", 1),
+            svg,
+            count=1,
+        )
     return svg
 
 
@@ -102,11 +155,16 @@ def _mistakes() -> int:
     from ioi_course import checks
     from ioi_course.checks.core import Exercise
 
-    return sum(len(each.misconceptions) for each in vars(checks).values() if isinstance(each, Exercise))
+    return sum(
+        len(each.misconceptions)
+        for each in vars(checks).values()
+        if isinstance(each, Exercise)
+    )
 
 
 def measured(root: Path) -> dict[str, tuple[int, int]]:
-    """For each model on which the chapters' claims were recorded: how many, and how many of them hold."""
+    """For each model on which the chapters' claims were recorded: how many, and
+    how many of them hold."""
     found = {}
     for path in sorted((root / "ioi_course" / "data" / "claims").glob("*.json")):
         claims = json.loads(path.read_text(encoding="utf-8"))["claims"].values()

@@ -1,4 +1,5 @@
-"""Pages of the website that are made from the notebooks: the gallery and the list of exercises."""
+"""Pages of the website that are made from the notebooks: the gallery and
+the list of exercises."""
 
 from __future__ import annotations
 
@@ -21,13 +22,17 @@ from ioi_course.publish.minutes import EXERCISE, stars
 from ioi_course.publish.pages import title_of
 from ioi_course.publish.badge import colab_badge
 
-PICTURE = re.compile(r'<figure class="ioi-plot".*?alt="([^"]*)" src="data:image/svg\+xml;base64,([^"]+)">')
+PICTURE = re.compile(
+    r'<figure class="ioi-plot".*?alt="([^"]*)" '
+    r'src="data:image/svg\+xml;base64,([^"]+)">'
+)
 FUNCTION = re.compile(r"^[a-z_]+: ")
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#$@^~|])")
 
 
 def write_pages(root: Path) -> None:
-    """Write gallery.qmd and exercises.qmd into nbs/, with the pictures of the gallery in nbs/gallery/."""
+    """Write gallery.qmd and exercises.qmd into nbs/, with the pictures of the
+    gallery in nbs/gallery/."""
     nbs = root / "nbs"
     notebooks = {path: nbformat.read(path, as_version=4) for path in chapters(root)}
     shutil.rmtree(nbs / "api", ignore_errors=True)  # pages of earlier versions
@@ -43,8 +48,13 @@ def write(path: Path, text: str) -> None:
 
 def front(title: str, description: str) -> str:
     """What a page of Quarto's begins with."""
-    fields = {"title": title, "description": description, "repo-actions": False}  # it has no source to look at
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)}---\n"
+    fields = {
+        "title": title,
+        "description": description,
+        "repo-actions": False,  # it has no source to look at
+    }
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{text}---\n"
 
 
 def plain(text: str) -> str:
@@ -61,18 +71,25 @@ def name_of(root: Path, path: Path, nb: NotebookNode) -> str:
 
 
 def pictures(nb: NotebookNode) -> Iterator[tuple[str, bytes]]:
-    """The static picture of each plot that is stored in a notebook, with the text that stands for it."""
+    """The static picture of each plot that is stored in a notebook, with the
+    text that stands for it."""
     for cell in code_cells(nb):
         for output in cell.outputs:
             data = output.get("data", {})
-            for alt, picture in PICTURE.findall("".join(data.get("text/html") or data.get("text/markdown", ""))):
+            for alt, picture in PICTURE.findall(
+                "".join(data.get("text/html") or data.get("text/markdown", ""))
+            ):
                 yield html.unescape(alt), base64.b64decode(picture)
 
 
 def gallery(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
-    """Every plot that the chapters show, by chapter; the pictures are written to nbs/gallery/."""
-    parts = [front("Gallery", "Every plot of the course; a picture leads to the chapter that explains it."),
-             "[How to read the plots](library/plots/core.ipynb), and how to draw your own."]  # fmt: skip
+    """Every plot that the chapters show, by chapter; the pictures are
+    written to nbs/gallery/."""
+    said = "Every plot of the course; a picture leads to the chapter that explains it."
+    parts = [
+        front("Gallery", said),
+        "[How to read the plots](library/plots/core.ipynb), and how to draw your own.",
+    ]
     for path, nb in notebooks.items():
         shown = list(pictures(nb))
         if not shown:
@@ -80,25 +97,34 @@ def gallery(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
         name, figures = chapter_name(path, root), []
         for i, (alt, picture) in enumerate(shown, 1):
             file = f"gallery/{path.stem}-{i}.svg"
-            (root / "nbs" / file).write_text(for_both(picture.decode()), encoding="utf-8")
+            (root / "nbs" / file).write_text(
+                for_both(picture.decode()), encoding="utf-8"
+            )
             title, words = captions(alt, picture)
             image = f'<img src="{file}" alt="{html.escape(words)}" loading="lazy">'
             link = f'<a href="{name}.html">{image}</a>'
-            figures.append(f"<figure>{link}<figcaption>{html.escape(title)}</figcaption></figure>")
+            figures.append(
+                f"<figure>{link}<figcaption>{html.escape(title)}</figcaption></figure>"
+            )
         heading = f"## [{plain(name_of(root, path, nb))}]({name}.ipynb)"
         body = "\n".join(figures)
-        parts.append(f'{heading}\n\n```{{=html}}\n<div class="gallery">\n{body}\n</div>\n```')
+        parts.append(
+            f'{heading}\n\n```{{=html}}\n<div class="gallery">\n{body}\n</div>\n```'
+        )
     return "\n\n".join(parts)
 
 
 def captions(alt: str, picture: bytes) -> tuple[str, str]:
-    """A plot's title, and the text that stands for it without the name of the function that drew it."""
-    words, title = FUNCTION.sub("", alt), re.search(rb"<title>(.*?)</title>", picture, re.DOTALL)
+    """A plot's title, and the text that stands for it without the name of the
+    function that drew it."""
+    words = FUNCTION.sub("", alt)
+    title = re.search(rb"<title>(.*?)</title>", picture, re.DOTALL)
     return _short(html.unescape(title[1].decode()) if title else words), words
 
 
 def _short(title: str) -> str:
-    """A title without the function's name and, of the circuit's drawing, without the heads that it lists."""
+    """A title without the function's name and, of the circuit's drawing, without
+    the heads that it lists."""
     return re.sub(r", [^,;]*?(?: L\d+H\d+)+;.*$", "", FUNCTION.sub("", title))
 
 
@@ -106,39 +132,69 @@ def _short(title: str) -> str:
 
 
 def exercise_list(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
-    """The exercises of each chapter with its student edition, and the graded assignments."""
+    """The exercises of each chapter with its student edition, and
+    the graded assignments."""
     rows = ["| chapter | exercises | without solutions |", "|---|---|---|"]
     count = 0
     for path, nb in notebooks.items():
         if found := exercises(nb):
             count += len(found)
-            listed = "<br>".join(f"{each.number} {plain(each.title)} {stars(each.text)}" for each in found)
+            listed = "<br>".join(
+                f"{each.number} {plain(each.title)} {stars(each.text)}"
+                for each in found
+            )
             name = chapter_name(path, root)
-            badge = colab_badge(root, f"student/{path.name}") if path.parent.name == "nbs" else ""
-            chapter = f"[{plain(name_of(root, path, nb))}]({name}.ipynb){{#{path.stem}}}"
+            badge = (
+                colab_badge(root, f"student/{path.name}")
+                if path.parent.name == "nbs"
+                else ""
+            )
+            chapter = (
+                f"[{plain(name_of(root, path, nb))}]({name}.ipynb){{#{path.stem}}}"
+            )
             rows.append(f"| {chapter} | {listed} | {badge} |")
     times = ", ".join(f"{each} about {minutes}" for each, minutes in EXERCISE.items())
     text = [
-        front("Exercises and assignments", "What there is to do, chapter by chapter, and the four graded assignments."),
-        f"{count} exercises, each with a hint, a folded solution and a check that names the misconception behind a wrong "
-        f"answer ([how checks work](library/checks/core.ipynb)). Stars say how long one takes: {times} minutes. "
-        "The student editions in `student/` have neither solutions nor outputs.",
+        front(
+            "Exercises and assignments",
+            "What there is to do, chapter by chapter, and the four graded assignments.",
+        ),
+        (
+            f"{count} exercises, each with a hint, a folded solution and a check that "
+            "names the misconception behind a wrong answer ([how checks "
+            f"work](library/checks/core.ipynb)). Stars say how long one takes: {times} "
+            "minutes. The student editions in `student/` have neither solutions "
+            "nor outputs."
+        ),
         "\n".join(rows),
     ]
     masters = sorted((root / "assignments").glob("*/*.ipynb"))
     if masters:
         text.append(
-            "## Graded assignments\n\nPublic tests teach, hidden tests grade. Instructors build and hand them out, "
-            "as the [instructor guide](instructor_guide.qmd) says."
+            "## Graded assignments\n\n"
+            "Public tests teach, hidden tests grade. Instructors build and hand them "
+            "out, as the [instructor guide](instructor_guide.qmd) says."
         )
-        text.append("\n".join(["| assignment | about | time and points |", "|---|---|---|", *map(assignment, masters)]))
+        text.append(
+            "\n".join(
+                [
+                    "| assignment | about | time and points |",
+                    "|---|---|---|",
+                    *map(assignment, masters),
+                ]
+            )
+        )
     return "\n\n".join(text)
 
 
 def assignment(path: Path) -> str:
-    """A row of the table: title, summary line and what the title cell says of time and points."""
+    """A row of the table: title, summary line and what the title cell
+    says of time and points."""
     nb = nbformat.read(path, as_version=4)
     first = next(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     about = re.search(r"^> +(.+)$", first, re.MULTILINE)
     effort = re.search(r"About [^;*]+; \d+ points", first)
-    return f"| {title_of(nb, path.stem)} | {about[1] if about else ''} | {effort[0] if effort else ''} |"
+    return (
+        f"| {title_of(nb, path.stem)} | {about[1] if about else ''} | "
+        f"{effort[0] if effort else ''} |"
+    )

@@ -1,4 +1,5 @@
-"""Notebooks as other programs leave them, made whole: what the format wants is filled in."""
+"""Notebooks as other programs leave them, made whole: what the
+format wants is filled in."""
 
 from __future__ import annotations
 
@@ -25,11 +26,14 @@ SHOWN = (
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """A notebook from a file, whole; `ValueError`, which says what is wrong, if it holds none."""
+    """A notebook from a file, whole; `ValueError`, which says what is
+    wrong, if it holds none."""
     try:
         nb = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not a notebook: it is not JSON in UTF-8 ({error}).") from error
+        raise ValueError(
+            f"{path} is not a notebook: it is not JSON in UTF-8 ({error})."
+        ) from error
     if isinstance(nb, dict) and "worksheets" in nb:
         return nbformat.read(path, as_version=4)  # of version 3
     if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
@@ -38,13 +42,19 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def mended(nb: dict) -> dict:
-    """The notebook with what nbformat 4 wants and without what it forbids; changed in place."""
+    """The notebook with what nbformat 4 wants and without what it
+    forbids; changed in place."""
     nb["nbformat"], nb["nbformat_minor"] = 4, _of(nb.get("nbformat_minor"), int, 5)
     metadata = nb["metadata"] = _of(nb.get("metadata"), dict, {})
     widgets = metadata.get("widgets")
-    if not (isinstance(widgets, dict) and all(_has_state(each) for each in widgets.values())):
+    if not (
+        isinstance(widgets, dict) and all(_has_state(each) for each in widgets.values())
+    ):
         metadata.pop("widgets", None)
-    for key, needed in (("language_info", ["name"]), ("kernelspec", ["name", "display_name"])):
+    for key, needed in (
+        ("language_info", ["name"]),
+        ("kernelspec", ["name", "display_name"]),
+    ):
         found = _of(metadata.get(key), dict, {})
         if not all(isinstance(found.get(each), str) for each in needed):
             metadata.pop(key, None)
@@ -76,7 +86,9 @@ def _text(value: Any) -> str:
     """Text as notebooks hold it: a string, or a list of lines."""
     if isinstance(value, list):
         return "".join(map(_text, value))
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return (
+        "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    )
 
 
 def _cell(cell: dict) -> dict:
@@ -88,7 +100,9 @@ def _cell(cell: dict) -> dict:
         del cell["metadata"]["tags"]
     if "attachments" in cell:
         bundles = _of(cell["attachments"], dict, {})
-        cell["attachments"] = {name: _forms(_of(each, dict, {})) for name, each in bundles.items()}
+        cell["attachments"] = {
+            name: _forms(_of(each, dict, {})) for name, each in bundles.items()
+        }
     if kind == "code":
         cell["execution_count"] = _of(cell.get("execution_count"), int, None)
         found = map(_output, _of(cell.get("outputs"), list, []))
@@ -99,7 +113,9 @@ def _cell(cell: dict) -> dict:
 def _forms(data: dict) -> dict:
     """An output's forms by type; all but JSON are text."""
     as_it_is = {kind: value for kind, value in data.items() if kind.endswith("json")}
-    return {k: v if k in as_it_is else _text(v) for k, v in data.items() if v is not None}
+    return {
+        k: v if k in as_it_is else _text(v) for k, v in data.items() if v is not None
+    }
 
 
 def _output(output: Any) -> dict | None:
@@ -112,7 +128,9 @@ def _output(output: Any) -> dict | None:
         }
     elif kind == "error":
         output |= {key: _text(output.get(key)) for key in ("ename", "evalue")}
-        output["traceback"] = [_text(line) for line in _of(output.get("traceback"), list, [])]
+        output["traceback"] = [
+            _text(line) for line in _of(output.get("traceback"), list, [])
+        ]
     elif kind in ("display_data", "execute_result"):
         output["data"] = _forms(_of(output.get("data"), dict, {}))
         output["metadata"] = _of(output.get("metadata"), dict, {})
@@ -124,11 +142,11 @@ def _output(output: Any) -> dict | None:
 
 
 def presentable(data: dict) -> dict[str, str]:
-    """Of an output's forms those that a page without scripts can show, or a sentence without any."""
+    """Of an output's forms those that a page without scripts can show, or a
+    sentence without any."""
     found = {kind: _text(data[kind]) for kind in SHOWN if data.get(kind)}
-    return found or {
-        "text/plain": f"(An output that a page cannot show: {_listed(data) or 'it is empty'}.)"
-    }
+    kinds = _listed(data) or "it is empty"
+    return found or {"text/plain": f"(An output that a page cannot show: {kinds}.)"}
 
 
 def _listed(kinds: Iterable) -> str:

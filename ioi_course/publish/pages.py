@@ -1,4 +1,5 @@
-"""Executed chapters as HTML pages that open from the file system and need no network."""
+"""Executed chapters as HTML pages that open from the file
+system and need no network."""
 
 from __future__ import annotations
 
@@ -31,13 +32,19 @@ DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
 EXPORTED = re.compile(r"^#\|\s*export\s*$", re.MULTILINE)
 DEFINED = re.compile(r"^(?:def|class) (\w+)|^([A-Z][A-Z_]+)(?=[ :,])", re.MULTILINE)
 MARKER = re.compile(rf"^[ \t]*({BEGIN}|{END})\n", re.MULTILINE)
-EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
+# names no column: a table's corner
+EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")
 LONG = 12  # lines; longer library cells are folded
-ON_THE_SITE = re.compile(r"\]\(((?:lab|circuit)\.html[^)\s]*)\)")  # pages that the website has, and a run need not
+# pages that the website has, and a run need not
+ON_THE_SITE = re.compile(r"\]\(((?:lab|circuit)\.html[^)\s]*)\)")
 NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]*?)\.(?:ipynb|qmd)(#[^)\s]*)?\)")
 TEXT_PAGES = (  # .qmd below nbs/ that pages lead to
-    "glossary", "notation", "instructor_guide", "reference/questions", "reference/since_2022",
-)  # fmt: skip
+    "glossary",
+    "notation",
+    "instructor_guide",
+    "reference/questions",
+    "reference/since_2022",
+)
 FRONT = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
 ANCHORED = re.compile(r"^(#+) (.+?) \{#([\w-]+)\}$", re.MULTILINE)
 
@@ -51,13 +58,17 @@ class Page:
 
 
 def slug(heading: str) -> str:
-    """The anchor that Quarto gives a heading: letters, digits and _-. in lower case, from the first letter on."""
-    kept = "".join(c for c in html.unescape(heading).lower() if c.isalnum() or c in "_-. ")
+    """The anchor that Quarto gives a heading: letters, digits and _-. in lower case,
+    from the first letter on."""
+    kept = "".join(
+        c for c in html.unescape(heading).lower() if c.isalnum() or c in "_-. "
+    )
     return re.sub(r"^[^a-z]+", "", "-".join(kept.split()))
 
 
 class _Renderer(IPythonRenderer):
-    """Headings with the anchors of the website, and formulas as MathML, drawn without a script.
+    """Headings with the anchors of the website, and formulas as
+    MathML, drawn without a script.
 
     A formula that cannot be read is shown as written.
     """
@@ -77,35 +88,53 @@ class _Renderer(IPythonRenderer):
 def _formula(body: str, display: str) -> str:
     try:
         return latex_to_mathml(body, display=display)
-    except Exception:  # the converter has many ways to say no; one formula is not worth a page
+    except Exception:
+        # the converter has many ways to say no; one formula is not worth a page
         return f"<code>{html.escape(body)}</code>"
 
 
 class _Exporter(HTMLExporter):
     def default_filters(self):
         yield from super().default_filters()
-        yield "markdown2html", lambda source: MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
+        yield (
+            "markdown2html",
+            lambda source: MarkdownWithMath(renderer=_Renderer(escape=False)).render(
+                source
+            ),
+        )
 
 
 def title_of(nb: NotebookNode, default: str) -> str:
     """A notebook's first heading."""
     for cell in nb.cells:
-        if cell.cell_type == "markdown" and (found := re.search(r"^# +(.+)$", cell.source, re.MULTILINE)):
+        if cell.cell_type == "markdown" and (
+            found := re.search(r"^# +(.+)$", cell.source, re.MULTILINE)
+        ):
             return found[1].strip()
     return default
 
 
 def page_of(path: Path, root: Path, nb: NotebookNode) -> Page:
-    """The page of a chapter; nbs/index.ipynb's is introduction.html: index.html welcomes."""
+    """The page of a chapter; nbs/index.ipynb's is
+    introduction.html: index.html welcomes."""
     name = chapter_name(path, root)
-    return Page(title_of(nb, name), "introduction.html" if name == "index" else f"{name}.html")
+    return Page(
+        title_of(nb, name), "introduction.html" if name == "index" else f"{name}.html"
+    )
 
 
 def _for_reading(nb: NotebookNode, site: str) -> NotebookNode:
-    """The notebook as a reader sees it: no badge, hidden cells or directives, solutions and long library code folded."""
+    """The notebook as a reader sees it: no badge, hidden cells or directives, solutions
+    and long library code folded."""
     nb = from_dict(mended(deepcopy(nb)))
-    nb.metadata = NotebookNode(language_info={"name": "python", "pygments_lexer": "ipython3"})
-    nb.cells = [c for c in nb.cells if not (is_badge(c) or c.cell_type == "code" and HIDDEN.search(c.source))]
+    nb.metadata = NotebookNode(
+        language_info={"name": "python", "pygments_lexer": "ipython3"}
+    )
+    nb.cells = [
+        c
+        for c in nb.cells
+        if not (is_badge(c) or c.cell_type == "code" and HIDDEN.search(c.source))
+    ]
     for cell in nb.cells:
         if cell.cell_type == "code":
             exported = EXPORTED.search(cell.source)
@@ -119,9 +148,14 @@ def _for_reading(nb: NotebookNode, site: str) -> NotebookNode:
                 cell.metadata.folded = "Solution"
             elif exported and cell.source.count("\n") >= LONG:
                 cell.metadata.folded = "Library code: "
-                cell.metadata.defines = ", ".join(a or b for a, b in DEFINED.findall(cell.source)) or "imports"
+                cell.metadata.defines = (
+                    ", ".join(a or b for a, b in DEFINED.findall(cell.source))
+                    or "imports"
+                )
         else:
-            cell.source = ON_THE_SITE.sub(rf"]({site}\1)", NOTEBOOK_LINK.sub(r"\1.html\2)", cell.source))
+            cell.source = ON_THE_SITE.sub(
+                rf"]({site}\1)", NOTEBOOK_LINK.sub(r"\1.html\2)", cell.source)
+            )
     nb.cells = [cell for cell in nb.cells if cell.source]
     return nb
 
@@ -132,16 +166,22 @@ def template(name: str) -> Template:
 
 
 def write_assets(root: Path, out: Path) -> None:
-    """Write what the pages share: the style sheet, a script, and the pictures of nbs/images."""
+    """Write what the pages share: the style sheet, a script, and the
+    pictures of nbs/images."""
     (out / "assets").mkdir(parents=True, exist_ok=True)
     if (images := root / "nbs" / "images").is_dir():
         shutil.copytree(images, out / "images", dirs_exist_ok=True)
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     colours = HtmlFormatter(style="xcode").get_style_defs(".highlight")
     css = (DATA / "page.css").read_text(encoding="utf-8") + colours
-    css += f"\n@media (prefers-color-scheme: dark) {{ {dark} }}\n.highlight {{ background: none !important; }}\n"
+    css += (
+        f"\n@media (prefers-color-scheme: dark) {{ {dark} }}\n"
+        f".highlight {{ background: none !important; }}\n"
+    )
     (out / "assets" / "page.css").write_text(css, encoding="utf-8")
-    (out / "assets" / "page.js").write_text((DATA / "page.js").read_text(encoding="utf-8"), encoding="utf-8")
+    (out / "assets" / "page.js").write_text(
+        (DATA / "page.js").read_text(encoding="utf-8"), encoding="utf-8"
+    )
 
 
 def write_page(
@@ -153,14 +193,24 @@ def write_page(
     notice: str | None = None,  # a sentence that stands above everything else
     site: str = "",  # the address of the published website, ending in /
 ) -> Path:
-    """Write one executed notebook as a page below `out`, with links to its neighbours."""
-    exporter = _Exporter(template_name="basic", raw_template=(DATA / "notebook.html.j2").read_text(encoding="utf-8"))
+    """Write one executed notebook as a page below `out`, with
+    links to its neighbours."""
+    exporter = _Exporter(
+        template_name="basic",
+        raw_template=(DATA / "notebook.html.j2").read_text(encoding="utf-8"),
+    )
     body, _ = exporter.from_notebook_node(_for_reading(nb, site))
     up = "../" * page.href.count("/")
     head = page_head(out / "assets", f"{up}assets/")
     body = EMPTY_HEADER.sub("<td></td>", body)
     text = template("page").render(
-        title=page.title, up=up, head=head, body=body, previous=previous, next=next, notice=notice
+        title=page.title,
+        up=up,
+        head=head,
+        body=body,
+        previous=previous,
+        next=next,
+        notice=notice,
     )
     return write_file(out / page.href, text)
 
@@ -169,21 +219,32 @@ def text_pages(root: Path) -> dict[Path, Page]:
     """The pages without code that the chapters lead to, by their files in nbs/."""
     paths = [root / "nbs" / f"{name}.qmd" for name in TEXT_PAGES]
     there = [path for path in paths if path.is_file()]
-    return {p: Page(p.stem.replace("_", " ").capitalize(), _text_href(p)) for p in there}
+    return {
+        p: Page(p.stem.replace("_", " ").capitalize(), _text_href(p)) for p in there
+    }
 
 
 def _text_href(path: Path) -> str:
-    return next(f"{name}.html" for name in TEXT_PAGES if path.with_suffix("").as_posix().endswith(f"/{name}"))
+    return next(
+        f"{name}.html"
+        for name in TEXT_PAGES
+        if path.with_suffix("").as_posix().endswith(f"/{name}")
+    )
 
 
 def write_text_page(path: Path, out: Path) -> Page:
     """Write a page without code, with the anchors that its headings name."""
     text = path.read_text(encoding="utf-8")
     if (front := FRONT.match(text)) is None:
-        raise ValueError(f"{path} must begin with a front matter that gives title and description.")
+        raise ValueError(
+            f"{path} must begin with a front matter that gives title and description."
+        )
     meta = yaml.safe_load(front[1])
     page = Page(meta["title"], _text_href(path))
-    text = ANCHORED.sub(lambda h: f'<h{len(h[1])} id="{h[3]}">{h[2]}</h{len(h[1])}>', text[front.end() :])
+    text = ANCHORED.sub(
+        lambda h: f'<h{len(h[1])} id="{h[3]}">{h[2]}</h{len(h[1])}>',
+        text[front.end() :],
+    )
     text = f"# {page.title}\n\n> {meta['description']}\n\n{text}"
     write_page(new_notebook(cells=[new_markdown_cell(text)]), page, out)
     return page

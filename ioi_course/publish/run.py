@@ -25,7 +25,8 @@ from ioi_course.publish.mend import read_notebook
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one chapter: `cells` counts the code cells that passed, `seconds` is wall time with the kernel."""
+    """What came of one chapter: `cells` counts the code cells that passed, `seconds` is
+    wall time with the kernel."""
 
     chapter: str
     cells: int
@@ -35,7 +36,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Failure:
-    """The cell at which a chapter stopped, and why; None where none had begun or all had passed."""
+    """The cell at which a chapter stopped, and why; None where none had
+    begun or all had passed."""
 
     chapter: str
     cell: int | None
@@ -44,11 +46,12 @@ class Failure:
 
 
 def chapters(root: Path, names: Iterable[str] = ()) -> list[Path]:
-    """Paths of the notebooks of the course in reading order; with `names`, of those notebooks only.
+    """Paths of the notebooks of the course in reading order; with `names`,
+    of those notebooks only.
 
-    Without names: index, chapters, appendices and references. A name is a chapter's number ("7"),
-    an appendix' letter ("a"), a notebook's name below nbs/ or the beginning of one
-    ("library/metrics", "07_path"), or a path.
+    Without names: index, chapters, appendices and references. A name is a chapter's
+    number ("7"), an appendix' letter ("a"), a notebook's name below nbs/ or the
+    beginning of one ("library/metrics", "07_path"), or a path.
     """
     course, names = _course(root / "nbs"), list(names)
     chosen = [path for name in names for path in _named(name, root, course)]
@@ -64,7 +67,8 @@ def _course(nbs: Path) -> list[Path]:
 
 
 def _named(name: str, root: Path, course: list[Path]) -> list[Path]:
-    """The notebooks that a name means; those of the course come before those of nbs/library/."""
+    """The notebooks that a name means; those of the course come before
+    those of nbs/library/."""
     nbs = root / "nbs"
     if (path := _existing(name, root)) and path.is_file():
         return [path]
@@ -82,25 +86,40 @@ def _named(name: str, root: Path, course: list[Path]) -> list[Path]:
 
 
 def _existing(name: str, root: Path) -> Path | None:
-    """The notebook or folder below nbs/ with this path, seen from here, the clone or nbs/."""
+    """The notebook or folder below nbs/ with this path, seen from
+    here, the clone or nbs/."""
     nbs = root / "nbs"
     for base in (Path.cwd(), root, nbs):
         for path in (base / name, base / f"{name}.ipynb"):
             inside = path.resolve().is_relative_to(nbs.resolve())
-            if inside and (path.is_dir() or path.is_file() and path.suffix == ".ipynb") and name:
+            if (
+                inside
+                and (path.is_dir() or path.is_file() and path.suffix == ".ipynb")
+                and name
+            ):
                 return nbs / path.resolve().relative_to(nbs.resolve())
     return None
 
 
 def _matching(wanted: str, paths: list[Path], nbs: Path) -> list[Path]:
-    """Chapters by number, an appendix by letter, else notebooks that are called so or begin so."""
+    """Chapters by number, an appendix by letter, else notebooks that are
+    called so or begin so."""
     if wanted.isdecimal():
-        return [p for p in paths if p.parent == nbs and re.match(rf"0*{int(wanted)}(?!\d)", p.stem)]
+        return [
+            p
+            for p in paths
+            if p.parent == nbs and re.match(rf"0*{int(wanted)}(?!\d)", p.stem)
+        ]
     if len(wanted) == 1:
         wanted = f"appendix/{wanted.lower()}_"
-    names = {path: (path.relative_to(nbs).with_suffix("").as_posix(), path.stem) for path in paths}
+    names = {
+        path: (path.relative_to(nbs).with_suffix("").as_posix(), path.stem)
+        for path in paths
+    }
     exact = [path for path, both in names.items() if wanted in both]
-    begins = [p for p, both in names.items() if any(name.startswith(wanted) for name in both)]
+    begins = [
+        p for p, both in names.items() if any(name.startswith(wanted) for name in both)
+    ]
     return exact or begins
 
 
@@ -122,7 +141,9 @@ def chapter_name(path: Path, root: Path) -> str:
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
     """The cells of a notebook that a kernel executes."""
-    return [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
+    return [
+        cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()
+    ]
 
 
 def execute(
@@ -131,12 +152,15 @@ def execute(
     timeout: int = 600,  # seconds that one cell may take
     on_cell: Callable[[], None] = lambda: None,  # called after each code cell
     threads: int | None = None,  # how many torch may use; None: as it chooses
-    stop: threading.Event | None = None,  # when set, the kernel ends: `asyncio.CancelledError`
+    stop: threading.Event
+    | None = None,  # when set, the kernel ends: `asyncio.CancelledError`
     kernel: str = "python3",  # its name; `warm_kernels` has one that starts faster
 ) -> tuple[NotebookNode, Verdict, Failure | None]:
-    """Execute a notebook in a fresh kernel in its own folder; the copy returned holds outputs up to a failing cell.
+    """Execute a notebook in a fresh kernel in its own folder; the copy returned holds
+    outputs up to a failing cell.
 
-    A kernel that ends before its first cell is started once more: two that start at the same time may draw one port.
+    A kernel that ends before its first cell is started once more: two that start at the
+    same time may draw one port.
     """
     nb = read_notebook(path)
     name, start = chapter_name(path, root), time.perf_counter()
@@ -171,12 +195,17 @@ def execute(
     reason = run()
     if reason and not started:
         reason = run()
-    verdict = Verdict(name, len(seen), round(time.perf_counter() - start, 1), reason is None)
+    verdict = Verdict(
+        name, len(seen), round(time.perf_counter() - start, 1), reason is None
+    )
     return nb, verdict, _failure(name, nb, started, reason)
 
 
-async def _until(stop: threading.Event, client: NotebookClient, work: Coroutine) -> None:
-    """Wait for a client's work; as soon as another thread says stop, end its kernel and raise."""
+async def _until(
+    stop: threading.Event, client: NotebookClient, work: Coroutine
+) -> None:
+    """Wait for a client's work; as soon as another thread says stop, end
+    its kernel and raise."""
     task = asyncio.ensure_future(work)
     while not task.done():
         await asyncio.wait({task}, timeout=0.2)
@@ -207,11 +236,16 @@ def _reason(error: Exception, timeout: int) -> str:
     if isinstance(error, CellTimeoutError):
         return f"The cell was stopped after {timeout} seconds; --timeout allows more."
     if isinstance(error, DeadKernelError):
-        return "The kernel died in this cell; most often the machine ran out of memory (see `ioi-course doctor`)."
+        return (
+            "The kernel died in this cell; most often the machine ran out of memory "
+            "(see `ioi-course doctor`)."
+        )
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
-def _failure(name: str, nb: NotebookNode, started: list[int], reason: str | None) -> Failure | None:
+def _failure(
+    name: str, nb: NotebookNode, started: list[int], reason: str | None
+) -> Failure | None:
     if reason is None:
         return None
     if not started:
@@ -221,22 +255,28 @@ def _failure(name: str, nb: NotebookNode, started: list[int], reason: str | None
 
 def write_report(verdicts: list[Verdict], path: Path) -> None:
     """Write report.json: a list of {chapter, cells, seconds, ok}."""
-    write_file(path, json.dumps([asdict(verdict) for verdict in verdicts], indent=2) + "\n")
+    write_file(
+        path, json.dumps([asdict(verdict) for verdict in verdicts], indent=2) + "\n"
+    )
 
 
 def write_file(path: Path, text: str) -> Path:
-    """Write a file whole or not at all, whatever interrupts it, and the folders above it."""
+    """Write a file whole or not at all, whatever interrupts it, and
+    the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", errors="replace")  # a cell may print half a character
+    # a cell may print half a character
+    part.write_text(text, encoding="utf-8", errors="replace")
     part.replace(path)
     return path
 
 
 def save_outputs(nb: NotebookNode, path: Path) -> None:
-    """Write an executed notebook back to its place in nbs/, as nbdev cleans it (no counts, no volatile metadata)."""
+    """Write an executed notebook back to its place in nbs/, as nbdev cleans it (no
+    counts, no volatile metadata)."""
     from nbdev.clean import nbdev_clean
 
-    nb.metadata.pop("widgets", None)  # of progress bars, with random ids; no chapter keeps a widget
+    # of progress bars, with random ids; no chapter keeps a widget
+    nb.metadata.pop("widgets", None)
     nbformat.write(nb, path)
     nbdev_clean.__wrapped__(fname=os.fspath(path))

@@ -1,4 +1,5 @@
-"""What a module offers, in Markdown: each public function and class with its signature and docstring."""
+"""What a module offers, in Markdown: each public function and class with its
+signature and docstring."""
 
 from __future__ import annotations
 
@@ -13,13 +14,21 @@ EXPORTED = re.compile(r"AUTO[A-Z]+! DO NOT EDIT! File to edit: [./]*nbs/(\S+\.ip
 
 
 def module_of(notebook: str, root: Path) -> Path | None:
-    """The module that a notebook writes (library/plots/core.ipynb: ioi_course/plots/core.py), if there is one."""
-    path = root / "ioi_course" / Path(notebook).relative_to("library").with_suffix(".py")
-    return path if path.is_file() and EXPORTED.search(path.read_text(encoding="utf-8")) else None
+    """The module that a notebook writes (library/plots/core.ipynb:
+    ioi_course/plots/core.py), if there is one."""
+    path = (
+        root / "ioi_course" / Path(notebook).relative_to("library").with_suffix(".py")
+    )
+    return (
+        path
+        if path.is_file() and EXPORTED.search(path.read_text(encoding="utf-8"))
+        else None
+    )
 
 
 def signatures(source: str) -> str:
-    """A section of Markdown about a module's public functions and classes; each has its name for an anchor."""
+    """A section of Markdown about a module's public functions and classes; each has
+    its name for an anchor."""
     parts = ["## Signatures {#signatures}"]
     for heading, lines in _entries(source):
         parts += [heading, *lines]
@@ -30,7 +39,10 @@ def _entries(source: str) -> Iterator[tuple[str, list[str]]]:
     tree, lines = ast.parse(source), source.splitlines()
     exported = public_names(tree)
     for node in tree.body:
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name not in exported:
+        if (
+            not isinstance(node, ast.FunctionDef | ast.ClassDef)
+            or node.name not in exported
+        ):
             continue
         yield f"### {node.name} {{#{node.name}}}", described(lines, node)
         methods = node.body if isinstance(node, ast.ClassDef) else []
@@ -51,7 +63,8 @@ def public_names(tree: ast.Module) -> list[str]:
 
 
 def described(lines: list[str], node: ast.FunctionDef | ast.ClassDef) -> list[str]:
-    """A function's signature, or a class's fields, as they stand in the source; then the docstring."""
+    """A function's signature, or a class's fields, as they stand in the
+    source; then the docstring."""
     doc = node.body[0] if ast.get_docstring(node) is not None else None
     methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
     if isinstance(node, ast.ClassDef):

@@ -1,4 +1,5 @@
-"""The website: what nbdev and Quarto are given, with the repository's address filled in from settings.ini."""
+"""The website: what nbdev and Quarto are given, with the repository's address filled
+in from settings.ini."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from ioi_course.publish.navigation import sidebars
 
 
 def write_site_metadata(root: Path) -> Path:
-    """Write nbs/site.yml, what _quarto.yml takes from settings.ini, and the sidebars with the pages that there are."""
+    """Write nbs/site.yml, what _quarto.yml takes from settings.ini, and the sidebars
+    with the pages that there are."""
     meta = settings(root)
     website = {
         "title": meta["repo"],
@@ -25,21 +27,27 @@ def write_site_metadata(root: Path) -> Path:
         "sidebar": sidebars(root),
     }
     path = root / "nbs" / "site.yml"
-    path.write_text(yaml.safe_dump({"website": website}, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({"website": website}, sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
+    )
     return path
 
 
 def prepare(root: Path) -> None:
-    """Write into nbs/ what the site has beside the chapters: its metadata, the plots' libraries, and the pages that are made."""
+    """Write into nbs/ what the site has beside the chapters: its metadata, the plots'
+    libraries, and the pages that are made."""
     from ioi_course.plots import page_head
 
     write_site_metadata(root)
-    page_head(root / "nbs" / "assets", "assets/")  # copies plotly.js and circuitsvis there
+    # copies plotly.js and circuitsvis there
+    page_head(root / "nbs" / "assets", "assets/")
     write_pages(root)
 
 
 def stage(root: Path) -> Path:
-    """Let nbdev prepare the pages for Quarto; returns the folder of the staged pages."""
+    """Let nbdev prepare the pages for Quarto; returns the
+    folder of the staged pages."""
     from nbdev.serve import proc_nbs
 
     prepare(root)

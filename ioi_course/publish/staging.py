@@ -1,7 +1,9 @@
-"""What nbdev hands to Quarto of a notebook: every cell that a reader needs, and nothing that only tools read.
+"""What nbdev hands to Quarto of a notebook: every cell that a reader needs, and
+nothing that only tools read.
 
-pyproject.toml names `Lesson` and `PageHead` among nbdev's processors, and leaves out those that they replace: nbdev's own
-drop exported cells with the imports in them, run what is left to look up signatures, and drop a page's opening text.
+pyproject.toml names `Lesson` and `PageHead` among nbdev's processors, and leaves out
+those that they replace: nbdev's own drop exported cells with the imports in them, run
+what is left to look up signatures, and drop a page's opening text.
 """
 
 from __future__ import annotations
@@ -23,14 +25,18 @@ from ioi_course.publish.signatures import module_of, signatures
 LONG = 20  # lines; longer cells are folded
 MARKER = re.compile(rf"^[ \t]*(?:{BEGIN}|{END})\n?", re.MULTILINE)
 FOLD = re.compile(r"^#\| *code-fold:", re.MULTILINE)
-DIRECTIVE = re.compile(r"^#\|(?! *code-).*\n?", re.MULTILINE)  # that is nothing to Quarto, such as export
+DIRECTIVE = re.compile(
+    r"^#\|(?! *code-).*\n?", re.MULTILINE
+)  # that is nothing to Quarto, such as export
 PICTURE = re.compile(r"^!\[(?P<words>[^\]]+)\]\((?P<path>[^)\s]+)\)$", re.MULTILINE)
-EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")  # names no column: a table's corner
+# names no column: a table's corner
+EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")
 UNSHOWN = {"default_exp", "hide"}  # directives of cells that only tools read
 
 
 class Lesson:
-    """nbdev's step that chooses what is shown: exported cells stay, the longest and mere checks are folded."""
+    """nbdev's step that chooses what is shown: exported cells stay, the longest and
+    mere checks are folded."""
 
     def __init__(self, nb):
         self.nb = nb
@@ -42,11 +48,15 @@ class Lesson:
         has_exercises = any(BEGIN in cell.source for cell in self.nb.cells)
         cells = [cell for cell in self.nb.cells if not is_badge(cell)]
         if name != "index":
-            cells.insert(1, mk_cell(buttons(root, name, has_exercises, head_of(cells)), "markdown"))
+            cells.insert(
+                1,
+                mk_cell(buttons(root, name, has_exercises, head_of(cells)), "markdown"),
+            )
         for cell in cells:
             if cell.cell_type == "code":
                 hidden = UNSHOWN & set(cell.directives_)
-                cell.source = None if hidden else shown(cell.source)  # nbdev drops cells without a source
+                # nbdev drops cells without a source
+                cell.source = None if hidden else shown(cell.source)
                 for output in cell.get("outputs", []):
                     if "data" in output:
                         output.data = one_form(output.data)
@@ -66,20 +76,32 @@ def place_of(nb) -> tuple[Path, str]:
 
 
 def shown(source: str) -> str:
-    """A cell's source as the site shows it: no marks that only tools read; folded if it is long or only checks."""
+    """A cell's source as the site shows it: no marks that only tools read; folded if it
+    is long or only checks."""
     source = DIRECTIVE.sub("", MARKER.sub("", source)).strip("\n")
     if FOLD.search(source):
         return source
     code = "\n".join(line for line in source.splitlines() if not line.startswith("#|"))
     label = _checks(code) or (_contents(code) if code.count("\n") >= LONG else "")
-    return f"#| code-fold: true\n#| code-summary: {json.dumps(label)}\n{source}" if label else source
+    return (
+        f"#| code-fold: true\n#| code-summary: {json.dumps(label)}\n{source}"
+        if label
+        else source
+    )
 
 
 def one_form(data: dict) -> dict:
-    """An output's only form on the site. HTML is passed through Markdown: where a notebook has outputs of the kind
-    text/html, Quarto loads jQuery and RequireJS from the network.
+    """An output's only form on the site. HTML is passed through Markdown: where
+    a notebook has outputs of the kind text/html, Quarto loads jQuery and
+    RequireJS from the network.
     """
-    for kind in ("text/markdown", "text/html", "image/svg+xml", "image/png", "text/plain"):
+    for kind in (
+        "text/markdown",
+        "text/html",
+        "image/svg+xml",
+        "image/png",
+        "text/plain",
+    ):
         if (text := data.get(kind)) is None:
             continue
         text = "".join(text)
@@ -91,7 +113,8 @@ def one_form(data: dict) -> dict:
 
 
 def uncaptioned(text: str) -> str:
-    """A paragraph that is a picture, with its words as alternative text only: Pandoc would print them below it, too."""
+    """A paragraph that is a picture, with its words as alternative text only: Pandoc
+    would print them below it, too."""
 
     def picture(found: re.Match) -> str:
         words = " ".join(found["words"].split()).replace('"', "'")
@@ -112,7 +135,11 @@ def _checks(code: str) -> str:
     body = _parsed(code)
     if not body or not all(isinstance(each, ast.Assert) for each in body):
         return ""
-    return f"Check: {ast.unparse(body[0].test)}" if len(body) == 1 else f"{len(body)} checks"
+    return (
+        f"Check: {ast.unparse(body[0].test)}"
+        if len(body) == 1
+        else f"{len(body)} checks"
+    )
 
 
 def _contents(code: str) -> str:
@@ -122,15 +149,26 @@ def _contents(code: str) -> str:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.append(node.name)
         elif isinstance(node, ast.Assign):
-            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+            names += [
+                target.id for target in node.targets if isinstance(target, ast.Name)
+            ]
     count = f"{code.count(chr(10)) + 1} lines"
-    if not names and body and all(isinstance(each, ast.Import | ast.ImportFrom) for each in body):
+    if (
+        not names
+        and body
+        and all(isinstance(each, ast.Import | ast.ImportFrom) for each in body)
+    ):
         return f"Imports ({count})"
-    return f"{', '.join(names[:3])}{', …' * (len(names) > 3)} ({count})" if names else f"Code ({count})"
+    return (
+        f"{', '.join(names[:3])}{', …' * (len(names) > 3)} ({count})"
+        if names
+        else f"Code ({count})"
+    )
 
 
 class PageHead:
-    """nbdev's last step on a page: title and summary of its first cell become Quarto's, and the rest of the cell stays.
+    """nbdev's last step on a page: title and summary of its first cell become Quarto's,
+    and the rest of the cell stays.
 
     nbdev's own step throws that rest away and renames 02_lens to lens.
     """
@@ -144,20 +182,31 @@ class PageHead:
         first = self.nb.cells[0]
         head = re.match(r"# +(?P<title>.+)\n+> +(?P<description>.+)\n*", first.source)
         if head is None:
-            raise ValueError(f"{self.nb.path_} must begin with a line '# title' and a line '> what it is about'.")
+            raise ValueError(
+                f"{self.nb.path_} must begin with a line '# title' and a line '> what "
+                "it is about'."
+            )
         root, name = place_of(self.nb)
-        fields = {"title": page_title(name, head["title"], course(root)), "description": head["description"]}
+        fields = {
+            "title": page_title(name, head["title"], course(root)),
+            "description": head["description"],
+        }
         if name == "index":
             self._first_page(root)
-            fields = FRONT | {"pagetitle": f"{head['title']}: {fields['description']}", **fields}
+            fields = FRONT | {
+                "pagetitle": f"{head['title']}: {fields['description']}",
+                **fields,
+            }
             del fields["title"]  # the page has a heading of its own
         else:
-            first.source = first.source[head.end() :] or None  # nbdev drops cells without a source
+            # nbdev drops cells without a source
+            first.source = first.source[head.end() :] or None
         front = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
         self.nb.cells.insert(0, mk_cell(f"---\n{front}---\n", "raw"))
 
     def _first_page(self, root: Path) -> None:
-        """Put the landing page in front of the index notebook's own cells, in place of what it says already."""
+        """Put the landing page in front of the index notebook's own cells, in place of
+        what it says already."""
         from fastcore.nbio import mk_cell
 
         from ioi_course.publish.landing import first_page
@@ -170,5 +219,9 @@ class PageHead:
             if cell.cell_type == "code":
                 cells.append(cell)
             elif cell is self.nb.cells[0] or cell.source in rest:
-                cells.append(mk_cell(rest[0] if cell is self.nb.cells[0] else cell.source, "markdown"))
+                cells.append(
+                    mk_cell(
+                        rest[0] if cell is self.nb.cells[0] else cell.source, "markdown"
+                    )
+                )
         self.nb.cells = cells + [mk_cell(text, "markdown") for text in end]

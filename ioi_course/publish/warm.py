@@ -1,13 +1,18 @@
-"""Kernels that start in a tenth of a second: a process that has made the slow imports forks for each of them.
+"""Kernels that start in a tenth of a second: a process that has made the slow
+imports forks for each of them.
 
-A kernel needs five seconds before its first cell: torch, transformers and TransformerLens are imported, always alike. Here one
-process imports them once, and each kernel is a fork of it with a name space, folder and environment of its own. What looks
-at its surroundings when it is imported (plotly, which asks whether a notebook shows it) is left to the kernels.
+A kernel needs five seconds before its first cell: torch, transformers and
+TransformerLens are imported, always alike. Here one process imports them once, and
+each kernel is a fork of it with a name space, folder and environment of its own. What
+looks at its surroundings when it is imported (plotly, which asks whether a notebook
+shows it) is left to the kernels.
 
-Jupyter knows nothing of this. It starts `warm_client.py`, as the kernel specification says, which asks for a fork and then
-stands for it: signals go on to the fork, the fork's end is its end, and its own end is the fork's.
+Jupyter knows nothing of this. It starts `warm_client.py`, as the kernel specification
+says, which asks for a fork and then stands for it: signals go on to the fork, the
+fork's end is its end, and its own end is the fork's.
 
-Only on Linux. Elsewhere a fork after these imports is not safe, and `warm_kernels` gives the name of the ordinary kernel.
+Only on Linux. Elsewhere a fork after these imports is not safe, and `warm_kernels`
+gives the name of the ordinary kernel.
 """
 
 from __future__ import annotations
@@ -25,8 +30,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ORDINARY, WARM = "python3", "ioi-course-warm"
-IMPORTS = ("torch", "transformers.models.gpt2.modeling_gpt2", "transformer_lens.model_bridge", "pandas", "ipykernel.kernelapp",
-           "ipykernel.zmqshell", "ioi_course.engine", "ioi_course.batches", "ioi_course.metrics")  # fmt: skip
+IMPORTS = (
+    "torch",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformer_lens.model_bridge",
+    "pandas",
+    "ipykernel.kernelapp",
+    "ipykernel.zmqshell",
+    "ioi_course.engine",
+    "ioi_course.batches",
+    "ioi_course.metrics",
+)
 BACKLOG = 64
 _servers: list[subprocess.Popen] = []  # of this process
 
@@ -35,7 +49,8 @@ _servers: list[subprocess.Popen] = []  # of this process
 def warm_kernels(
     shared: bool = False,  # take those that this process has already, if it has any
 ) -> Iterator[str]:
-    """The name of a kernel to run notebooks with, as long as this lasts; found by Jupyter through JUPYTER_PATH."""
+    """The name of a kernel to run notebooks with, as long as this lasts; found by
+    Jupyter through JUPYTER_PATH."""
     if not sys.platform.startswith("linux"):
         yield ORDINARY
         return
@@ -43,26 +58,47 @@ def warm_kernels(
         yield WARM
         return
     with tempfile.TemporaryDirectory(prefix="ioi-warm-") as folder:
-        ours, theirs = socket.socketpair()  # its end tells the server that nobody needs it any more
+        # its end tells the server that nobody needs it any more
+        ours, theirs = socket.socketpair()
         with ours, theirs, socket.socket(socket.AF_UNIX) as listener:
             listener.bind(os.path.join(folder, "socket"))
-            listener.listen(BACKLOG)  # from now on clients can ask: they wait until the imports are made
+            # from now on clients can ask: they wait until the imports are made
+            listener.listen(BACKLOG)
             _write_specification(Path(folder))
-            code = f"from ioi_course.publish.warm import serve; serve({listener.fileno()}, {theirs.fileno()})"
-            threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-            # read once, when torch is loaded: a kernel's threads that wait leave their core to the kernel beside it
+            code = (
+                "from ioi_course.publish.warm import serve; "
+                f"serve({listener.fileno()}, {theirs.fileno()})"
+            )
+            threads = {
+                name: "1"
+                for name in (
+                    "OMP_NUM_THREADS",
+                    "MKL_NUM_THREADS",
+                    "OPENBLAS_NUM_THREADS",
+                )
+            }
+            # read once, when torch is loaded: a kernel's threads that wait leave their
+            # core to the kernel beside it
             threads["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-            server = subprocess.Popen([sys.executable, "-c", code], env=os.environ | threads, start_new_session=True,
-                                      pass_fds=[listener.fileno(), theirs.fileno()])  # fmt: skip
+            server = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=os.environ | threads,
+                start_new_session=True,
+                pass_fds=[listener.fileno(), theirs.fileno()],
+            )
             theirs.close()
             before = os.environ.get("JUPYTER_PATH")
-            os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *filter(None, [before])])
+            os.environ["JUPYTER_PATH"] = os.pathsep.join(
+                [folder, *filter(None, [before])]
+            )
             _servers.append(server)
             try:
                 yield WARM
             finally:
                 _servers.remove(server)
-                os.environ.pop("JUPYTER_PATH") if before is None else os.environ.update(JUPYTER_PATH=before)
+                os.environ.pop("JUPYTER_PATH") if before is None else os.environ.update(
+                    JUPYTER_PATH=before
+                )
                 ours.close()
                 server.wait()
 
@@ -70,7 +106,14 @@ def warm_kernels(
 def _write_specification(folder: Path) -> None:
     """Tell Jupyter how to start such a kernel."""
     client = Path(__file__).with_name("warm_client.py")
-    argv = [sys.executable, "-S", "-E", str(client), str(folder / "socket"), "{connection_file}"]
+    argv = [
+        sys.executable,
+        "-S",
+        "-E",
+        str(client),
+        str(folder / "socket"),
+        "{connection_file}",
+    ]
     place = folder / "kernels" / WARM
     place.mkdir(parents=True)
     specification = {"argv": argv, "display_name": "Python, warm", "language": "python"}
@@ -78,16 +121,20 @@ def _write_specification(folder: Path) -> None:
 
 
 def serve(listener_fd: int, control_fd: int) -> None:
-    """Make the imports, then fork a kernel for everybody who asks, until the control socket is closed."""
+    """Make the imports, then fork a kernel for everybody who asks, until the
+    control socket is closed."""
     import importlib
     import selectors
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us; it closes the control socket
+    # Ctrl-C is for who started us; it closes the control socket
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in IMPORTS:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks: their clients see them end
+    # nobody waits for the forks: their clients see them end
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     forks = []
-    listener, control = socket.socket(fileno=listener_fd), socket.socket(fileno=control_fd)
+    listener = socket.socket(fileno=listener_fd)
+    control = socket.socket(fileno=control_fd)
     with selectors.DefaultSelector() as ready:
         ready.register(listener, selectors.EVENT_READ)
         ready.register(control, selectors.EVENT_READ)
@@ -114,7 +161,8 @@ def _is_ours(pid: int) -> bool:
 
 
 def _become_kernel(channel: socket.socket) -> None:
-    """In the fork: take over what the client was started with, and run a kernel until its end."""
+    """In the fork: take over what the client was started with, and run a
+    kernel until its end."""
     import random
 
     import numpy
@@ -138,21 +186,35 @@ def _become_kernel(channel: socket.socket) -> None:
         os.environ.update(given["env"])
         os.environ.pop("JPY_PARENT_PID", None)  # that is the client's parent
         os.chdir(given["cwd"])
-        sys.path[:] = filter(None, sys.path)  # the current folder, which Jupyter's launcher takes away, too
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
-        pandas.set_option("display.max_columns", 20)  # as where it is imported in a kernel
+        # the current folder, which Jupyter's launcher takes away, too
+        sys.path[:] = filter(None, sys.path)
+        torch.set_num_threads(
+            int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+        )
+        # as where it is imported in a kernel
+        pandas.set_option("display.max_columns", 20)
         for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
-            del sys.modules[name]  # imported anew, it finds this environment and this notebook
+            # imported anew, it finds this environment and this notebook
+            del sys.modules[name]
         for reseed in (random.seed, numpy.random.seed, torch.seed):
             reseed()  # no two kernels draw the same by accident
-        watch = f"--IPKernelApp.parent_handle={os.getppid()}"  # when the warm process ends, kernels do too
-        sys.argv = ["ipykernel", "-f", given["connection_file"], watch, *given["arguments"]]
+        # when the warm process ends, kernels do too
+        watch = f"--IPKernelApp.parent_handle={os.getppid()}"
+        sys.argv = [
+            "ipykernel",
+            "-f",
+            given["connection_file"],
+            watch,
+            *given["arguments"],
+        ]
         channel.sendall(f"{os.getpid()}\n".encode())
         threading.Thread(target=_end_with, args=(channel,), daemon=True).start()
         IPKernelApp.launch_instance(argv=sys.argv[1:])
         status = 0
     except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        status = (
+            error.code if isinstance(error.code, int) else int(error.code is not None)
+        )
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()

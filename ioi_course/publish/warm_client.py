@@ -1,4 +1,5 @@
-"""What Jupyter starts in place of a kernel: it asks the warm process for a fork and stands for it. See warm.py."""
+"""What Jupyter starts in place of a kernel: it asks the warm process for a fork and
+stands for it. See warm.py."""
 
 import json
 import os
@@ -12,8 +13,11 @@ def main(address: str, connection_file: str, *arguments: str) -> int:
     channel = socket.socket(socket.AF_UNIX)
     channel.connect(address)
     given = {
-        "connection_file": connection_file, "arguments": arguments, "cwd": os.getcwd(), "env": dict(os.environ),
-    }  # fmt: skip
+        "connection_file": connection_file,
+        "arguments": arguments,
+        "cwd": os.getcwd(),
+        "env": dict(os.environ),
+    }
     socket.send_fds(channel, [json.dumps(given).encode() + b"\n"], [0, 1, 2])
     said = channel.makefile()
     kernel = said.readline()

@@ -1,4 +1,5 @@
-"""The first page of an executed course, which welcomes its reader, and the report beside it."""
+"""The first page of an executed course, which welcomes its reader, and
+the report beside it."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ GROUPS = {  # the folder below nbs/: what its notebooks are called on the page
 
 @dataclass(frozen=True)
 class Entry:
-    """What the welcome page says of a notebook: all of it stands in the notebook's first cell."""
+    """What the welcome page says of a notebook: all of it stands in the
+    notebook's first cell."""
 
     name: str
     title: str
@@ -95,7 +97,8 @@ def plain(markdown: str) -> str:
 
 
 def question_of(text: str) -> str:
-    """The question that a chapter's first cell says it answers; failing that, its summary."""
+    """The question that a chapter's first cell says it answers;
+    failing that, its summary."""
     for pattern in QUESTIONS:
         if found := pattern.search(text):
             asked = plain(found[1])
@@ -111,8 +114,11 @@ def minutes_of(text: str) -> int | None:
     return int(found[1]) if found[1].isdecimal() else NUMBERS[found[1].lower()]
 
 
-def entries(notebooks: dict[str, NotebookNode | None], pages: dict[str, Page]) -> list[Entry]:
-    """The entries of notebooks by name, in order; one that could not be read has only its name."""
+def entries(
+    notebooks: dict[str, NotebookNode | None], pages: dict[str, Page]
+) -> list[Entry]:
+    """The entries of notebooks by name, in order; one that could not be
+    read has only its name."""
     made, pages_of = [], Counter()
     for name, nb in notebooks.items():
         text = (
@@ -122,21 +128,32 @@ def entries(notebooks: dict[str, NotebookNode | None], pages: dict[str, Page]) -
         )
         title = re.sub(r"^Appendix \w+ · ", "", plain(pages[name].title))
         number = name.partition("_")[0]
-        part = chr(ord("a") + pages_of[number]) if number.isdigit() and pages_of[number] else ""
+        part = (
+            chr(ord("a") + pages_of[number])
+            if number.isdigit() and pages_of[number]
+            else ""
+        )
         pages_of[number] += 1
-        made.append(Entry(name, title, pages[name].href, question_of(text), minutes_of(text), part))
+        made.append(
+            Entry(
+                name, title, pages[name].href, question_of(text), minutes_of(text), part
+            )
+        )
     return made
 
 
 def duration(minutes: int) -> str:
     """Minutes as a reader says them."""
     hours, rest = divmod(minutes, 60)
-    parts = [(hours, "hour")] * bool(hours) + [(rest, "minute")] * bool(rest or not hours)
+    parts = [(hours, "hour")] * bool(hours) + [(rest, "minute")] * bool(
+        rest or not hours
+    )
     return " ".join(f"{count} {unit}{'s' * (count != 1)}" for count, unit in parts)
 
 
 def write_index(sheet: Sheet, out: Path) -> Path:
-    """Write index.html: what to read first, how to read a page, the chapters, and progress."""
+    """Write index.html: what to read first, how to read a page, the
+    chapters, and progress."""
     groups: dict[str, list[Entry]] = {}
     for entry in sheet.entries:
         if entry.name != "index":
@@ -144,13 +161,17 @@ def write_index(sheet: Sheet, out: Path) -> Path:
     course = groups.get("Chapters", [])
     body = template("welcome").render(
         sheet=sheet,
-        introduction=next((entry for entry in sheet.entries if entry.name == "index"), None),
+        introduction=next(
+            (entry for entry in sheet.entries if entry.name == "index"), None
+        ),
         first=next((entry for entry in course if entry.name in sheet.shown), None),
         groups=groups,
         course=course,
         total=sum(entry.minutes or 0 for entry in course),
         failed=[entry for entry in sheet.entries if sheet.failed(entry.name)],
-        unfinished=[e for e in sheet.entries if e.name in sheet.wanted - sheet.outcomes.keys()],
+        unfinished=[
+            e for e in sheet.entries if e.name in sheet.wanted - sheet.outcomes.keys()
+        ],
         duration=duration,
     )
     return _write(
@@ -163,7 +184,8 @@ def write_index(sheet: Sheet, out: Path) -> Path:
 
 
 def write_report_page(sheet: Sheet, out: Path) -> Path:
-    """Write report.html: seconds, cells and verdict of each chapter of the run, and why it failed."""
+    """Write report.html: seconds, cells and verdict of each chapter of the
+    run, and why it failed."""
     rows = [
         (entry, sheet.outcomes[entry.name])
         for entry in sheet.entries
@@ -180,7 +202,10 @@ def plain_reason(reason: str) -> str:
 
 def _write(title: str, body: str, sheet: Sheet, path: Path, script: str = "") -> Path:
     """Write a page that holds its styles and script itself."""
-    css = "".join((DATA / name).read_text(encoding="utf-8") for name in ("page.css", "welcome.css"))
+    css = "".join(
+        (DATA / name).read_text(encoding="utf-8")
+        for name in ("page.css", "welcome.css")
+    )
     text = template("frame").render(
         title=title, body=body, sheet=sheet, css=css, script=script, here=path.name
     )
@@ -206,13 +231,16 @@ BARE = """<!DOCTYPE html>
 
 
 def bare_page(title: str, *lines: str | tuple[str, str], home: str = "") -> str:
-    """A page that needs no template, for where one is broken: lines of text, or text and address."""
+    """A page that needs no template, for where one is broken: lines of
+    text, or text and address."""
     rows = [(line, "") if isinstance(line, str) else line for line in lines]
     rows += [("All chapters", home)] * bool(home)
     body = []
     for text, href in rows:
         text = html.escape(plain_reason(text))
         body.append(
-            f'<p><a href="{html.escape(href)}">{text}</a></p>' if href else f"<pre>{text}</pre>"
+            f'<p><a href="{html.escape(href)}">{text}</a></p>'
+            if href
+            else f"<pre>{text}</pre>"
         )
     return BARE.format(title=html.escape(title), body="\n".join(body))

@@ -386,7 +386,10 @@ def scaled_map(patched, clean, corrupted):
     return (patched.mean(1) - corrupted.mean()) / (clean.mean() - corrupted.mean())
 """,
         ),
-        "a bracket left open": (4, "def scaled_map(patched, clean, corrupted):\n    return (patched.mean(-1)"),
+        "a bracket left open": (
+            4,
+            "def scaled_map(patched, clean, corrupted):\n    return (patched.mean(-1)",
+        ),
         "a name that nobody defined": (
             4,
             """
