@@ -6,14 +6,22 @@ WRONG = {  # question -> name of the mistake -> (points lost, source of the answ
             3,
             """
 def fitting_names(tokenizer, template, names):
-    return [name for name in names if len(tokenizer.encode(" " + name, add_special_tokens=False)) == 1]
+    return [
+        name
+        for name in names
+        if len(tokenizer.encode(" " + name, add_special_tokens=False)) == 1
+    ]
 """,
         ),
         "never with a space": (
             3,
             """
 def fitting_names(tokenizer, template, names):
-    return [name for name in names if len(tokenizer.encode(name, add_special_tokens=False)) == 1]
+    return [
+        name
+        for name in names
+        if len(tokenizer.encode(name, add_special_tokens=False)) == 1
+    ]
 """,
         ),
         "only the start of the text has no space": (
@@ -21,7 +29,11 @@ def fitting_names(tokenizer, template, names):
             """
 def fitting_names(tokenizer, template, names):
     space = "" if template.startswith("[X]") else " "
-    return [name for name in names if len(tokenizer.encode(space + name, add_special_tokens=False)) == 1]
+    return [
+        name
+        for name in names
+        if len(tokenizer.encode(space + name, add_special_tokens=False)) == 1
+    ]
 """,
         ),
     },
@@ -80,7 +92,9 @@ def token_at(str_tokens, char):
             """
 def role_table(tokens, answers, pad):
     io = (tokens == answers[:, :1]).long().argmax(1)
-    both = torch.stack([(row == s).nonzero().flatten() for row, s in zip(tokens, answers[:, 1])])
+    both = torch.stack(
+        [(row == s).nonzero().flatten() for row, s in zip(tokens, answers[:, 1])]
+    )
     end = torch.full_like(io, tokens.shape[1] - 1)
     return torch.stack([io, both[:, 0], both[:, 0] + 1, both[:, 1], end], dim=1)
 """,
@@ -90,7 +104,9 @@ def role_table(tokens, answers, pad):
             """
 def role_table(tokens, answers, pad):
     io = (tokens == answers[:, :1]).long().argmax(1)
-    both = torch.stack([(row == s).nonzero().flatten() for row, s in zip(tokens, answers[:, 1])])
+    both = torch.stack(
+        [(row == s).nonzero().flatten() for row, s in zip(tokens, answers[:, 1])]
+    )
     end = (tokens != pad).sum(1) - 1
     return torch.stack([io, both[:, 0], both[:, 0] + 1, both[:, 1], end], dim=1)
 """,
@@ -100,7 +116,9 @@ def role_table(tokens, answers, pad):
             """
 def role_table(tokens, answers, pad):
     io = (tokens == answers[:, :1]).long().argmax(1)
-    both = torch.stack([(row == s).nonzero().flatten() for row, s in zip(tokens, answers[:, 1])])
+    both = torch.stack(
+        [(row == s).nonzero().flatten() for row, s in zip(tokens, answers[:, 1])]
+    )
     end = (tokens != pad).sum(1)
     return torch.stack([io, both[:, 0], both[:, 0] + 1, both[:, 1], end], dim=1)
 """,
@@ -110,7 +128,9 @@ def role_table(tokens, answers, pad):
             """
 def role_table(tokens, answers, pad):
     io = (tokens == answers[:, :1]).long().argmax(1)
-    both = torch.stack([(row == s).nonzero().flatten() for row, s in zip(tokens, answers[:, 1])])
+    both = torch.stack(
+        [(row == s).nonzero().flatten() for row, s in zip(tokens, answers[:, 1])]
+    )
     end = torch.stack([(row != pad).nonzero().max() for row in tokens])
     return torch.stack([io, both[:, 1], both[:, 1] + 1, both[:, 0], end], dim=1)
 """,
@@ -166,7 +186,10 @@ def repad(tokens, pad):
             """
 def changed_roles(clean, corrupted, pos):
     rows = range(len(clean))
-    return [{role for role, at in pos.items() if clean[i, at[i]] != corrupted[i, at[i]]} for i in rows]
+    return [
+        {role for role, at in pos.items() if clean[i, at[i]] != corrupted[i, at[i]]}
+        for i in rows
+    ]
 """,
         ),
         "the first prompt's positions for all": (
@@ -174,7 +197,10 @@ def changed_roles(clean, corrupted, pos):
             """
 def changed_roles(clean, corrupted, pos):
     role_of = {int(at[0]): role for role, at in pos.items()}
-    return [{role_of.get(p, "other") for p in row.nonzero().flatten().tolist()} for row in clean != corrupted]
+    return [
+        {role_of.get(p, "other") for p in row.nonzero().flatten().tolist()}
+        for row in clean != corrupted
+    ]
 """,
         ),
         "first difference only": (
@@ -184,7 +210,9 @@ def changed_roles(clean, corrupted, pos):
     found = []
     for i, row in enumerate(clean != corrupted):
         role_of = {int(at[i]): role for role, at in pos.items()}
-        found.append({role_of.get(p, "other") for p in row.nonzero().flatten().tolist()[:1]})
+        found.append(
+            {role_of.get(p, "other") for p in row.nonzero().flatten().tolist()[:1]}
+        )
     return found
 """,
         ),
@@ -193,7 +221,11 @@ def changed_roles(clean, corrupted, pos):
             """
 def changed_roles(clean, corrupted, pos):
     rows = torch.arange(len(clean))
-    return {role for role, at in pos.items() if (clean[rows, at] != corrupted[rows, at]).any()}
+    return {
+        role
+        for role, at in pos.items()
+        if (clean[rows, at] != corrupted[rows, at]).any()
+    }
 """,
         ),
         "the public pairs by heart": (
@@ -321,7 +353,9 @@ def balanced_mean(diff, abba):
             4,
             """
 def balanced_mean(diff, abba):
-    return ((diff[abba].mean() + diff[~abba].mean()) / 2).item(), (diff.std() / len(diff) ** 0.5).item()
+    return ((diff[abba].mean() + diff[~abba].mean()) / 2).item(), (
+        diff.std() / len(diff) ** 0.5
+    ).item()
 """,
         ),
         "error not halved": (
@@ -329,7 +363,9 @@ def balanced_mean(diff, abba):
             """
 def balanced_mean(diff, abba):
     a, b = diff[abba], diff[~abba]
-    return ((a.mean() + b.mean()) / 2).item(), (a.var() / len(a) + b.var() / len(b)).sqrt().item()
+    return ((a.mean() + b.mean()) / 2).item(), (
+        a.var() / len(a) + b.var() / len(b)
+    ).sqrt().item()
 """,
         ),
         "mean of the two errors": (
@@ -337,7 +373,9 @@ def balanced_mean(diff, abba):
             """
 def balanced_mean(diff, abba):
     a, b = diff[abba], diff[~abba]
-    return ((a.mean() + b.mean()) / 2).item(), ((a.std() / len(a) ** 0.5 + b.std() / len(b) ** 0.5) / 2).item()
+    return ((a.mean() + b.mean()) / 2).item(), (
+        (a.std() / len(a) ** 0.5 + b.std() / len(b) ** 0.5) / 2
+    ).item()
 """,
         ),
         "deviation of these prompts only": (
@@ -369,7 +407,9 @@ def scaled_map(patched, clean, corrupted):
             3,
             """
 def scaled_map(patched, clean, corrupted):
-    return (patched.mean(-1) - corrupted.mean()) / (clean.mean() - corrupted.mean()).abs()
+    return (patched.mean(-1) - corrupted.mean()) / (
+        clean.mean() - corrupted.mean()
+    ).abs()
 """,
         ),
         "share of the clean value": (
@@ -401,7 +441,9 @@ def scaled_map(patched, clean, corrupted):
             4,
             """
 def scaled_map(patched, clean, corrupted):
-    return ((patched.mean(-1) - corrupted.mean()) / (clean.mean() - corrupted.mean())).squeeze()
+    return (
+        (patched.mean(-1) - corrupted.mean()) / (clean.mean() - corrupted.mean())
+    ).squeeze()
 """,
         ),
     },
@@ -409,7 +451,11 @@ def scaled_map(patched, clean, corrupted):
         "bare logits": (
             3,
             """
-change = extra_at_end.gather(1, extra.answers).mean(0) - at_end.gather(1, data.answers).mean(0) + 1
+change = (
+    extra_at_end.gather(1, extra.answers).mean(0)
+    - at_end.gather(1, data.answers).mean(0)
+    + 1
+)
 q10_io, q10_s, q10_letter = change[0].item(), change[1].item(), "B"
 """,
         ),
@@ -448,7 +494,11 @@ def fitting_names(tokenizer, template, names):
     """Which of them fit."""
     before = template.split("[X]")[0]
     lead = " " if before.endswith(" ") else ""
-    return list(filter(lambda name: len(tokenizer(lead + name, add_special_tokens=False).input_ids) == 1, names))
+
+    def pieces(name):
+        return tokenizer(lead + name, add_special_tokens=False).input_ids
+
+    return list(filter(lambda name: len(pieces(name)) == 1, names))
 ''',
         "lambda": """
 pieces = lambda tokenizer, text: len(tokenizer.encode(text, add_special_tokens=False))
@@ -478,7 +528,9 @@ def token_at(str_tokens, char):
         "class": """
 class Text:
     def __init__(self, str_tokens):
-        self.owners = [pos for pos, token in enumerate(str_tokens) if pos for _ in token]
+        self.owners = [
+            pos for pos, token in enumerate(str_tokens) if pos for _ in token
+        ]
 
     @classmethod
     def token_at(cls, str_tokens, char):
@@ -486,6 +538,7 @@ class Text:
         if char not in range(len(text.owners)):
             raise ValueError(char)
         return text.owners[char]
+
 
 token_at = Text.token_at
 """,
@@ -619,8 +672,13 @@ class Margin:
         return [row[name] for name in names.tolist() if name != io]
 
     def __call__(self, logits, end, io, names):
-        pairs = [(logits[i, at], int(who)) for i, (at, who) in enumerate(zip(end.tolist(), io))]
-        return torch.stack([row[who] - max(self.others(row, who, names)) for row, who in pairs])
+        pairs = [
+            (logits[i, at], int(who))
+            for i, (at, who) in enumerate(zip(end.tolist(), io))
+        ]
+        return torch.stack(
+            [row[who] - max(self.others(row, who, names)) for row, who in pairs]
+        )
 
 margin = Margin()
 ''',
@@ -644,12 +702,16 @@ def scaled_map(patched, clean, corrupted):
     return (patched.sum(2) - corrupted.sum()) / (clean.sum() - corrupted.sum()) * n / n
 """,
         "lambda": """
-scaled_map = lambda patched, clean, corrupted: (patched.mean(-1) - corrupted.mean()) / (clean - corrupted).mean()
+scaled_map = lambda patched, clean, corrupted: (
+    (patched.mean(-1) - corrupted.mean()) / (clean - corrupted).mean()
+)
 """,
         "numpy": """
 def scaled_map(patched, clean, corrupted):
     patched, clean, corrupted = (each.numpy() for each in (patched, clean, corrupted))
-    return (patched.mean(axis=-1) - corrupted.mean()) / (clean.mean() - corrupted.mean())
+    return (patched.mean(axis=-1) - corrupted.mean()) / (
+        clean.mean() - corrupted.mean()
+    )
 """,
     },
     "q10": {
@@ -658,10 +720,17 @@ def rise(who):
     total = 0.0
     for i in range(len(data)):
         both = set(data.answers[i].tolist())
-        ids = [t for t in (model.to_single_token(" " + name) for name in data.names) if t not in both]
+        ids = [
+            t
+            for t in (model.to_single_token(" " + name) for name in data.names)
+            if t not in both
+        ]
         me = data.answers[i, who]
-        total += (extra_at_end[i, me] - extra_at_end[i, ids].mean()) - (at_end[i, me] - at_end[i, ids].mean())
+        total += (extra_at_end[i, me] - extra_at_end[i, ids].mean()) - (
+            at_end[i, me] - at_end[i, ids].mean()
+        )
     return total.item() / len(data)
+
 
 q10_io = round(rise(0), 3)
 q10_s = round(rise(1), 3)

@@ -196,7 +196,9 @@ def heads_and_bias(z, W_O, b_O, direction, end):
             5,
             """
 def heads_and_bias(z, W_O, b_O, direction, end):
-    heads = torch.einsum("bhd,hdm,bm->bh", z[torch.arange(len(z)), end - 1], W_O, direction)
+    heads = torch.einsum(
+        "bhd,hdm,bm->bh", z[torch.arange(len(z)), end - 1], W_O, direction
+    )
     return torch.cat([heads, (direction @ b_O)[:, None]], dim=1)
 """,
         ),
@@ -232,7 +234,10 @@ def heads_and_bias(z, W_O, b_O, direction, end):
 def split_change(before, after, direction):
     def read(stream, scale):
         return ((stream - stream.mean(-1, keepdim=True)) / scale * direction).sum(-1)
-    old, new = ((s.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() for s in (before, after))
+
+    old, new = (
+        (s.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() for s in (before, after)
+    )
     return read(after, new) - read(before, new), read(before, new) - read(before, old)
 """,
         ),
@@ -242,7 +247,10 @@ def split_change(before, after, direction):
 def split_change(before, after, direction):
     def read(stream, scale):
         return ((stream - stream.mean(-1, keepdim=True)) / scale * direction).sum(-1)
-    old, new = ((s.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() for s in (before, after))
+
+    old, new = (
+        (s.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() for s in (before, after)
+    )
     return read(before, old) - read(after, old), read(after, old) - read(after, new)
 """,
         ),
@@ -253,7 +261,9 @@ def split_change(before, after, direction):
     whole = torch.nn.functional.layer_norm
     d = before.shape[-1:]
     change = ((whole(after, d) - whole(before, d)) * direction).sum(-1)
-    held = ((after - before - (after - before).mean(-1, keepdim=True)) * direction).sum(-1)
+    held = ((after - before - (after - before).mean(-1, keepdim=True)) * direction).sum(
+        -1
+    )
     return held, change - held
 """,
         ),
@@ -273,8 +283,14 @@ def split_change(before, after, direction):
 def split_change(before, after, direction):
     def read(stream, scale):
         return ((stream - stream.mean(-1, keepdim=True)) / scale * direction).sum(-1)
-    old, new = ((s.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() for s in (before, after))
-    held, rest = read(after, old) - read(before, old), read(after, new) - read(after, old)
+
+    old, new = (
+        (s.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() for s in (before, after)
+    )
+    held, rest = (
+        read(after, old) - read(before, old),
+        read(after, new) - read(after, old),
+    )
     return held.mean().expand(len(held)), rest.mean().expand(len(rest))
 """,
         ),
@@ -343,7 +359,9 @@ def awake(pattern, end, least=0.01):
             4,
             """
 def score_parts(parts, scale, W_Q, b_Q, k):
-    queries = torch.cat([(parts - parts.mean(-1, keepdim=True)) / scale @ W_Q, b_Q[None]])
+    queries = torch.cat(
+        [(parts - parts.mean(-1, keepdim=True)) / scale @ W_Q, b_Q[None]]
+    )
     return queries @ k.T
 """,
         ),
@@ -382,7 +400,9 @@ def score_parts(parts, scale, W_Q, b_Q, k):
             4,
             """
 def score_parts(parts, scale, W_Q, b_Q, k):
-    queries = torch.cat([(parts - parts.mean(-1, keepdim=True)) @ W_Q, b_Q[None]]) / scale
+    queries = (
+        torch.cat([(parts - parts.mean(-1, keepdim=True)) @ W_Q, b_Q[None]]) / scale
+    )
     return queries @ k.T / W_Q.shape[1] ** 0.5
 """,
         ),
@@ -400,7 +420,10 @@ def regular_heads(attention, key, share):
             3,
             """
 def regular_heads(attention, key, share):
-    return [tuple(pair) for pair in (attention[..., key].mean(0) >= share).nonzero().tolist()]
+    return [
+        tuple(pair)
+        for pair in (attention[..., key].mean(0) >= share).nonzero().tolist()
+    ]
 """,
         ),
         "head before layer": (
@@ -501,7 +524,9 @@ def rank_along(stream, W_U, b_U, answer):
 def distance_to_final(logits):
     q = torch.log_softmax(logits, dim=-1)
     kl = torch.nn.functional.kl_div
-    return torch.stack([kl(place, q[-1], reduction="batchmean", log_target=True) for place in q])
+    return torch.stack(
+        [kl(place, q[-1], reduction="batchmean", log_target=True) for place in q]
+    )
 """,
         "numpy": """
 import numpy as np
@@ -514,7 +539,12 @@ def distance_to_final(logits):
 """,
         "lambda": """
 distance_to_final = lambda logits: torch.stack(
-    [(logits[-1].softmax(-1) * (logits[-1].log_softmax(-1) - one.log_softmax(-1))).sum(-1).mean() for one in logits]
+    [
+        (logits[-1].softmax(-1) * (logits[-1].log_softmax(-1) - one.log_softmax(-1)))
+        .sum(-1)
+        .mean()
+        for one in logits
+    ]
 )
 """,
     },
@@ -544,8 +574,11 @@ def step_votes(values, labels):
         "numpy": """
 import numpy as np
 
+
 def step_votes(values, labels):
-    ends, counts = np.unique(np.diff(values.numpy(), axis=0).argmax(axis=0) + 1, return_counts=True)
+    ends, counts = np.unique(
+        np.diff(values.numpy(), axis=0).argmax(axis=0) + 1, return_counts=True
+    )
     return {labels[end]: count for end, count in zip(ends, counts)}
 """,
     },
@@ -578,12 +611,21 @@ class Layer:
         self.W_O, self.b_O = W_O, b_O
 
     def parts(self, z, direction):
-        return torch.stack([*(z[h] @ W @ direction for h, W in enumerate(self.W_O)), self.b_O @ direction])
+        return torch.stack(
+            [
+                *(z[h] @ W @ direction for h, W in enumerate(self.W_O)),
+                self.b_O @ direction,
+            ]
+        )
+
 
 class HeadsAndBias:
     def __call__(self, z, W_O, b_O, direction, end):
         layer = Layer(W_O, b_O)
-        return torch.stack([layer.parts(z[i, end[i]], direction[i]) for i in range(len(z))])
+        return torch.stack(
+            [layer.parts(z[i, end[i]], direction[i]) for i in range(len(z))]
+        )
+
 
 heads_and_bias = HeadsAndBias()
 """,
@@ -644,7 +686,8 @@ regular_heads = lambda attention, key, share: [
     (layer, head)
     for layer in range(attention.shape[1])
     for head in range(attention.shape[2])
-    if sum(int(row.argmax()) == key for row in attention[:, layer, head]) >= share * len(attention) - 1e-9
+    if sum(int(row.argmax()) == key for row in attention[:, layer, head])
+    >= share * len(attention) - 1e-9
 ]
 """,
     },

@@ -26,7 +26,9 @@ def record(model, data, names):
     def note(value, hook):
         kept[hook.name] = value.clone()
 
-    logits = model.run_with_hooks(data.tokens, fwd_hooks=[(name, note) for name in names])
+    logits = model.run_with_hooks(
+        data.tokens, fwd_hooks=[(name, note) for name in names]
+    )
     return logit_diff(logits, data, per_prompt=True), kept
 """,
         ),
@@ -36,7 +38,9 @@ def record(model, data, names):
 def record(model, data, names):
     logits, cache = model.run_with_cache(data.tokens, names_filter=names)
     last = logits[:, -1]
-    return logit_diff(last, data, per_prompt=True), {name: cache[name] for name in names}
+    return logit_diff(last, data, per_prompt=True), {
+        name: cache[name] for name in names
+    }
 """,
         ),
         "mean over prompts": (
@@ -53,7 +57,9 @@ def record(model, data, names):
 def record(model, data, names):
     kept = {}
     for name in names:
-        model.add_hook(name, lambda value, hook, name=name: kept.__setitem__(name, value.clone()))
+        model.add_hook(
+            name, lambda value, hook, name=name: kept.__setitem__(name, value.clone())
+        )
     return logit_diff(model(data.tokens), data, per_prompt=True), kept
 """,
         ),
@@ -200,7 +206,11 @@ def patch_stream(model, clean, corrupted, layer, role):
             """
 def patch_stream(model, clean, corrupted, layer, role):
     roles = ["IO", "S1", "S1+1", "S2", "END"]
-    return sweep(model, clean, corrupted, "resid_pre").by_role().per_prompt[layer, roles.index(role)]
+    return (
+        sweep(model, clean, corrupted, "resid_pre")
+        .by_role()
+        .per_prompt[layer, roles.index(role)]
+    )
 """,
         ),
     },
@@ -256,7 +266,9 @@ def patch_heads(model, clean, corrupted, heads, role):
             z[rows, at, head] = cache[hook.name][rows, at, head]
             return z
 
-        logits = model.run_with_hooks(corrupted.tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", patch)])
+        logits = model.run_with_hooks(
+            corrupted.tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", patch)]
+        )
         total += logit_diff(logits, clean, per_prompt=True) - before
     return total
 """,
@@ -319,15 +331,21 @@ def patch_heads(model, clean, corrupted, heads, role):
             3,
             """
 def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
-    diffs = torch.stack([torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)])
-    return (clean_diff.mean() - diffs.mean(-1)) / (clean_diff.mean() - corrupted_diff.mean())
+    diffs = torch.stack(
+        [torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)]
+    )
+    return (clean_diff.mean() - diffs.mean(-1)) / (
+        clean_diff.mean() - corrupted_diff.mean()
+    )
 """,
         ),
         "mean of ratios": (
             3,
             """
 def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
-    diffs = torch.stack([torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)])
+    diffs = torch.stack(
+        [torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)]
+    )
     return ((diffs - corrupted_diff) / (clean_diff - corrupted_diff)).mean(-1)
 """,
         ),
@@ -335,7 +353,9 @@ def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
             3,
             """
 def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
-    diffs = torch.stack([torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)])
+    diffs = torch.stack(
+        [torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)]
+    )
     return (diffs - corrupted_diff).mean(-1) / clean_diff.mean()
 """,
         ),
@@ -343,8 +363,12 @@ def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
             3,
             """
 def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
-    diffs = torch.stack([torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)])
-    values = (diffs.mean(-1) - corrupted_diff.mean()) / (clean_diff.mean() - corrupted_diff.mean())
+    diffs = torch.stack(
+        [torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)]
+    )
+    values = (diffs.mean(-1) - corrupted_diff.mean()) / (
+        clean_diff.mean() - corrupted_diff.mean()
+    )
     return values.T
 """,
         ),
@@ -352,8 +376,12 @@ def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
             3,
             """
 def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
-    diffs = torch.stack([torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)])
-    return (diffs.mean(1) - corrupted_diff.mean()) / (clean_diff.mean() - corrupted_diff.mean())
+    diffs = torch.stack(
+        [torch.stack([patch(i, role) for role in roles]) for i in range(n_layers)]
+    )
+    return (diffs.mean(1) - corrupted_diff.mean()) / (
+        clean_diff.mean() - corrupted_diff.mean()
+    )
 """,
         ),
     },
@@ -423,7 +451,11 @@ def patch_part(model, clean, corrupted, head, part):
     name = f"blocks.{layer}.attn.hook_{part}"
     _, cache = model.run_with_cache(clean.tokens, names_filter=[name])
     rows, every = torch.arange(len(clean)), slice(None)
-    where = (rows, index, clean.pos["END"]) if part == "pattern" else (rows, clean.pos["END"], index)
+    where = (
+        (rows, index, clean.pos["END"])
+        if part == "pattern"
+        else (rows, clean.pos["END"], index)
+    )
 
     def patch(value, hook):
         value = value.clone()
@@ -477,7 +509,9 @@ def patch_part(model, clean, corrupted, head, part):
         "S-inhibition heads by their pattern": (
             2,
             """
-parts = {part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")}
+parts = {
+    part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")
+}
 where_or_what = {}
 for layer, head, part, role in (
     (3, 0, "pattern", "S2"),
@@ -493,7 +527,9 @@ for layer, head, part, role in (
         "everything at END": (
             1,
             """
-parts = {part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")}
+parts = {
+    part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")
+}
 where_or_what = {}
 for layer, head, part, role in (
     (3, 0, "pattern", "END"),
@@ -509,7 +545,9 @@ for layer, head, part, role in (
         "patched the other way": (
             2,
             """
-parts = {part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")}
+parts = {
+    part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")
+}
 where_or_what = {}
 for layer, head, part, role in (
     (3, 0, "pattern", "S2"),
@@ -519,13 +557,19 @@ for layer, head, part, role in (
     (9, 6, "pattern", "END"),
     (10, 7, "pattern", "END"),
 ):
-    where_or_what[f"L{layer}H{head}"] = (part, 1 - parts[part][layer, head].item(), role)
+    where_or_what[f"L{layer}H{head}"] = (
+        part,
+        1 - parts[part][layer, head].item(),
+        role,
+    )
 """,
         ),
         "in logits, not on the scale": (
             2,
             """
-parts = {part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")}
+parts = {
+    part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")
+}
 where_or_what = {}
 for layer, head, part, role in (
     (3, 0, "pattern", "S2"),
@@ -535,13 +579,19 @@ for layer, head, part, role in (
     (9, 6, "pattern", "END"),
     (10, 7, "pattern", "END"),
 ):
-    where_or_what[f"L{layer}H{head}"] = (part, sweep(model, clean, corrupted, part).change[layer, head].item(), role)
+    where_or_what[f"L{layer}H{head}"] = (
+        part,
+        sweep(model, clean, corrupted, part).change[layer, head].item(),
+        role,
+    )
 """,
         ),
         "induction heads by their values": (
             2,
             """
-parts = {part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")}
+parts = {
+    part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")
+}
 where_or_what = {}
 for layer, head, part, role in (
     (3, 0, "pattern", "S2"),
@@ -557,7 +607,9 @@ for layer, head, part, role in (
         "a head forgotten": (
             3,
             """
-parts = {part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")}
+parts = {
+    part: sweep(model, clean, corrupted, part).values for part in ("pattern", "v", "z")
+}
 where_or_what = {}
 for layer, head, part, role in (
     (3, 0, "pattern", "S2"),
@@ -585,9 +637,13 @@ def both_ways(model, clean, other, head):
             z[:, :, index] = cache[name][:, :, index]
             return z
 
-        return logit_diff(model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers).item()
+        return logit_diff(
+            model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers
+        ).item()
 
-    top, bottom = (logit_diff(model(data.tokens), clean).item() for data in (clean, other))
+    top, bottom = (
+        logit_diff(model(data.tokens), clean).item() for data in (clean, other)
+    )
     up, down = mean_diff(other, clean, clean), mean_diff(clean, other, clean)
     return (up - bottom) / (top - bottom), 1 - (up - bottom) / (top - bottom)
 """,
@@ -606,9 +662,13 @@ def both_ways(model, clean, other, head):
             z[:, :, index] = cache[name][:, :, index]
             return z
 
-        return logit_diff(model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers).item()
+        return logit_diff(
+            model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers
+        ).item()
 
-    top, bottom = (logit_diff(model(data.tokens), clean).item() for data in (clean, other))
+    top, bottom = (
+        logit_diff(model(data.tokens), clean).item() for data in (clean, other)
+    )
     up, down = mean_diff(other, clean, clean), mean_diff(clean, other, clean)
     return (up - bottom) / (top - bottom), 1 - (top - down) / (top - bottom)
 """,
@@ -627,9 +687,13 @@ def both_ways(model, clean, other, head):
             z[:, :, index] = cache[name][:, :, index]
             return z
 
-        return logit_diff(model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers).item()
+        return logit_diff(
+            model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers
+        ).item()
 
-    top, bottom = (logit_diff(model(data.tokens), clean).item() for data in (clean, other))
+    top, bottom = (
+        logit_diff(model(data.tokens), clean).item() for data in (clean, other)
+    )
     up, down = mean_diff(other, clean, clean), mean_diff(clean, other, other)
     return (up - bottom) / (top - bottom), (top - down) / (top - bottom)
 """,
@@ -648,9 +712,13 @@ def both_ways(model, clean, other, head):
             z[:, :, index] = cache[name][:, :, index]
             return z
 
-        return logit_diff(model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers).item()
+        return logit_diff(
+            model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers
+        ).item()
 
-    top, bottom = (logit_diff(model(data.tokens), clean).item() for data in (clean, other))
+    top, bottom = (
+        logit_diff(model(data.tokens), clean).item() for data in (clean, other)
+    )
     up, down = mean_diff(other, clean, clean), mean_diff(clean, other, clean)
     return (top - down) / (top - bottom), (up - bottom) / (top - bottom)
 """,
@@ -669,9 +737,13 @@ def both_ways(model, clean, other, head):
             z[:, :, index] = cache[name][:, :, index]
             return z
 
-        return logit_diff(model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers).item()
+        return logit_diff(
+            model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers
+        ).item()
 
-    top, bottom = (logit_diff(model(data.tokens), clean).item() for data in (clean, other))
+    top, bottom = (
+        logit_diff(model(data.tokens), clean).item() for data in (clean, other)
+    )
     up, down = mean_diff(other, clean, clean), mean_diff(clean, other, clean)
     return (up - bottom) / top, (top - down) / top
 """,
@@ -690,9 +762,13 @@ def both_ways(model, clean, other, head):
             z[:, :, index] = cache[name][:, :, index]
             return z
 
-        return logit_diff(model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers).item()
+        return logit_diff(
+            model.run_with_hooks(into.tokens, fwd_hooks=[(name, patch)]), answers
+        ).item()
 
-    top, bottom = (logit_diff(model(data.tokens), clean).item() for data in (clean, other))
+    top, bottom = (
+        logit_diff(model(data.tokens), clean).item() for data in (clean, other)
+    )
     up, down = mean_diff(other, clean, clean), mean_diff(clean, other, clean)
     return up - bottom, top - down
 """,
@@ -789,7 +865,9 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
     for layer, head in senders:
         held[names[layer]][:, :, head] = new[names[layer]][:, :, head]
     hooks = [(name, lambda value, hook: held[hook.name]) for name in names]
-    return logit_diff(model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True
+    )
 """,
         ),
         "MLPs always recomputed": (
@@ -803,7 +881,9 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
     for layer, head in senders:
         held[names[layer]][:, :, head] = new[names[layer]][:, :, head]
     hooks = [(name, lambda value, hook: held[hook.name]) for name in names]
-    return logit_diff(model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True
+    )
 """,
         ),
         "heads not frozen": (
@@ -816,8 +896,13 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
         z[:, :, head] = new[hook.name][:, :, head]
         return z
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", partial(put, head=head)) for layer, head in senders]
-    return logit_diff(model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", partial(put, head=head))
+        for layer, head in senders
+    ]
+    return logit_diff(
+        model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True
+    )
 """,
         ),
         "the first sender only": (
@@ -833,7 +918,9 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
     for layer, head in senders[:1]:
         held[names[layer]][:, :, head] = new[names[layer]][:, :, head]
     hooks = [(name, lambda value, hook: held[hook.name]) for name in names]
-    return logit_diff(model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True
+    )
 """,
         ),
         "the sender's whole layer": (
@@ -849,7 +936,9 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
     for layer, head in senders:
         held[names[layer]] = new[names[layer]]
     hooks = [(name, lambda value, hook: held[hook.name]) for name in names]
-    return logit_diff(model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True
+    )
 """,
         ),
         "source prompts' answers": (
@@ -865,7 +954,9 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
     for layer, head in senders:
         held[names[layer]][:, :, head] = new[names[layer]][:, :, head]
     hooks = [(name, lambda value, hook: held[hook.name]) for name in names]
-    return logit_diff(model.run_with_hooks(base.tokens, fwd_hooks=hooks), source, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(base.tokens, fwd_hooks=hooks), source, per_prompt=True
+    )
 """,
         ),
         "the sender's layer left free": (
@@ -882,9 +973,13 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
         held[names[layer]][:, :, head] = new[names[layer]][:, :, head]
     hooks = [
         (name, lambda value, hook: held[hook.name])
-        for name in [name for i, name in enumerate(names) if i not in [at for at, _ in senders]]
+        for name in [
+            name for i, name in enumerate(names) if i not in [at for at, _ in senders]
+        ]
     ]
-    return logit_diff(model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True
+    )
 """,
         ),
     },
@@ -899,7 +994,10 @@ def direct_edge(model, base, old, new, sender):
     change = (new[z] - old[z])[rows, end, head] @ model.W_O[layer, head]
     final = old[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"][rows, end] + change
     return logit_diff(
-        model.unembed((final - final.mean(-1, keepdim=True)) / old["ln_final.hook_scale"][rows, end]),
+        model.unembed(
+            (final - final.mean(-1, keepdim=True))
+            / old["ln_final.hook_scale"][rows, end]
+        ),
         base,
         per_prompt=True,
     )
@@ -999,7 +1097,8 @@ def direct_edge(model, base, old, new, sender):
     held = {name: old[name].clone() for name in names}
     held[names[layer]][:, :, head] = new[names[layer]][:, :, head]
     logits = model.run_with_hooks(
-        base.tokens, fwd_hooks=[(name, lambda value, hook: held[hook.name]) for name in names]
+        base.tokens,
+        fwd_hooks=[(name, lambda value, hook: held[hook.name]) for name in names],
     )
     return logit_diff(logits, base, per_prompt=True)
 """,
@@ -1010,7 +1109,11 @@ def direct_edge(model, base, old, new, sender):
             4,
             """
 def path_to_heads(model, base, source, sender, receivers, component):
-    names = [f"blocks.{i}.{site}" for i in range(model.cfg.n_layers) for site in ("attn.hook_z", "hook_mlp_out")]
+    names = [
+        f"blocks.{i}.{site}"
+        for i in range(model.cfg.n_layers)
+        for site in ("attn.hook_z", "hook_mlp_out")
+    ]
     _, old = model.run_with_cache(base.tokens, names_filter=names)
     _, new = model.run_with_cache(source.tokens, names_filter=names)
     held = {name: old[name].clone() for name in names}
@@ -1023,7 +1126,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
         heard[hook.name] = value.clone()
 
     hold = [(name, lambda value, hook: held[hook.name]) for name in names]
-    model.run_with_hooks(base.tokens, fwd_hooks=hold + [(name, note) for name in inputs])
+    model.run_with_hooks(
+        base.tokens, fwd_hooks=hold + [(name, note) for name in inputs]
+    )
 
     def deliver(value, hook):
         value = value.clone()
@@ -1032,7 +1137,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
                 value[:, :, head] = heard[hook.name][:, :, head]
         return value
 
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs])
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs]
+    )
     return logit_diff(logits, base, per_prompt=True)
 """,
         ),
@@ -1053,7 +1160,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
         heard[hook.name] = value.clone()
 
     hold = [(at, lambda value, hook: held[hook.name])]
-    model.run_with_hooks(base.tokens, fwd_hooks=hold + [(name, note) for name in inputs])
+    model.run_with_hooks(
+        base.tokens, fwd_hooks=hold + [(name, note) for name in inputs]
+    )
 
     def deliver(value, hook):
         value = value.clone()
@@ -1062,7 +1171,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
                 value[:, :, head] = heard[hook.name][:, :, head]
         return value
 
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs])
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs]
+    )
     return logit_diff(logits, base, per_prompt=True)
 """,
         ),
@@ -1083,7 +1194,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
         heard[hook.name] = value.clone()
 
     hold = [(name, lambda value, hook: held[hook.name]) for name in names]
-    model.run_with_hooks(base.tokens, fwd_hooks=hold + [(name, note) for name in inputs])
+    model.run_with_hooks(
+        base.tokens, fwd_hooks=hold + [(name, note) for name in inputs]
+    )
 
     def deliver(value, hook):
         value = value.clone()
@@ -1092,7 +1205,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
                 value[:, :, head] = heard[hook.name][:, :, head]
         return value
 
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs])
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs]
+    )
     return logit_diff(logits, base, per_prompt=True)
 """,
         ),
@@ -1113,7 +1228,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
         heard[hook.name] = value.clone()
 
     hold = [(name, lambda value, hook: held[hook.name]) for name in names]
-    model.run_with_hooks(base.tokens, fwd_hooks=hold + [(name, note) for name in inputs])
+    model.run_with_hooks(
+        base.tokens, fwd_hooks=hold + [(name, note) for name in inputs]
+    )
 
     def deliver(value, hook):
         value = value.clone()
@@ -1122,7 +1239,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
                 value[:, :, head] = heard[hook.name][:, :, head]
         return value
 
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs])
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs]
+    )
     return logit_diff(logits, base, per_prompt=True)
 """,
         ),
@@ -1143,7 +1262,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
         heard[hook.name] = value.clone()
 
     hold = [(name, lambda value, hook: held[hook.name]) for name in names]
-    model.run_with_hooks(base.tokens, fwd_hooks=hold + [(name, note) for name in inputs])
+    model.run_with_hooks(
+        base.tokens, fwd_hooks=hold + [(name, note) for name in inputs]
+    )
 
     def deliver(value, hook):
         value = value.clone()
@@ -1152,7 +1273,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
                 value = heard[hook.name]
         return value
 
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs])
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs]
+    )
     return logit_diff(logits, base, per_prompt=True)
 """,
         ),
@@ -1173,7 +1296,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
         heard[hook.name] = value.clone()
 
     hold = [(name, lambda value, hook: held[hook.name]) for name in names]
-    model.run_with_hooks(base.tokens, fwd_hooks=hold + [(name, note) for name in inputs])
+    model.run_with_hooks(
+        base.tokens, fwd_hooks=hold + [(name, note) for name in inputs]
+    )
 
     def deliver(value, hook):
         value = value.clone()
@@ -1183,7 +1308,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
                 value[rows, end, head] = heard[hook.name][rows, end, head]
         return value
 
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs])
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs]
+    )
     return logit_diff(logits, base, per_prompt=True)
 """,
         ),
@@ -1200,7 +1327,9 @@ def path_to_heads(model, base, source, sender, receivers, component):
         return value
 
     inputs = sorted({f"blocks.{layer}.attn.hook_{component}" for layer, _ in receivers})
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[(name, deliver) for name in inputs])
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[(name, deliver) for name in inputs]
+    )
     return logit_diff(logits, base, per_prompt=True)
 """,
         ),
@@ -1221,7 +1350,9 @@ def path_to_heads(model, source, base, sender, receivers, component):
         heard[hook.name] = value.clone()
 
     hold = [(name, lambda value, hook: held[hook.name]) for name in names]
-    model.run_with_hooks(base.tokens, fwd_hooks=hold + [(name, note) for name in inputs])
+    model.run_with_hooks(
+        base.tokens, fwd_hooks=hold + [(name, note) for name in inputs]
+    )
 
     def deliver(value, hook):
         value = value.clone()
@@ -1230,7 +1361,9 @@ def path_to_heads(model, source, base, sender, receivers, component):
                 value[:, :, head] = heard[hook.name][:, :, head]
         return value
 
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs])
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[] + [(name, deliver) for name in inputs]
+    )
     return logit_diff(logits, base, per_prompt=True)
 """,
         ),
@@ -1261,8 +1394,13 @@ def path_to_heads(model, base, source, sender, receivers, component):
         return value
 
     inputs = sorted({f"blocks.{layer}.attn.hook_{component}" for layer, _ in receivers})
-    model.run_with_hooks(base.tokens, fwd_hooks=[(name, hold) for name in names] + [(name, note) for name in inputs])
-    logits = model.run_with_hooks(base.tokens, fwd_hooks=[(name, deliver) for name in inputs])
+    model.run_with_hooks(
+        base.tokens,
+        fwd_hooks=[(name, hold) for name in names] + [(name, note) for name in inputs],
+    )
+    logits = model.run_with_hooks(
+        base.tokens, fwd_hooks=[(name, deliver) for name in inputs]
+    )
     return logit_diff(logits, base, per_prompt=True)
 """,
         ),
@@ -1343,11 +1481,17 @@ class Recorder:
     def __call__(self, value, hook):
         self.kept = value.detach().clone()
 
+
 class Record:
     def __call__(self, model, data, names):
         recorders = [Recorder(name) for name in names]
-        logits = model.run_with_hooks(data.tokens, fwd_hooks=[(each.name, each) for each in recorders])
-        return logit_diff(logits, data, per_prompt=True), {each.name: each.kept for each in recorders}
+        logits = model.run_with_hooks(
+            data.tokens, fwd_hooks=[(each.name, each) for each in recorders]
+        )
+        return logit_diff(logits, data, per_prompt=True), {
+            each.name: each.kept for each in recorders
+        }
+
 
 record = Record()
 """,
@@ -1402,24 +1546,37 @@ def patch_heads(model, clean, corrupted, heads, role):
     batch = torch.arange(len(clean))
 
     def put(z, hook, head):
-        z[batch, clean.pos[role], head] = source[hook.name][batch, clean.pos[role], head]
+        z[batch, clean.pos[role], head] = source[hook.name][
+            batch, clean.pos[role], head
+        ]
         return z
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", partial(put, head=head)) for layer, head in heads]
-    return logit_diff(model.run_with_hooks(corrupted.tokens, fwd_hooks=hooks), clean, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", partial(put, head=head))
+        for layer, head in heads
+    ]
+    return logit_diff(
+        model.run_with_hooks(corrupted.tokens, fwd_hooks=hooks), clean, per_prompt=True
+    )
 """,
         "with a mask": """
 def patch_heads(model, clean, corrupted, heads, role):
     _, cache = model.run_with_cache(clean.tokens)
-    mask = torch.zeros(model.cfg.n_layers, *clean.tokens.shape, model.cfg.n_heads, 1, dtype=torch.bool)
+    mask = torch.zeros(
+        model.cfg.n_layers, *clean.tokens.shape, model.cfg.n_heads, 1, dtype=torch.bool
+    )
     for layer, head in heads:
         mask[layer, range(len(clean)), clean.pos[role], head] = True
 
     def mix(z, hook):
         return torch.where(mask[hook.layer()], cache[hook.name], z)
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", mix) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(corrupted.tokens, fwd_hooks=hooks), clean, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", mix) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(corrupted.tokens, fwd_hooks=hooks), clean, per_prompt=True
+    )
 """,
     },
     "q4": {
@@ -1428,21 +1585,37 @@ def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
     low, high = corrupted_diff.mean().item(), clean_diff.mean().item()
     table = []
     for layer in range(n_layers):
-        table.append([(patch(layer, role).mean().item() - low) / (high - low) for role in roles])
+        table.append(
+            [(patch(layer, role).mean().item() - low) / (high - low) for role in roles]
+        )
     return table
 """,
         "lambda": """
 layer_by_role = lambda patch, n_layers, roles, clean_diff, corrupted_diff: (
-    torch.tensor([[float(patch(layer, role).mean()) for role in roles] for layer in range(n_layers)])
-    - corrupted_diff.mean()
-) / (clean_diff.mean() - corrupted_diff.mean())
+    (
+        torch.tensor(
+            [
+                [float(patch(layer, role).mean()) for role in roles]
+                for layer in range(n_layers)
+            ]
+        )
+        - corrupted_diff.mean()
+    )
+    / (clean_diff.mean() - corrupted_diff.mean())
+)
 """,
         "numpy": """
 import numpy as np
 
+
 def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
     low, high = np.mean(corrupted_diff.numpy()), np.mean(clean_diff.numpy())
-    means = np.array([[np.mean(patch(layer, role).numpy()) for role in roles] for layer in range(n_layers)])
+    means = np.array(
+        [
+            [np.mean(patch(layer, role).numpy()) for role in roles]
+            for layer in range(n_layers)
+        ]
+    )
     return (means - low) / (high - low)
 """,
     },
@@ -1451,19 +1624,28 @@ def layer_by_role(patch, n_layers, roles, clean_diff, corrupted_diff):
 def patch_part(model, clean, corrupted, head, part):
     at = f"blocks.{head[0]}.attn.hook_{part}"
     axis = {"pattern": 1}.get(part, 2)
-    kept = model.run_with_cache(clean.tokens, names_filter=at)[1][at].select(axis, head[1])
+    kept = model.run_with_cache(clean.tokens, names_filter=at)[1][at].select(
+        axis, head[1]
+    )
 
     def swap(activation, hook):
         activation.select(axis, head[1]).copy_(kept)
         return activation
 
-    return logit_diff(model.run_with_hooks(corrupted.tokens, fwd_hooks=[(at, swap)]), clean, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(corrupted.tokens, fwd_hooks=[(at, swap)]),
+        clean,
+        per_prompt=True,
+    )
 """,
         "class": """
 class Head:
     def __init__(self, head, part):
         self.layer, self.index = head
-        self.name, self.axis = f"blocks.{self.layer}.attn.hook_{part}", 1 if part == "pattern" else 2
+        self.name, self.axis = (
+            f"blocks.{self.layer}.attn.hook_{part}",
+            1 if part == "pattern" else 2,
+        )
 
     def put(self, clean):
         def hook_fn(value, hook):
@@ -1473,12 +1655,18 @@ class Head:
 
         return self.name, hook_fn
 
+
 class PatchPart:
     def __call__(self, model, clean, corrupted, head, part):
         one = Head(head, part)
-        _, cache = model.run_with_cache(clean.tokens, names_filter=lambda name: name == one.name)
-        logits = model.run_with_hooks(corrupted.tokens, fwd_hooks=[one.put(cache[one.name])])
+        _, cache = model.run_with_cache(
+            clean.tokens, names_filter=lambda name: name == one.name
+        )
+        logits = model.run_with_hooks(
+            corrupted.tokens, fwd_hooks=[one.put(cache[one.name])]
+        )
         return logit_diff(logits, clean, per_prompt=True)
+
 
 patch_part = PatchPart()
 """,
@@ -1487,12 +1675,22 @@ patch_part = PatchPart()
         "one loop over both directions, as a tensor": """
 def both_ways(model, clean, other, head):
     hook_name, found = f"blocks.{head[0]}.attn.hook_z", []
-    runs = {data: model.run_with_cache(data.tokens, names_filter=hook_name) for data in (clean, other)}
+    runs = {
+        data: model.run_with_cache(data.tokens, names_filter=hook_name)
+        for data in (clean, other)
+    }
     ends = [logit_diff(runs[data][0], clean) for data in (other, clean)]
     for into, source in ((other, clean), (clean, other)):
 
         def swap(z, hook, z_new=runs[source][1][hook_name]):
-            return torch.cat([z[:, :, : head[1]], z_new[:, :, head[1], None], z[:, :, head[1] + 1 :]], dim=2)
+            return torch.cat(
+                [
+                    z[:, :, : head[1]],
+                    z_new[:, :, head[1], None],
+                    z[:, :, head[1] + 1 :],
+                ],
+                dim=2,
+            )
 
         logits = model.run_with_hooks(into.tokens, fwd_hooks=[(hook_name, swap)])
         found.append((logit_diff(logits, clean) - ends[0]) / (ends[1] - ends[0]))
@@ -1500,20 +1698,40 @@ def both_ways(model, clean, other, head):
 """,
         "lambda": """
 _hook = lambda model, head: f"blocks.{head[0]}.attn.hook_z"
-_with = lambda z, source, index: torch.cat([z[:, :, :index], source[:, :, index : index + 1], z[:, :, index + 1 :]], 2)
-_cache = lambda model, data, head: model.run_with_cache(data.tokens)[1][_hook(model, head)]
+_with = lambda z, source, index: torch.cat(
+    [z[:, :, :index], source[:, :, index : index + 1], z[:, :, index + 1 :]], 2
+)
+_cache = lambda model, data, head: model.run_with_cache(data.tokens)[1][
+    _hook(model, head)
+]
 _patched = lambda model, into, source, clean, head: logit_diff(
     model.run_with_hooks(
         into.tokens,
-        fwd_hooks=[(_hook(model, head), lambda z, hook, kept=_cache(model, source, head): _with(z, kept, head[1]))],
+        fwd_hooks=[
+            (
+                _hook(model, head),
+                lambda z, hook, kept=_cache(model, source, head): _with(
+                    z, kept, head[1]
+                ),
+            )
+        ],
     ),
     clean,
 ).item()
 _plain = lambda model, data, clean: logit_diff(model(data.tokens), clean).item()
 _scaled = lambda x, low, high: (x - low) / (high - low)
 both_ways = lambda model, clean, other, head: (
-    _scaled(_patched(model, other, clean, clean, head), _plain(model, other, clean), _plain(model, clean, clean)),
-    1 - _scaled(_patched(model, clean, other, clean, head), _plain(model, other, clean), _plain(model, clean, clean)),
+    _scaled(
+        _patched(model, other, clean, clean, head),
+        _plain(model, other, clean),
+        _plain(model, clean, clean),
+    ),
+    1
+    - _scaled(
+        _patched(model, clean, other, clean, head),
+        _plain(model, other, clean),
+        _plain(model, clean, clean),
+    ),
 )
 """,
     },
@@ -1530,7 +1748,9 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
         rows, end = torch.arange(len(base)), base.pos["END"]
         held[names[layer]][rows, end, head] = new[names[layer]][rows, end, head]
     hooks = [(name, lambda value, hook: held[hook.name]) for name in names]
-    return logit_diff(model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(base.tokens, fwd_hooks=hooks), base, per_prompt=True
+    )
 """,
         "two kinds of hooks in contexts": """
 def path_to_logits(model, base, source, senders, mlps="recompute"):
@@ -1546,7 +1766,9 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
         return old[f"blocks.{hook.layer()}.hook_mlp_out"] if mlps == "frozen" else out
 
     layers = range(model.cfg.n_layers)
-    hooks = [(f"blocks.{i}.attn.hook_z", speak) for i in layers] + [(f"blocks.{i}.hook_mlp_out", keep) for i in layers]
+    hooks = [(f"blocks.{i}.attn.hook_z", speak) for i in layers] + [
+        (f"blocks.{i}.hook_mlp_out", keep) for i in layers
+    ]
     with model.hooks(fwd_hooks=hooks):
         logits = model(base.tokens)
     return logit_diff(logits, base, per_prompt=True)
@@ -1556,21 +1778,38 @@ def path_to_logits(model, base, source, senders, mlps="recompute"):
         "all positions, einsum": """
 def direct_edge(model, base, old, new, sender):
     at = f"blocks.{sender[0]}.attn.hook_z"
-    written = [torch.einsum("bpd,dm->bpm", cache[at][:, :, sender[1]], model.W_O[sender]) for cache in (old, new)]
-    stream = old[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"] - written[0] + written[1]
+    written = [
+        torch.einsum("bpd,dm->bpm", cache[at][:, :, sender[1]], model.W_O[sender])
+        for cache in (old, new)
+    ]
+    stream = (
+        old[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"]
+        - written[0]
+        + written[1]
+    )
     return logit_diff(model.unembed(model.ln_final(stream)), base, per_prompt=True)
 """,
         "numpy": """
 import numpy as np
 
+
 def direct_edge(model, base, old, new, sender):
     layer, head = sender
     i, end = np.arange(len(base)), base.pos["END"].numpy()
-    z, last = f"blocks.{layer}.attn.hook_z", f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-    change = new[z].detach().numpy()[i, end, head] - old[z].detach().numpy()[i, end, head]
+    z, last = (
+        f"blocks.{layer}.attn.hook_z",
+        f"blocks.{model.cfg.n_layers - 1}.hook_resid_post",
+    )
+    change = (
+        new[z].detach().numpy()[i, end, head] - old[z].detach().numpy()[i, end, head]
+    )
     change = change @ model.W_O[layer, head].detach().numpy()
     final = torch.from_numpy(old[last].detach().numpy()[i, end] + change)
-    return logit_diff(model.unembed(model.ln_final(final)), base, per_prompt=True).detach().numpy()
+    return (
+        logit_diff(model.unembed(model.ln_final(final)), base, per_prompt=True)
+        .detach()
+        .numpy()
+    )
 """,
     },
     "q11": {
@@ -1593,7 +1832,10 @@ def path_to_heads(model, base, source, sender, receivers, component):
         value[..., head, :] = third[hook.name][..., head, :]
         return value
 
-    hooks = [(f"blocks.{layer}.attn.hook_{component}", partial(put, head=head)) for layer, head in receivers]
+    hooks = [
+        (f"blocks.{layer}.attn.hook_{component}", partial(put, head=head))
+        for layer, head in receivers
+    ]
     with model.hooks(fwd_hooks=hooks):
         return logit_diff(model(base.tokens), base, per_prompt=True)
 """,

@@ -10,7 +10,9 @@ def mean_outputs(model, data, reference):
     _, cache = model.run_with_cache(reference.tokens, names_filter=names)
     kinds = [0 for record in reference]
     rows = [[i for i, kind in enumerate(kinds) if kind == 0] for record in data]
-    return [torch.stack([cache[name][some].mean(dim=0) for some in rows]) for name in names]
+    return [
+        torch.stack([cache[name][some].mean(dim=0) for some in rows]) for name in names
+    ]
 """,
         ),
         "orders mixed": (
@@ -20,8 +22,13 @@ def mean_outputs(model, data, reference):
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(reference.tokens, names_filter=names)
     kinds = [record.template for record in reference]
-    rows = [[i for i, kind in enumerate(kinds) if kind == record.template] for record in data]
-    return [torch.stack([cache[name][some].mean(dim=0) for some in rows]) for name in names]
+    rows = [
+        [i for i, kind in enumerate(kinds) if kind == record.template]
+        for record in data
+    ]
+    return [
+        torch.stack([cache[name][some].mean(dim=0) for some in rows]) for name in names
+    ]
 """,
         ),
         "templates mixed": (
@@ -31,8 +38,12 @@ def mean_outputs(model, data, reference):
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(reference.tokens, names_filter=names)
     kinds = [record.order for record in reference]
-    rows = [[i for i, kind in enumerate(kinds) if kind == record.order] for record in data]
-    return [torch.stack([cache[name][some].mean(dim=0) for some in rows]) for name in names]
+    rows = [
+        [i for i, kind in enumerate(kinds) if kind == record.order] for record in data
+    ]
+    return [
+        torch.stack([cache[name][some].mean(dim=0) for some in rows]) for name in names
+    ]
 """,
         ),
         "mean over positions, too": (
@@ -42,10 +53,18 @@ def mean_outputs(model, data, reference):
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(reference.tokens, names_filter=names)
     kinds = [(record.template, record.order) for record in reference]
-    rows = [[i for i, kind in enumerate(kinds) if kind == (record.template, record.order)] for record in data]
+    rows = [
+        [i for i, kind in enumerate(kinds) if kind == (record.template, record.order)]
+        for record in data
+    ]
     return [
         torch.stack(
-            [cache[name][some].mean(dim=(0, 1), keepdim=True)[0].expand(data.tokens.shape[1], -1, -1) for some in rows]
+            [
+                cache[name][some]
+                .mean(dim=(0, 1), keepdim=True)[0]
+                .expand(data.tokens.shape[1], -1, -1)
+                for some in rows
+            ]
         )
         for name in names
     ]
@@ -58,8 +77,13 @@ def mean_outputs(model, data, reference):
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(data.tokens, names_filter=names)
     kinds = [(record.template, record.order) for record in data]
-    rows = [[i for i, kind in enumerate(kinds) if kind == (record.template, record.order)] for record in data]
-    return [torch.stack([cache[name][some].mean(dim=0) for some in rows]) for name in names]
+    rows = [
+        [i for i, kind in enumerate(kinds) if kind == (record.template, record.order)]
+        for record in data
+    ]
+    return [
+        torch.stack([cache[name][some].mean(dim=0) for some in rows]) for name in names
+    ]
 """,
         ),
         "one reference prompt for the mean": (
@@ -69,7 +93,10 @@ def mean_outputs(model, data, reference):
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(reference.tokens, names_filter=names)
     kinds = [(record.template, record.order) for record in reference]
-    rows = [[i for i, kind in enumerate(kinds) if kind == (record.template, record.order)] for record in data]
+    rows = [
+        [i for i, kind in enumerate(kinds) if kind == (record.template, record.order)]
+        for record in data
+    ]
     return [torch.stack([cache[name][some[0]] for some in rows]) for name in names]
 """,
         ),
@@ -80,10 +107,18 @@ def mean_outputs(model, data, reference):
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(reference.tokens, names_filter=names)
     kinds = [(record.template, record.order) for record in reference]
-    rows = [[i for i, kind in enumerate(kinds) if kind == (record.template, record.order)] for record in data]
+    rows = [
+        [i for i, kind in enumerate(kinds) if kind == (record.template, record.order)]
+        for record in data
+    ]
     return [
         torch.stack(
-            [cache[name][some].mean(dim=(0, 2), keepdim=True)[0].expand(-1, model.cfg.n_heads, -1) for some in rows]
+            [
+                cache[name][some]
+                .mean(dim=(0, 2), keepdim=True)[0]
+                .expand(-1, model.cfg.n_heads, -1)
+                for some in rows
+            ]
         )
         for name in names
     ]
@@ -96,8 +131,13 @@ def mean_outputs(model, data, reference):
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(reference.tokens, names_filter=names)
     kinds = [(record.template, record.order) for record in reference]
-    rows = [[i for i, kind in enumerate(kinds) if kind == (record.template, record.order)] for record in data]
-    return [torch.stack([cache[name][some].sum(dim=0) for some in rows]) for name in names]
+    rows = [
+        [i for i, kind in enumerate(kinds) if kind == (record.template, record.order)]
+        for record in data
+    ]
+    return [
+        torch.stack([cache[name][some].sum(dim=0) for some in rows]) for name in names
+    ]
 """,
         ),
         "the library's means": (
@@ -123,11 +163,17 @@ def run_parts(model, data, keep, out, means):
                 new[rows, data.pos[role], head] = z[rows, data.pos[role], head]
         for (at, head), role in out.items():
             if at == layer:
-                new[rows, data.pos[role], head] = (0 * means[layer])[rows, data.pos[role], head]
+                new[rows, data.pos[role], head] = (0 * means[layer])[
+                    rows, data.pos[role], head
+                ]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 """,
         ),
         "zero for the mean in K only": (
@@ -144,11 +190,17 @@ def run_parts(model, data, keep, out, means):
                 new[rows, data.pos[role], head] = z[rows, data.pos[role], head]
         for (at, head), role in out.items():
             if at == layer:
-                new[rows, data.pos[role], head] = (0 * means[layer])[rows, data.pos[role], head]
+                new[rows, data.pos[role], head] = (0 * means[layer])[
+                    rows, data.pos[role], head
+                ]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 """,
         ),
         "K out at all positions": (
@@ -168,8 +220,12 @@ def run_parts(model, data, keep, out, means):
                 new[:, :, head] = (means[layer])[:, :, head]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 """,
         ),
         "kept heads run at all positions": (
@@ -186,11 +242,17 @@ def run_parts(model, data, keep, out, means):
                 new[:, :, head] = z[:, :, head]
         for (at, head), role in out.items():
             if at == layer:
-                new[rows, data.pos[role], head] = (means[layer])[rows, data.pos[role], head]
+                new[rows, data.pos[role], head] = (means[layer])[
+                    rows, data.pos[role], head
+                ]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 """,
         ),
         "padding taken for END": (
@@ -204,18 +266,34 @@ def run_parts(model, data, keep, out, means):
         new = z.clone() if keep is None else means[layer].clone()
         for (at, head), role in (keep or {}).items():
             if at == layer:
-                new[rows, torch.where(torch.tensor(role == "END"), -1, data.pos[role]), head] = z[
-                    rows, torch.where(torch.tensor(role == "END"), -1, data.pos[role]), head
+                new[
+                    rows,
+                    torch.where(torch.tensor(role == "END"), -1, data.pos[role]),
+                    head,
+                ] = z[
+                    rows,
+                    torch.where(torch.tensor(role == "END"), -1, data.pos[role]),
+                    head,
                 ]
         for (at, head), role in out.items():
             if at == layer:
-                new[rows, torch.where(torch.tensor(role == "END"), -1, data.pos[role]), head] = (means[layer])[
-                    rows, torch.where(torch.tensor(role == "END"), -1, data.pos[role]), head
+                new[
+                    rows,
+                    torch.where(torch.tensor(role == "END"), -1, data.pos[role]),
+                    head,
+                ] = (means[layer])[
+                    rows,
+                    torch.where(torch.tensor(role == "END"), -1, data.pos[role]),
+                    head,
                 ]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 """,
         ),
         "every prompt's position in every prompt": (
@@ -235,8 +313,12 @@ def run_parts(model, data, keep, out, means):
                 new[:, data.pos[role], head] = (means[layer])[:, data.pos[role], head]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 """,
         ),
         "a node in both runs": (
@@ -250,14 +332,20 @@ def run_parts(model, data, keep, out, means):
         new = z.clone() if keep is None else means[layer].clone()
         for (at, head), role in out.items():
             if at == layer:
-                new[rows, data.pos[role], head] = (means[layer])[rows, data.pos[role], head]
+                new[rows, data.pos[role], head] = (means[layer])[
+                    rows, data.pos[role], head
+                ]
         for (at, head), role in (keep or {}).items():
             if at == layer:
                 new[rows, data.pos[role], head] = z[rows, data.pos[role], head]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 """,
         ),
         "an empty circuit taken for the model": (
@@ -274,11 +362,17 @@ def run_parts(model, data, keep, out, means):
                 new[rows, data.pos[role], head] = z[rows, data.pos[role], head]
         for (at, head), role in out.items():
             if at == layer:
-                new[rows, data.pos[role], head] = (means[layer])[rows, data.pos[role], head]
+                new[rows, data.pos[role], head] = (means[layer])[
+                    rows, data.pos[role], head
+                ]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 """,
         ),
         "MLPs frozen": (
@@ -286,7 +380,9 @@ def run_parts(model, data, keep, out, means):
             """
 def run_parts(model, data, keep, out, means):
     rows = torch.arange(len(data))
-    _, cache = model.run_with_cache(data.tokens, names_filter=lambda name: name.endswith("hook_mlp_out"))
+    _, cache = model.run_with_cache(
+        data.tokens, names_filter=lambda name: name.endswith("hook_mlp_out")
+    )
 
     def knock(z, hook):
         layer = hook.layer()
@@ -296,12 +392,18 @@ def run_parts(model, data, keep, out, means):
                 new[rows, data.pos[role], head] = z[rows, data.pos[role], head]
         for (at, head), role in out.items():
             if at == layer:
-                new[rows, data.pos[role], head] = (means[layer])[rows, data.pos[role], head]
+                new[rows, data.pos[role], head] = (means[layer])[
+                    rows, data.pos[role], head
+                ]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
     hooks += [(name, lambda value, hook: cache[hook.name]) for name in cache]
-    return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True)
+    return logit_diff(
+        model.run_with_hooks(data.tokens, fwd_hooks=hooks), data, per_prompt=True
+    )
 """,
         ),
         "mean over prompts": (
@@ -318,10 +420,14 @@ def run_parts(model, data, keep, out, means):
                 new[rows, data.pos[role], head] = z[rows, data.pos[role], head]
         for (at, head), role in out.items():
             if at == layer:
-                new[rows, data.pos[role], head] = (means[layer])[rows, data.pos[role], head]
+                new[rows, data.pos[role], head] = (means[layer])[
+                    rows, data.pos[role], head
+                ]
         return new
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)]
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", knock) for layer in range(model.cfg.n_layers)
+    ]
     return logit_diff(model.run_with_hooks(data.tokens, fwd_hooks=hooks), data)
 """,
         ),
@@ -339,7 +445,11 @@ def run_parts(model, data, keep, out, means):
             """
 def kept_share(circuit, model):
     share = (circuit / model).mean()
-    error = (circuit - circuit.mean() / model.mean() * model).std() / len(model) ** 0.5 / model.mean().abs()
+    error = (
+        (circuit - circuit.mean() / model.mean() * model).std()
+        / len(model) ** 0.5
+        / model.mean().abs()
+    )
     return float(share), float(error)
 """,
         ),
@@ -384,7 +494,11 @@ def kept_share(circuit, model):
             """
 def kept_share(circuit, model):
     share = circuit.mean() / model.mean()
-    error = (circuit - share * model).std(correction=0) / len(model) ** 0.5 / model.mean().abs()
+    error = (
+        (circuit - share * model).std(correction=0)
+        / len(model) ** 0.5
+        / model.mean().abs()
+    )
     return float(share), float(error)
 """,
         ),
@@ -426,7 +540,10 @@ def by_class(run, circuit):
 def by_class(run, circuit):
     keep, found = nodes(circuit), {}
     for name, heads in [("none", ()), *circuit.roles.items()]:
-        found[name] = run(keep, nodes(circuit, heads)).mean().item(), run(None, {}).mean().item()
+        found[name] = (
+            run(keep, nodes(circuit, heads)).mean().item(),
+            run(None, {}).mean().item(),
+        )
     return found
 """,
         ),
@@ -617,7 +734,17 @@ def best_witness(run, keep, head, pool):
     others, found = [h for h in pool if h != head], []
     for some in [[]]:
         out = {h: keep[h] for h in some}
-        found.append((set(some), abs((run(keep, out | {head: keep[head]}).mean() - run(keep, out).mean()).item())))
+        found.append(
+            (
+                set(some),
+                abs(
+                    (
+                        run(keep, out | {head: keep[head]}).mean()
+                        - run(keep, out).mean()
+                    ).item()
+                ),
+            )
+        )
     return max(found, key=lambda pair: pair[1])
 """,
         ),
@@ -628,7 +755,14 @@ def best_witness(run, keep, head, pool):
     others, found = [h for h in pool if h != head], []
     for some in [[], *([h] for h in others), others]:
         out = {h: keep[h] for h in some}
-        found.append((set(some), (run(keep, out | {head: keep[head]}).mean() - run(keep, out).mean()).item()))
+        found.append(
+            (
+                set(some),
+                (
+                    run(keep, out | {head: keep[head]}).mean() - run(keep, out).mean()
+                ).item(),
+            )
+        )
     return max(found, key=lambda pair: pair[1])
 """,
         ),
@@ -639,7 +773,17 @@ def best_witness(run, keep, head, pool):
     others, found = [h for h in pool if h != head], []
     for some in [[], *([h] for h in others), others]:
         out = {h: keep[h] for h in some}
-        found.append((set(some), abs((run(keep, out | {head: keep[head]}).mean() - run(keep, {}).mean()).item())))
+        found.append(
+            (
+                set(some),
+                abs(
+                    (
+                        run(keep, out | {head: keep[head]}).mean()
+                        - run(keep, {}).mean()
+                    ).item()
+                ),
+            )
+        )
     return max(found, key=lambda pair: pair[1])
 """,
         ),
@@ -651,7 +795,15 @@ def best_witness(run, keep, head, pool):
     for some in [[], *([h] for h in others), others]:
         out = {h: keep[h] for h in some}
         found.append(
-            (set(some) | {head}, abs((run(keep, out | {head: keep[head]}).mean() - run(keep, out).mean()).item()))
+            (
+                set(some) | {head},
+                abs(
+                    (
+                        run(keep, out | {head: keep[head]}).mean()
+                        - run(keep, out).mean()
+                    ).item()
+                ),
+            )
         )
     return max(found, key=lambda pair: pair[1])
 """,
@@ -663,7 +815,17 @@ def best_witness(run, keep, head, pool):
     others, found = [h for h in pool if h != head], []
     for some in [[], *([h] for h in others), others]:
         out = {h: keep[h] for h in some}
-        found.append((set(some), abs((run(keep, out | {head: keep[head]}).mean() - run(keep, out).mean()).item())))
+        found.append(
+            (
+                set(some),
+                abs(
+                    (
+                        run(keep, out | {head: keep[head]}).mean()
+                        - run(keep, out).mean()
+                    ).item()
+                ),
+            )
+        )
     return min(found, key=lambda pair: pair[1])
 """,
         ),
@@ -674,7 +836,17 @@ def best_witness(run, keep, head, pool):
     others, found = [h for h in pool if h != head], []
     for some in [[], *([h] for h in others)]:
         out = {h: keep[h] for h in some}
-        found.append((set(some), abs((run(keep, out | {head: keep[head]}).mean() - run(keep, out).mean()).item())))
+        found.append(
+            (
+                set(some),
+                abs(
+                    (
+                        run(keep, out | {head: keep[head]}).mean()
+                        - run(keep, out).mean()
+                    ).item()
+                ),
+            )
+        )
     return max(found, key=lambda pair: pair[1])
 """,
         ),
@@ -685,7 +857,17 @@ def best_witness(run, keep, head, pool):
     others, found = [h for h in pool if h != head], []
     for some in [others]:
         out = {h: keep[h] for h in some}
-        found.append((set(some), abs((run(keep, out | {head: keep[head]}).mean() - run(keep, out).mean()).item())))
+        found.append(
+            (
+                set(some),
+                abs(
+                    (
+                        run(keep, out | {head: keep[head]}).mean()
+                        - run(keep, out).mean()
+                    ).item()
+                ),
+            )
+        )
     return max(found, key=lambda pair: pair[1])
 """,
         ),
@@ -696,7 +878,17 @@ def best_witness(run, keep, head, pool):
     others, found = [h for h in pool if h != head], []
     for some in [[], *([h] for h in others), others]:
         out = {h: keep[h] for h in some}
-        found.append((set(some), abs((run(keep, out | {head: keep[head]}) - run(keep, out)).abs().mean().item())))
+        found.append(
+            (
+                set(some),
+                abs(
+                    (run(keep, out | {head: keep[head]}) - run(keep, out))
+                    .abs()
+                    .mean()
+                    .item()
+                ),
+            )
+        )
     return max(found, key=lambda pair: pair[1])
 """,
         ),
@@ -792,7 +984,9 @@ def share_by_reference(model, data, keep, references):
             1,
             """
 def kept(some):
-    return (run_circuit(model, data, nodes(late), some).mean() / measure().mean()).item()
+    return (
+        run_circuit(model, data, nodes(late), some).mean() / measure().mean()
+    ).item()
 
 
 wrong_reference = {
@@ -807,7 +1001,9 @@ wrong_reference = {
             1,
             """
 def kept(some):
-    return (run_circuit(model, data, nodes(late), some).mean() / measure().mean()).item()
+    return (
+        run_circuit(model, data, nodes(late), some).mean() / measure().mean()
+    ).item()
 
 
 wrong_reference = {
@@ -822,7 +1018,9 @@ wrong_reference = {
             1,
             """
 def kept(some):
-    return (run_circuit(model, data, nodes(late), some).mean() / measure().mean()).item()
+    return (
+        run_circuit(model, data, nodes(late), some).mean() / measure().mean()
+    ).item()
 
 
 wrong_reference = {
@@ -837,13 +1035,20 @@ wrong_reference = {
             1,
             """
 def kept(some):
-    return (run_circuit(model, data, nodes(late), some).mean() / measure().mean()).item()
+    return (
+        run_circuit(model, data, nodes(late), some).mean() / measure().mean()
+    ).item()
 
 
 wrong_reference = {
     "late with ABC": kept(means),
     "late with IOI": kept(ioi_means),
-    "no longer missed": {"previous token", "duplicate token", "induction", "S-inhibition"},
+    "no longer missed": {
+        "previous token",
+        "duplicate token",
+        "induction",
+        "S-inhibition",
+    },
     "reason": "B",
 }
 """,
@@ -852,7 +1057,9 @@ wrong_reference = {
             1,
             """
 def kept(some):
-    return (run_circuit(model, data, nodes(late), some).mean() / measure().mean()).item()
+    return (
+        run_circuit(model, data, nodes(late), some).mean() / measure().mean()
+    ).item()
 
 
 wrong_reference = {
@@ -867,7 +1074,9 @@ wrong_reference = {
             1,
             """
 def kept(some):
-    return (run_circuit(model, data, nodes(PAPER), some).mean() / measure().mean()).item()
+    return (
+        run_circuit(model, data, nodes(PAPER), some).mean() / measure().mean()
+    ).item()
 
 
 wrong_reference = {
@@ -888,7 +1097,10 @@ def both_and_control(model, data, seed):
 
     def insert(record, first, second):
         return replace(
-            record, template=record.template.replace("[PLACE]", f"[PLACE], where {first} and {second} had a good time")
+            record,
+            template=record.template.replace(
+                "[PLACE]", f"[PLACE], where {first} and {second} had a good time"
+            ),
         )
 
     for record in data:
@@ -906,7 +1118,10 @@ def both_and_control(model, data, seed):
 
     def insert(record, first, second):
         return replace(
-            record, template=record.template.replace("[PLACE]", f"[PLACE], where {first} and {second} had a good time")
+            record,
+            template=record.template.replace(
+                "[PLACE]", f"[PLACE], where {first} and {second} had a good time"
+            ),
         )
 
     for record in data:
@@ -924,7 +1139,10 @@ def both_and_control(model, data, seed):
 
     def insert(record, first, second):
         return replace(
-            record, template=record.template.replace("[PLACE]", f"[PLACE], where {first} and {second} had a good time")
+            record,
+            template=record.template.replace(
+                "[PLACE]", f"[PLACE], where {first} and {second} had a good time"
+            ),
         )
 
     for record in data:
@@ -942,7 +1160,10 @@ def both_and_control(model, data, seed):
 
     def insert(record, first, second):
         return replace(
-            record, template=record.template.replace("[PLACE]", f"[PLACE], where {first} and {second} had a good time")
+            record,
+            template=record.template.replace(
+                "[PLACE]", f"[PLACE], where {first} and {second} had a good time"
+            ),
         )
 
     for record in data:
@@ -960,7 +1181,10 @@ def both_and_control(model, data, seed):
 
     def insert(record, first, second):
         return replace(
-            record, template=record.template.replace("[PLACE]", f"[PLACE], where {first} and {second} had a good time")
+            record,
+            template=record.template.replace(
+                "[PLACE]", f"[PLACE], where {first} and {second} had a good time"
+            ),
         )
 
     for record in data:
@@ -979,7 +1203,10 @@ def both_and_control(model, data, seed):
 
     def insert(record, first, second):
         return replace(
-            record, template=record.template.replace("[PLACE]", f"[PLACE], where {first} and {second} had a good time")
+            record,
+            template=record.template.replace(
+                "[PLACE]", f"[PLACE], where {first} and {second} had a good time"
+            ),
         )
 
     for record in data:
@@ -997,7 +1224,10 @@ def both_and_control(model, data, seed):
 
     def insert(record, first, second):
         return replace(
-            record, template=record.template.replace("[PLACE]", f"[PLACE], where {first} and {second} had a good time")
+            record,
+            template=record.template.replace(
+                "[PLACE]", f"[PLACE], where {first} and {second} had a good time"
+            ),
         )
 
     for record in data:
@@ -1015,7 +1245,10 @@ def both_and_control(model, data, seed):
 
     def insert(record, first, second):
         return replace(
-            record, template=record.template.replace("[PLACE]", f"[PLACE], where {first} and {second} had a good time")
+            record,
+            template=record.template.replace(
+                "[PLACE]", f"[PLACE], where {first} and {second} had a good time"
+            ),
         )
 
     for record in data:
@@ -1032,7 +1265,11 @@ def both_and_control(model, data, seed):
     rng, both, control = random.Random(seed), [], []
 
     def insert(record, first, second):
-        return replace(record, template=f"One day {first} and {second} had a good time. " + record.template)
+        return replace(
+            record,
+            template=(f"One day {first} and {second} had a good time. ")
+            + record.template,
+        )
 
     for record in data:
         others = [name for name in data.names if name not in record.names]
@@ -1052,7 +1289,9 @@ def both_and_control(model, data, seed):
             record,
             IO=record.S,
             S=record.IO,
-            template=record.template.replace("[PLACE]", f"[PLACE], where {first} and {second} had a good time"),
+            template=record.template.replace(
+                "[PLACE]", f"[PLACE], where {first} and {second} had a good time"
+            ),
         )
 
     for record in data:
@@ -1068,108 +1307,230 @@ def both_and_control(model, data, seed):
             2,
             """
 because, low, high = (
-    "S-inhibition heads find both names marked and mostly read the later mention, S, so the name movers avoid S.",
+    (
+        "S-inhibition heads find both names marked and mostly read the later mention, "
+        "S, so the name movers avoid S."
+    ),
     0.4,
     0.9,
 )
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, twelve))
-share, interval = (a.mean() / b.mean()).item(), bootstrap(lambda x, y: x.mean() / y.mean(), a, b)
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, twelve)
+)
+share, interval = (
+    (a.mean() / b.mean()).item(),
+    bootstrap(lambda x, y: x.mean() / y.mean(), a, b),
+)
 verdict = Prediction("share left", because, low, high).test(share, interval).verdict
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
         ),
         "upside down": (
             2,
             """
 because, low, high = (
-    "S-inhibition heads find both names marked and mostly read the later mention, S, so the name movers avoid S.",
+    (
+        "S-inhibition heads find both names marked and mostly read the later mention, "
+        "S, so the name movers avoid S."
+    ),
     0.4,
     0.9,
 )
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, harmless))
-share, interval = (b.mean() / a.mean()).item(), bootstrap(lambda x, y: y.mean() / x.mean(), a, b)
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, harmless)
+)
+share, interval = (
+    (b.mean() / a.mean()).item(),
+    bootstrap(lambda x, y: y.mean() / x.mean(), a, b),
+)
 verdict = Prediction("share left", because, low, high).test(share, interval).verdict
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
         ),
         "mean of ratios": (
             2,
             """
 because, low, high = (
-    "S-inhibition heads find both names marked and mostly read the later mention, S, so the name movers avoid S.",
+    (
+        "S-inhibition heads find both names marked and mostly read the later mention, "
+        "S, so the name movers avoid S."
+    ),
     0.4,
     0.9,
 )
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, harmless))
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, harmless)
+)
 share, interval = (a / b).mean().item(), bootstrap(lambda x: x.mean(), a / b)
 verdict = Prediction("share left", because, low, high).test(share, interval).verdict
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
         ),
         "the interval of the difference in logits": (
             1,
             """
 because, low, high = (
-    "S-inhibition heads find both names marked and mostly read the later mention, S, so the name movers avoid S.",
+    (
+        "S-inhibition heads find both names marked and mostly read the later mention, "
+        "S, so the name movers avoid S."
+    ),
     0.4,
     0.9,
 )
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, harmless))
-share, interval = (a.mean() / b.mean()).item(), bootstrap(lambda x, y: (x - y).mean(), a, b)
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, harmless)
+)
+share, interval = (
+    (a.mean() / b.mean()).item(),
+    bootstrap(lambda x, y: (x - y).mean(), a, b),
+)
 verdict = Prediction("share left", because, low, high).test(share, interval).verdict
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
         ),
         "bounds that nothing contradicts": (
             2,
             """
 because, low, high = (
-    "S-inhibition heads find both names marked and mostly read the later mention, S, so the name movers avoid S.",
+    (
+        "S-inhibition heads find both names marked and mostly read the later mention, "
+        "S, so the name movers avoid S."
+    ),
     -1.0,
     2.0,
 )
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, harmless))
-share, interval = (a.mean() / b.mean()).item(), bootstrap(lambda x, y: x.mean() / y.mean(), a, b)
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, harmless)
+)
+share, interval = (
+    (a.mean() / b.mean()).item(),
+    bootstrap(lambda x, y: x.mean() / y.mean(), a, b),
+)
 verdict = Prediction("share left", because, low, high).test(share, interval).verdict
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
         ),
         "no reason": (
             1,
             """
 because, low, high = "I think so.", 0.4, 0.9
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, harmless))
-share, interval = (a.mean() / b.mean()).item(), bootstrap(lambda x, y: x.mean() / y.mean(), a, b)
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, harmless)
+)
+share, interval = (
+    (a.mean() / b.mean()).item(),
+    bootstrap(lambda x, y: x.mean() / y.mean(), a, b),
+)
 verdict = Prediction("share left", because, low, high).test(share, interval).verdict
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
         ),
         "verdict by the share alone": (
             1,
             """
 because, low, high = (
-    "S-inhibition heads find both names marked and mostly read the later mention, S, so the name movers avoid S.",
+    (
+        "S-inhibition heads find both names marked and mostly read the later mention, "
+        "S, so the name movers avoid S."
+    ),
     0.55,
     0.9,
 )
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, harmless))
-share, interval = (a.mean() / b.mean()).item(), bootstrap(lambda x, y: x.mean() / y.mean(), a, b)
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, harmless)
+)
+share, interval = (
+    (a.mean() / b.mean()).item(),
+    bootstrap(lambda x, y: x.mean() / y.mean(), a, b),
+)
 verdict = "held" if low < share < high else "failed"
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
         ),
         "called held although it failed": (
             1,
             """
 because, low, high = (
-    "S-inhibition heads find both names marked and mostly read the later mention, S, so the name movers avoid S.",
+    (
+        "S-inhibition heads find both names marked and mostly read the later mention, "
+        "S, so the name movers avoid S."
+    ),
     0.1,
     0.4,
 )
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, harmless))
-share, interval = (a.mean() / b.mean()).item(), bootstrap(lambda x, y: x.mean() / y.mean(), a, b)
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, harmless)
+)
+share, interval = (
+    (a.mean() / b.mean()).item(),
+    bootstrap(lambda x, y: x.mean() / y.mean(), a, b),
+)
 verdict = "held"
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
         ),
     },
@@ -1187,7 +1548,9 @@ def mean_outputs(model, data, reference):
     for layer in range(model.cfg.n_layers):
         name = f"blocks.{layer}.attn.hook_z"
         z = model.run_with_cache(reference.tokens, names_filter=name)[1][name]
-        total = torch.zeros(len(kinds), *z.shape[1:], dtype=z.dtype).index_add_(0, of_reference, z)
+        total = torch.zeros(len(kinds), *z.shape[1:], dtype=z.dtype).index_add_(
+            0, of_reference, z
+        )
         count = torch.bincount(of_reference, minlength=len(kinds))
         found.append((total / count[:, None, None, None])[of_data])
     return found
@@ -1195,13 +1558,17 @@ def mean_outputs(model, data, reference):
         "numpy": """
 import numpy as np
 
+
 def mean_outputs(model, data, reference):
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(reference.tokens, names_filter=names)
     kind = lambda record: f"{record.order} {record.template}"
     kinds = np.array([kind(record) for record in reference])
     rows = [np.flatnonzero(kinds == kind(record)) for record in data]
-    return [np.stack([cache[name].detach().numpy()[some].mean(axis=0) for some in rows]) for name in names]
+    return [
+        np.stack([cache[name].detach().numpy()[some].mean(axis=0) for some in rows])
+        for name in names
+    ]
 """,
         "class": '''
 class Kinds(dict):
@@ -1216,9 +1583,13 @@ class MeanOutputs:
         kinds, means = Kinds(reference), []
         for layer in range(model.cfg.n_layers):
             name = f"blocks.{layer}.attn.hook_z"
-            _, cache = model.run_with_cache(reference.tokens, names_filter=lambda other: other == name)
+            _, cache = model.run_with_cache(
+                reference.tokens, names_filter=lambda other: other == name
+            )
             of = {kind: cache[name][rows].mean(0) for kind, rows in kinds.items()}
-            means.append(torch.stack([of[record.template, record.order] for record in data]))
+            means.append(
+                torch.stack([of[record.template, record.order] for record in data])
+            )
         return means
 
 mean_outputs = MeanOutputs()
@@ -1227,7 +1598,9 @@ mean_outputs = MeanOutputs()
     "q2": {
         "with a mask made beforehand": """
 def run_parts(model, data, keep, out, means):
-    alive = torch.full((model.cfg.n_layers, *data.tokens.shape, model.cfg.n_heads, 1), keep is None)
+    alive = torch.full(
+        (model.cfg.n_layers, *data.tokens.shape, model.cfg.n_heads, 1), keep is None
+    )
     for (layer, head), role in (keep or {}).items():
         alive[layer, range(len(data)), data.pos[role], head] = True
     for (layer, head), role in out.items():
@@ -1236,7 +1609,11 @@ def run_parts(model, data, keep, out, means):
     def blend(z, hook):
         return torch.where(alive[hook.layer()], z, means[hook.layer()])
 
-    with model.hooks(fwd_hooks=[(f"blocks.{i}.attn.hook_z", blend) for i in range(model.cfg.n_layers)]):
+    with model.hooks(
+        fwd_hooks=[
+            (f"blocks.{i}.attn.hook_z", blend) for i in range(model.cfg.n_layers)
+        ]
+    ):
         logits = model(data.tokens)
     at_end = logits[torch.arange(len(data)), data.pos["END"]]
     return at_end.gather(1, data.answers).diff(dim=1)[:, 0].neg()
@@ -1253,8 +1630,13 @@ def kept_share(circuit, model):
         "lambda": """
 kept_share = lambda circuit, model, mean=lambda x: sum(x) / len(x): (
     mean(circuit) / mean(model),
-    (sum((c - mean(circuit) / mean(model) * m) ** 2 for c, m in zip(circuit, model)) / (len(model) - 1) / len(model))
-    ** 0.5 / abs(mean(model)),
+    (
+        sum((c - mean(circuit) / mean(model) * m) ** 2 for c, m in zip(circuit, model))
+        / (len(model) - 1)
+        / len(model)
+    )
+    ** 0.5
+    / abs(mean(model)),
 )
 """,
     },
@@ -1267,10 +1649,16 @@ def by_class(run, circuit):
         gone = {head: circuit.positions[role] for head in circuit.roles[role]}
         rest = {head: at for head, at in every.items() if head not in gone}
         pairs[role] = [run(rest, {}), run(None, gone)]
-    return {name: tuple(float(diffs.mean()) for diffs in pair) for name, pair in pairs.items()}
+    return {
+        name: tuple(float(diffs.mean()) for diffs in pair)
+        for name, pair in pairs.items()
+    }
 """,
         "lambda": """
-pair = lambda run, circuit, out: (float(run(nodes(circuit), out).mean()), float(run(None, out).mean()))
+pair = lambda run, circuit, out: (
+    float(run(nodes(circuit), out).mean()),
+    float(run(None, out).mean()),
+)
 by_class = lambda run, circuit: {
     name: pair(run, circuit, nodes(circuit, heads) if heads else {})
     for name, heads in [("none", None), *circuit.roles.items()]
@@ -1285,7 +1673,9 @@ def best_witness(run, keep, head, pool):
     for others in candidates:
         inside = {node: role for node, role in keep.items() if node not in others}
         without = {node: role for node, role in inside.items() if node != head}
-        candidates[others] = float((run(inside, {}).mean() - run(without, {}).mean()).abs())
+        candidates[others] = float(
+            (run(inside, {}).mean() - run(without, {}).mean()).abs()
+        )
     best = max(candidates, key=candidates.get)
     return frozenset(best), candidates[best]
 """,
@@ -1296,8 +1686,12 @@ class Search:
 
     def change(self, others):
         out = {each: self.keep[each] for each in others}
-        both = self.run(self.keep, out), self.run(self.keep, {**out, self.head: self.keep[self.head]})
+        both = (
+            self.run(self.keep, out),
+            self.run(self.keep, {**out, self.head: self.keep[self.head]}),
+        )
         return abs(float(both[1].mean() - both[0].mean()))
+
 
 class BestWitness:
     def __call__(self, run, keep, head, pool):
@@ -1305,6 +1699,7 @@ class BestWitness:
         some = {frozenset(), rest, *(frozenset([one]) for one in rest)}
         best = max(some, key=search.change)
         return best, search.change(best)
+
 
 best_witness = BestWitness()
 """,
@@ -1331,7 +1726,10 @@ def best_witness(run, keep, head, pool):
 def share_by_reference(model, data, keep, references):
     def share(prompts):
         means = reference_means(model, data, prompts)
-        circuit, whole = (knock_out(model, data, [{}], part, means=means)[0].mean() for part in (keep, None))
+        circuit, whole = (
+            knock_out(model, data, [{}], part, means=means)[0].mean()
+            for part in (keep, None)
+        )
         return circuit / whole
 
     return {name: share(prompts) for name, prompts in references.items()}
@@ -1341,8 +1739,13 @@ def share_by_reference(model, data, keep, references):
     shares = {}
     for name in references:
         means = reference_means(model, data, references[name])
-        diffs = [run_circuit(model, data, keep, means).tolist()[i] for i in range(len(data))]
-        whole = [logit_diff(model(data.tokens), data, per_prompt=True).tolist()[i] for i in range(len(data))]
+        diffs = [
+            run_circuit(model, data, keep, means).tolist()[i] for i in range(len(data))
+        ]
+        whole = [
+            logit_diff(model(data.tokens), data, per_prompt=True).tolist()[i]
+            for i in range(len(data))
+        ]
         shares[name] = sum(diffs) / sum(whole)
     return shares
 """,
@@ -1350,7 +1753,9 @@ def share_by_reference(model, data, keep, references):
     "q8": {
         "a list of classes": """
 def kept(some):
-    return (run_circuit(model, data, nodes(late), some).mean() / measure().mean()).item()
+    return (
+        run_circuit(model, data, nodes(late), some).mean() / measure().mean()
+    ).item()
 
 
 wrong_reference = {
@@ -1368,7 +1773,11 @@ def both_and_control(model, data, seed):
 
     def with_clause(record, names):
         before, after = record.template.split("[PLACE]")
-        return replace(record, template=f"{before}[PLACE], where {names[0]} and {names[1]} had a good time{after}")
+        return replace(
+            record,
+            template=f"{before}[PLACE], where {names[0]} and "
+            f"{names[1]} had a good time{after}",
+        )
 
     pairs = []
     for record in data.records:
@@ -1376,32 +1785,67 @@ def both_and_control(model, data, seed):
         generator.shuffle(pool)
         pairs.append(pool[:2])
     both = [with_clause(record, (record.IO, record.S)) for record in data.records]
-    control = [with_clause(record, pair) for record, pair in zip(data.records, pairs, strict=True)]
+    control = [
+        with_clause(record, pair)
+        for record, pair in zip(data.records, pairs, strict=True)
+    ]
     return tuple(IOIDataset.from_prompts(model, records) for records in (both, control))
 """,
     },
     "q10": {
         "a prediction that fails": """
 because, low, high = (
-    "Both names are marked and both marks are read, so the name movers avoid both and little is left of it all.",
+    (
+        "Both names are marked and both marks are read, so the name movers avoid both "
+        "and little is left of it all."
+    ),
     0.0,
     0.3,
 )
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, harmless))
-share, interval = (a.mean() / b.mean()).item(), bootstrap(lambda x, y: x.mean() / y.mean(), a, b)
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, harmless)
+)
+share, interval = (
+    (a.mean() / b.mean()).item(),
+    bootstrap(lambda x, y: x.mean() / y.mean(), a, b),
+)
 verdict = Prediction("share left", because, low, high).test(share, interval).verdict
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
         "an open one": """
 because, low, high = (
-    "S-inhibition heads find both names marked and mostly read the later mention, S, so the name movers avoid S.",
+    (
+        "S-inhibition heads find both names marked and mostly read the later mention, "
+        "S, so the name movers avoid S."
+    ),
     0.2,
     0.65,
 )
-a, b = (logit_diff(model(prompts.tokens), prompts, per_prompt=True) for prompts in (repeated, harmless))
-share, interval = (a.mean() / b.mean()).item(), bootstrap(lambda x, y: x.mean() / y.mean(), a, b)
+a, b = (
+    logit_diff(model(prompts.tokens), prompts, per_prompt=True)
+    for prompts in (repeated, harmless)
+)
+share, interval = (
+    (a.mean() / b.mean()).item(),
+    bootstrap(lambda x, y: x.mean() / y.mean(), a, b),
+)
 verdict = Prediction("share left", because, low, high).test(share, interval).verdict
-tried = {"because": because, "low": low, "high": high, "share": share, "interval": interval, "verdict": verdict}
+tried = {
+    "because": because,
+    "low": low,
+    "high": high,
+    "share": share,
+    "interval": interval,
+    "verdict": verdict,
+}
 """,
     },
 }
