@@ -57,9 +57,8 @@ ANSWERS = {
     for path in sorted((ROOT / "tests" / "submissions").glob("*.py"))
 }
 POINTS = 40  # of each assignment
-SEEDS = int(
-    os.environ.get("IOI_COURSE_SEEDS", "1")
-)  # of the hidden tests, at which each answer is tried
+# of the hidden tests, at which each answer is tried
+SEEDS = int(os.environ.get("IOI_COURSE_SEEDS", "1"))
 SOLUTION_TAG, STUB_TAG = "otter_assign_solution_cell", "otter_answer_cell"
 
 every_assignment = pytest.mark.parametrize("name", MASTERS)
@@ -292,6 +291,8 @@ def test_student_notebook_gives_nothing_away(assignment):
         if cell.cell_type == "raw"
     )
     assert points.count("_Points:_") == len(assignment.tests) + by_hand
+    lines = [line for cell in code_cells(student) for line in cell.source.split("\n")]
+    assert max(map(len, lines)) <= 88, max(lines, key=len)
     assert "](../" not in points, (
         "a link that leads nowhere from where a student has the file"
     )
@@ -547,9 +548,8 @@ def test_on_gradescope_the_tests_are_out_of_a_notebooks_reach(
         (torch, "equal"),
     ]
     for owner, name in patched:
-        monkeypatch.setattr(
-            owner, name, getattr(owner, name)
-        )  # so that what the attack does to this process is undone
+        # so that what the attack does to this process is undone
+        monkeypatch.setattr(owner, name, getattr(owner, name))
     shared, _ = grade(nb, assignment, tmp_path, monkeypatch)
     monkeypatch.undo()
     assert shared.total > 10, (
