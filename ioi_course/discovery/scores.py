@@ -155,8 +155,7 @@ def connected(
         )
     kept &= fed[:, None]
     for sender in range(len(fed) - 1, 0, -1):
-        # who listens was decided before: receivers come later than their
-        # senders
+        # who listens was decided before: receivers come later than their senders
         if not kept[sender].any():
             own = {*_inputs_of(graph, sender)}
             others = [

@@ -178,9 +178,8 @@ def propagate(
     the order in which they began.
 
     The stages are "pre", before a layer (layer `n_layers` is the end), and "mid",
-    between its attention and its MLP.
-    `visit` may read `window.x`, and may set `window.given`: queries, keys or values
-    that a layer is to take as given.
+    between its attention and its MLP. `visit` may read `window.x`, and may set
+    `window.given`: queries, keys or values that a layer is to take as given.
     """
     last = engine.n_layers - 1
     for layer, block in enumerate([*engine.blocks, None]):
@@ -211,8 +210,7 @@ def _join(windows: Sequence[Window], visit: Visit, layer: int, stage: str,
 def _reads(block: Block, before: Float[Tensor, "batch pos d_model"],
            window: Window) -> Tensor:
     """What the MLP reads: the streams, or, where it is beside attention, those before
-    it (of patches that began since
-    then: the unpatched run's)."""
+    it (of patches that began since then: the unpatched run's)."""
     if not block.parallel:
         return window.x
     own = window.rows(before)[None]
