@@ -46,9 +46,8 @@ class Row:
     ratio: float
     max_diff: float  # in logits, over the patches that the reference computed
     patches: int
-    reference_patches: (
-        int  # how many of them the reference was timed on; the time is scaled to all
-    )
+    # how many of them the reference was timed on; the time is scaled to all
+    reference_patches: int
 
 
 def build():
@@ -199,9 +198,8 @@ def measure(model, clean, corrupted) -> dict[str, Row]:
         lambda: theirs.get_act_patch_attn_head_pattern_all_pos(*given),
     )
     later = slice(SENDER[0] + 1, None)
-    answer = partial(
-        logit_diff, dataset=corrupted
-    )  # paths are measured by the answers of the prompts that are run
+    # paths are measured by the answers of the prompts that are run
+    answer = partial(logit_diff, dataset=corrupted)
     rows["direct_path"] = row(
         lambda: mean(direct_paths(model, corrupted, clean, SENDER, "q", **quick))[
             later

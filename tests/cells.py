@@ -42,9 +42,8 @@ def _run(sender: Connection, path: Path, model: str) -> None:
 
     os.environ |= {"IOI_COURSE_MODEL": model, "TQDM_DISABLE": "1"}
     os.chdir(path.parent)
-    shell = (
-        InteractiveShell.instance()
-    )  # its results are formatted in all ways, as a kernel's are
+    # its results are formatted in all ways, as a kernel's are
+    shell = InteractiveShell.instance()
     shell.showtraceback = lambda *_, **__: None
     for cell in code_cells(nbformat.read(path, as_version=4)):
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):

@@ -13,9 +13,8 @@ import psutil
 import pytest
 
 os.environ.setdefault("IOI_COURSE_STRICT", "1")  # a claim that turns round fails
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # workers share the cores; threads beyond them only wait
+# workers share the cores; threads beyond them only wait
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER_VARIABLE = "IOI_COURSE_GPT2_TOKENIZER"
@@ -194,9 +193,8 @@ def grade(server, small):
     def grade(data, timeout=20, memory=0.5):
         got = grade_one("a", data, small, server, Limits(timeout, memory), [small.path])
         until, process = time.monotonic() + 10, psutil.Process(server._process.pid)
-        while len(process.children(recursive=True)) > len(
-            server._judges
-        ):  # the servers of judges stay
+        # the servers of judges stay
+        while len(process.children(recursive=True)) > len(server._judges):
             assert time.monotonic() < until, "processes were left behind"
             time.sleep(0.05)
         return got, {question.name: question.points for question in got.questions}

@@ -36,9 +36,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         hub = self.server
-        if (
-            self.path == "/api/agent-harnesses"
-        ):  # asked by the hub's client on its own account, once a day
+        # asked by the hub's client on its own account, once a day
+        if self.path == "/api/agent-harnesses":
             return self.reply(404)
         hub.requests.append((self.command, self.path))
         assert len(hub.requests) < 200, "the client asks without end"
@@ -49,9 +48,8 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.mode == "busy":
             return self.reply(429)
         repo, _, file = self.path.strip("/").partition("/resolve/main/")
-        if (
-            "/" not in repo and f"{repo}/{repo}" == hub.repo
-        ):  # as the hub does with names that have no owner
+        # as the hub does with names that have no owner
+        if "/" not in repo and f"{repo}/{repo}" == hub.repo:
             return self.reply(307, {"Location": f"/{hub.repo}/resolve/main/{file}"})
         if repo != hub.repo:
             return self.reply(404, {"X-Error-Code": "RepoNotFound"})

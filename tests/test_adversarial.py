@@ -235,9 +235,8 @@ def test_rank_correlation_and_auc_by_hand():
     assert rank_correlation(x, x**3) == pytest.approx(1) and rank_correlation(
         x, -x
     ) == pytest.approx(-1)
-    assert rank_correlation([1, 2, 3, 4], [1, 1, 2, 2]) == pytest.approx(
-        2 / 5**0.5
-    )  # by the formula, with ties
+    # by the formula, with ties
+    assert rank_correlation([1, 2, 3, 4], [1, 1, 2, 2]) == pytest.approx(2 / 5**0.5)
     assert math.isnan(rank_correlation(x, torch.ones(4)))
     assert auc([0.9, 0.1, 0.5, 0.5], [1, 0, 0, 1]) == pytest.approx((2 + 1.5) / 4)
     assert auc(x, x > 2) == 1 and auc(-x, x > 2) == 0 and math.isnan(auc(x, x > 9))
@@ -421,9 +420,8 @@ def test_hooks_are_off_after_an_error(model, data, monkeypatch):
 
     def broken(*arguments):
         calls.append(arguments)
-        if (
-            len(calls) == 1
-        ):  # the source has run (up to its last activation), the hooks are on
+        # the source has run (up to its last activation), the hooks are on
+        if len(calls) == 1:
             assert hooks_on(model) > before
             raise RuntimeError("stop")
         return original(*arguments)

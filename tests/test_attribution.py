@@ -437,9 +437,8 @@ def test_parts_that_do_not_add_up_are_refused(monkeypatch):
     small = random_model(0)
     data = random_data(small, 3)
 
-    def capped(
-        logits, batch, per_prompt
-    ):  # as if the model did something to its logits
+    # as if the model did something to its logits
+    def capped(logits, batch, per_prompt):
         return (
             30 * torch.tanh(logit_diff(logits, batch, per_prompt=per_prompt) / 30) + 1
         )

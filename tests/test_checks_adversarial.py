@@ -348,9 +348,8 @@ def test_a_chance_that_is_met_exactly_is_enough():
         checks.prompts_to_see.solution(0.2, 0.36) == 2
         and checks.prompts_to_see.solution(0.2, 0.361) == 3
     )
-    for seed in range(
-        6
-    ):  # the cases keep off such borders, so that no right way of reckoning is refused
+    # the cases keep off such borders, so that no right way of reckoning is refused
+    for seed in range(6):
         for rate, chance in checks.prompts_to_see.cases(seed):
             exact = math.log(1 - chance) / math.log(1 - rate)
             assert abs(exact - round(exact)) > 1e-6

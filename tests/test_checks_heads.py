@@ -34,9 +34,8 @@ def random_order(drawn, bos):
     )
 
 
-def both_halves_in_another_order(
-    drawn, bos
-):  # asked for is every token twice; which order comes first is free
+# asked for is every token twice; which order comes first is free
+def both_halves_in_another_order(drawn, bos):
     return torch.cat([torch.full((len(drawn), 1), bos), drawn.flip(1), drawn], dim=1)
 
 

@@ -449,9 +449,8 @@ def ready(answer):
         if centre:
             return answer(stream, direction)
         twice, zeros = torch.cat([stream, -stream], dim=-1), torch.zeros_like(direction)
-        return answer(
-            twice, torch.cat([direction, zeros], dim=-1)
-        )  # the mean of x and −x is 0
+        # the mean of x and −x is 0
+        return answer(twice, torch.cat([direction, zeros], dim=-1))
 
     return both
 

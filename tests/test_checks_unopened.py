@@ -49,9 +49,8 @@ def look_by_sort(attention, places):
     return [max(zip(row[1:], places[1:], strict=True))[1] for row in rows]
 
 
-def most_votes(
-    attention, places
-):  # each prompt names a place, and the most named one wins
+# each prompt names a place, and the most named one wins
+def most_votes(attention, places):
     votes = attention[:, :, 1:].argmax(-1)
     return [
         places[1 + Counter(votes[:, head].tolist()).most_common(1)[0][0]]
@@ -112,9 +111,8 @@ def count_by_numpy(one, other, total, ddof=1, least=0.02, times=4.0):
     return float((signs[0][chosen] == signs[1][chosen]).mean())
 
 
-def count_by_product(
-    other, one, total
-):  # the names exchanged, and so is what they stand for
+# the names exchanged, and so is what they stand for
+def count_by_product(other, one, total):
     masks = [
         (x.mean(0).abs() / (x.var(0) / x.shape[0]).sqrt() >= 4)
         & (x.mean(0).abs() >= total / 50)
@@ -200,9 +198,8 @@ def by_one_hot(before, after, name, bystander):
     return torch.einsum("bv,bv->b", after - before, hot.to(before.dtype))
 
 
-def by_log_probabilities(
-    before, after, name, bystander
-):  # a difference of two of them is one of logits
+# a difference of two of them is one of logits
+def by_log_probabilities(before, after, name, bystander):
     rows, moved = (
         np.arange(len(before)),
         (after.log_softmax(-1) - before.log_softmax(-1)).numpy(),
@@ -210,9 +207,8 @@ def by_log_probabilities(
     return moved[rows, name.numpy()] - moved[rows, bystander.numpy()]
 
 
-def every_pair(
-    before, after, name, bystander
-):  # [batch, batch] by mistake, and its first row
+# [batch, batch] by mistake, and its first row
+def every_pair(before, after, name, bystander):
     change = after - before
     return (change[:, name] - change[:, bystander])[0]
 
@@ -227,9 +223,8 @@ def summed(before, after, name, bystander):
     return change[rows, name] + change[rows, bystander]
 
 
-def bystander_before(
-    before, after, name, bystander
-):  # the bystander's logit is taken from one run only
+# the bystander's logit is taken from one run only
+def bystander_before(before, after, name, bystander):
     rows = torch.arange(len(before))
     return after[rows, name] - before[rows, name] - before[rows, bystander]
 
@@ -304,9 +299,8 @@ def clipped(circuit, model, templates):  # "a share is between 0 and 1"
     return max(0.0, min(low, 1.0)), max(0.0, min(high, 1.0))
 
 
-def extremes_apart(
-    circuit, model, templates
-):  # the lowest circuit over the lowest model
+# the lowest circuit over the lowest model
+def extremes_apart(circuit, model, templates):
     rows = [
         [i for i, each in enumerate(templates) if each == name]
         for name in set(templates)
@@ -495,9 +489,8 @@ def no_open(repeated, new, k=2.0):
     return role_by_numpy(repeated, new, k).replace("open", "repetition")
 
 
-def error_of_repeated(
-    repeated, new, k=2.0
-):  # the fall beside the error of the ordinary prompts
+# the fall beside the error of the ordinary prompts
+def error_of_repeated(repeated, new, k=2.0):
     error = repeated.std() / len(repeated) ** 0.5
     stays = bool(
         new.mean() > k * new.std() / len(new) ** 0.5
@@ -561,9 +554,8 @@ WRONG = {
         error_of_repeated,
     ),
 }
-NAMED = {
-    error_of_repeated: "unpaired errors"
-}  # the same mistake as one that the check knows; the rest have no name
+# the same mistake as one that the check knows; the rest have no name
+NAMED = {error_of_repeated: "unpaired errors"}
 
 
 @pytest.mark.parametrize(

@@ -117,13 +117,8 @@ def test_records_are_complete():
     assert ClaimTable("", {}).table().shape[0] == len(recorded()["synthetic"]["claims"])
 
 
-NOT_ON_TINY = {
-    "8",
-    "10",
-    "13",
-    "14",
-    "15",
-}  # prompts over its 32 tokens; the last compares other models with it
+# prompts over its 32 tokens; the last compares other models with it
+NOT_ON_TINY = {"8", "10", "13", "14", "15"}
 
 
 @pytest.mark.parametrize("path", WITH_CLAIMS, ids=lambda path: path.stem)
@@ -132,9 +127,8 @@ def test_stored_outputs_and_records_agree(path):
     over, none is missing."""
     stored = claims_of(nbformat.read(path, as_version=4))
     chapter = next(iter(stored)).partition(".")[0]
-    assert (
-        (3 if path.stem == "00_setup" else 5) <= len(stored) <= 12
-    )  # ten minutes have fewer findings
+    # ten minutes have fewer findings
+    assert (3 if path.stem == "00_setup" else 5) <= len(stored) <= 12
     of = {name: {k: r for k, r in each["claims"].items() if k.startswith(f"{chapter}.")}
           for name, each in recorded().items()}  # fmt: skip
     assert of["synthetic"] == stored

@@ -170,7 +170,7 @@ def test_a_wrong_edge_is_answered_with_its_experiment(model):
     said = (
         "Every message from the previous token heads to the logits was replaced by its "
         f"ABC mean; the logit difference went from {before} to {after} ("
-    )  # noqa: E501
+    )
     assert repr(answer).startswith(said) and "6 prompts" in repr(answer)
     assert repr(answer).endswith(
         "of the difference: nothing that counts travels along this edge."

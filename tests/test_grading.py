@@ -462,9 +462,8 @@ def test_a_run_is_stopped_goes_on_and_grades_only_what_changed(
     ):
         time.sleep(0.1)
         assert process.poll() is None, process.stdout.read()
-    while (
-        len(tree := psutil.Process(process.pid).children(recursive=True)) < 3
-    ):  # server, supervisor, runner
+    # server, supervisor, runner
+    while len(tree := psutil.Process(process.pid).children(recursive=True)) < 3:
         assert time.monotonic() < until, tree
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
@@ -547,9 +546,8 @@ def test_a_run_is_stopped_goes_on_and_grades_only_what_changed(
 
     text = (out / "reports" / "bob.html").read_text()
     page = _Page(text)
-    assert (
-        "<script" not in text and "&lt;script&gt;alert(1)" in text
-    )  # the public test's message, escaped
+    # the public test's message, escaped
+    assert "<script" not in text and "&lt;script&gt;alert(1)" in text
     assert "secret" not in text and "41" not in re.sub(
         r"<style>.*?</style>", "", text, flags=re.S
     )  # nothing hidden

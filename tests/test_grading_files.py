@@ -635,9 +635,8 @@ def test_nothing_is_left_behind_when_it_is_stopped(small, tmp_path):
         command, env=os.environ | {"TMPDIR": str(temporary)}, stdout=subprocess.PIPE
     )
     until = time.monotonic() + 150
-    while (
-        len(list(temporary.iterdir())) < 2
-    ):  # the server's folder and the submission's
+    # the server's folder and the submission's
+    while len(list(temporary.iterdir())) < 2:
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)

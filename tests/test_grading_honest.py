@@ -1,4 +1,3 @@
-# ruff: noqa: E501  (a cell is quoted on one line)
 """Honest notebooks are not accused: what stands in many of them leaves the status
 "graded", or says what was wrong."""
 

@@ -37,9 +37,8 @@ def raw():
 
 
 def hooks_on(model):
-    points = {
-        id(point): point for point in model.hook_dict.values()
-    }  # some have two names
+    # some have two names
+    points = {id(point): point for point in model.hook_dict.values()}
     return sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in points.values())
 
 
@@ -449,9 +448,8 @@ def test_the_heatmap_has_the_tokens_in_its_cells(model):
     plot = result.plot()
     assert plot.table.shape == (13, 15)
     assert plot.table.iloc[-1, -1] == "Mary" and plot.table.iloc[0, -1] == "the"
-    assert (
-        plot.svg.count(">Mary<") >= 3
-    )  # in cells; labels have their position behind them
+    # in cells; labels have their position behind them
+    assert plot.svg.count(">Mary<") >= 3
     trace = plot.figure.data[0]
     assert trace.text[-1][-1] == "Mary" and trace.z[-1][-1] == pytest.approx(
         result.probs[-1, -1, 0].item(), abs=0.006

@@ -531,9 +531,8 @@ def test_environment_variables_of_the_hub(hub, tmp_path):
         "HF_HOME": str(tmp_path / "home"),
         "IOI_COURSE_MODEL": "",
     }
-    env["TQDM_POSITION"] = (
-        "-1"  # the hub's way to ask for bars where there is no terminal
-    )
+    # the hub's way to ask for bars where there is no terminal
+    env["TQDM_POSITION"] = "-1"
     run = {"capture_output": True, "text": True, "timeout": 60, "check": True}
     online = subprocess.run([sys.executable, "-c", code], env=env, **run)
     assert (

@@ -25,10 +25,8 @@ from ioi_course.transplant import stranger_prompts, transplant
 
 # --- few bits (shared/cases/08) ---
 
-HALVES = {
-    torch.bfloat16: 0.15,
-    torch.float16: 0.03,
-}  # how far a logit may be off, in shares of the largest, or of 1
+# how far a logit may be off, in shares of the largest, or of 1
+HALVES = {torch.bfloat16: 0.15, torch.float16: 0.03}
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

@@ -106,9 +106,8 @@ def test_what_suffices_is_not_what_is_needed(model, demo):
         quiet(model, clean, clean.counterfactual("abc"), "z", into=into)
         for into in ("corrupted", "clean")
     )
-    assert (
-        suffices.values[9, 9] > 0.5 and needed.values[9, 9] > 0.9
-    )  # a backup steps in
+    # a backup steps in
+    assert suffices.values[9, 9] > 0.5 and needed.values[9, 9] > 0.9
     assert suffices.values[8, 10].abs() < 0.1 and needed.values[8, 10] < 0.8
 
 

@@ -86,9 +86,8 @@ def test_only_what_was_found_is_drawn():
         and {"1", "2", "3", "4", "5", "6"} <= words(picture)
         and "7" not in picture.notes
     )
-    assert (
-        picture._repr_html_().count("rx='3'") == 6
-    )  # a band for each record that was found
+    # a band for each record that was found
+    assert picture._repr_html_().count("rx='3'") == 6
     assert "S1 to END: not there (not found)" in picture.notes and "?" not in words(
         picture
     )

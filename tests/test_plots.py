@@ -239,9 +239,8 @@ def test_static_colours(shown):
     assert heads[9, 9] == bar[0, 0] == "rgb(33,102,172)"  # blue: the largest
     red, green, blue = map(int, re.findall(r"\d+", heads[10, 7]))
     assert red > blue  # red: below zero
-    assert (
-        bar[32, 0] == "rgb(178,24,43)" and (16, 0) not in bar
-    )  # the middle is the colour of nothing
+    # the middle is the colour of nothing
+    assert bar[32, 0] == "rgb(178,24,43)" and (16, 0) not in bar
 
 
 def test_panels_share_one_scale(shown):
@@ -552,10 +551,8 @@ def check_drawn(
             width, height = report["plotly"]
             assert width > 300 and height > 300, name
             assert set(report["words"]) == {"rgb(10, 200, 30)"}  # the page's own colour
-    assert sorted(scripts) == [
-        "CircuitsVis.js",
-        "Plotly.js",
-    ]  # each once, for eight plots
+    # each once, for eight plots
+    assert sorted(scripts) == ["CircuitsVis.js", "Plotly.js"]
 
 
 def test_browser_with_the_libraries_beside_the_page(shown, tmp_path):

@@ -108,9 +108,8 @@ def test_owner_is_named_in_settings_only():
         and address.search(path.read_text("utf-8"))
     ]
     notebooks = {path.name for path in tracked() if path.suffix == ".ipynb"}
-    assert set(named) <= {"README.md", *notebooks}, (
-        named
-    )  # README and badges are generated: other tests see them drift
+    # README and badges are generated: other tests see them drift
+    assert set(named) <= {"README.md", *notebooks}, named
 
 
 def test_installed_metadata_is_that_of_settings():

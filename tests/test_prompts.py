@@ -157,9 +157,8 @@ def test_roles_of_any_words(tok, names, template, order, place, thing, kind, see
 def test_roles_of_drawn_prompts(tok):
     data = IOIDataset(tok, 200, seed=3)
     check_roles(tok, data)
-    assert (
-        len({int(n) for n in data.lengths}) >= 4
-    )  # templates of different lengths, so positions differ
+    # templates of different lengths, so positions differ
+    assert len({int(n) for n in data.lengths}) >= 4
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -244,9 +243,8 @@ def test_all_of_a_small_set_are_drawn():
 def test_everything_is_about_equally_likely():
     drawn = sample_prompts(6400, seed=1)
     counts = [sum(p.template == t for p in drawn) for t in TEMPLATES]
-    assert (
-        min(counts) > 300 and max(counts) < 500
-    )  # 400 expected, standard deviation 19
+    # 400 expected, standard deviation 19
+    assert min(counts) > 300 and max(counts) < 500
     assert {p.IO for p in drawn} == {p.S for p in drawn} == set(NAMES)
 
 

@@ -22,9 +22,8 @@ PAGE = NBS / "reference" / "questions.qmd"
 TEXT = PAGE.read_text(encoding="utf-8")
 # names a reader's notes; no sentence of the page comes from them
 NOTES = "IOI_COURSE_SEED_NOTES"
-MARKED = re.compile(
-    r"GUESS:|WHY\?|\(\?\)|\?\?\?|causal tracing\?|\(where in the code"
-)  # a question, in those notes
+# a question, in those notes
+MARKED = re.compile(r"GUESS:|WHY\?|\(\?\)|\?\?\?|causal tracing\?|\(where in the code")
 NOTE_LINES = {  # the notes' line with a question, and its entry
     13: "causal-tracing",
     21: "steps",

@@ -84,9 +84,8 @@ def test_notebook_that_colab_saved_has_its_page(small):
 def test_file_that_is_no_notebook_costs_itself_only(small):
     (small / "nbs" / "01_spoiled.ipynb").write_text("<<<<<<< HEAD")
     result = invoke(cli.app, ["run", "--root", str(small)])
-    said = "".join(
-        result.output.split()
-    )  # the console breaks lines wherever a path is long
+    # the console breaks lines wherever a path is long
+    said = "".join(result.output.split())
     assert result.exit_code == 1 and "01_spoiled.ipynbisnotanotebook" in said
     only_the_middle_one_failed(small)
     assert (

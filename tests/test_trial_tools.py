@@ -193,9 +193,8 @@ def test_breaking_together(small):
     assert torch.allclose(
         alone[1], run_circuit(model, data, left, means)
     ) and torch.equal(alone[1], alone[2])
-    assert torch.allclose(
-        alone[3], alone[0]
-    )  # the circuit has this head at S2, and never at END
+    # the circuit has this head at S2, and never at END
+    assert torch.allclose(alone[3], alone[0])
     assert all(
         torch.allclose(w, run_without(model, data, some, means))
         for w, some in zip(whole, sets, strict=True)

@@ -128,9 +128,8 @@ def test_rows_are_those_of_head_wiki(serial, names):
     ].tolist() == [12, 8, 2, 4, 4]
     assert len(serial.heads) == 144 + 24 + 16 + 12 + 8
     for name, label in zip(["synthetic", *names], serial.models.index, strict=True):
-        model = load_model(
-            name
-        )  # with processed weights: the scores must not depend on them
+        # with processed weights: the scores must not depend on them
+        model = load_model(name)
         direct = head_wiki(model, head_scores(model, repeated_tokens(model, 12, 2)))
         mine = serial.heads[serial.heads["model"] == label]
         pd.testing.assert_frame_equal(mine, direct, rtol=0, atol=1e-5)
@@ -171,9 +170,8 @@ def test_count_and_files(serial, tmp_path):
 def test_mosaic(serial, tmp_path):
     plot = serial.plot("induction")
     assert "synthetic max L5H5 1.00" in plot.summary
-    assert (
-        plot.svg.count("scale(12.5 12.5)") == 1
-    )  # the synthetic model's tile: 150 pixels for 12 heads and layers
+    # the synthetic model's tile: 150 pixels for 12 heads and layers
+    assert plot.svg.count("scale(12.5 12.5)") == 1
     assert plot.svg.count("<text") > 20 and "wide (local folder)" in plot.svg
     traces = {
         trace.hovertemplate.split(" %")[0]: np.array(trace.z)
@@ -604,9 +602,8 @@ def test_dask_errors_of_a_model(names, tmp_path):
     with Cluster(workers=1) as cluster:
         empty = tmp_path / "empty"
         empty.mkdir()
-        found = wiki(
-            [str(empty), names[0]], cluster.address, **SMALL
-        )  # waits for the worker to come
+        # waits for the worker to come
+        found = wiki([str(empty), names[0]], cluster.address, **SMALL)
     assert (
         found.models["came from"].tolist() == ["failed", "measured"]
         and len(found.heads) == 24

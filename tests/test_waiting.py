@@ -94,9 +94,8 @@ def test_cells_wait_and_then_do_their_work():
     said = run(CHECK, STUB, USE, LATER, "kept", "stale", WRITTEN, USE, LATER)
     waits = "This cell waits for exercise 6.2. Write it, then run the cell again.\n"
     assert "not written yet" in said[1] and said[2] == said[3] == waits
-    assert (
-        said[4] == "5" and said[5] == "<waits for exercise 6.2>"
-    )  # what ran is kept, what did not is not the old one
+    # what ran is kept, what did not is not the old one
+    assert said[4] == "5" and said[5] == "<waits for exercise 6.2>"
     assert said[6].startswith("✓") and said[7:] == ["", "11.0"]
 
 

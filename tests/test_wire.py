@@ -197,9 +197,8 @@ def test_models_prompts_caches_circuits_and_functions_go_as_recipes():
     assert function(0, "S2").tolist() == [1.0, 2.0] and tokenizer.encode(
         " Mary"
     ) == model.tokenizer.encode(" Mary")
-    with pytest.raises(
-        wire.NotPlain
-    ):  # of all these an answer may return prompts alone
+    # of all these an answer may return prompts alone
+    with pytest.raises(wire.NotPlain):
         wire.unpack(wire.pack(model, recipes.describe), recipes.FROM_ANSWERS)
     assert (
         wire.unpack(wire.pack(data, recipes.describe), recipes.FROM_ANSWERS).prompts
@@ -213,11 +212,8 @@ def test_made_up_runs_are_those_of_the_tests():
     assert run(None, {}).tolist() == [7.0, 9.0, 4.0] and run(
         {(1, 1): "END"}, {}
     ).tolist() == [2.0, 4.0, 1.5]
-    assert run(None, {(2, 0): "END"}).tolist() == [
-        7.0,
-        9.0,
-        4.0,
-    ]  # out at another role: still there
+    # out at another role: still there
+    assert run(None, {(2, 0): "END"}).tolist() == [7.0, 9.0, 4.0]
     both = recipes.in_pairs([(1, 1), (2, 0)], torch.ones(2, 2, 3, dtype=torch.float64))
     assert (
         both(every, {}).tolist() == [4.0] * 3

@@ -45,9 +45,8 @@ def readme() -> str:
     config = Config(NbConvertBase={"display_data_priority": priority})
     text, _ = MarkdownExporter(config=config).from_notebook_node(nb)
     text = re.sub(r"\]\((?!https?:|#|/)([^)]+)\)", r"](nbs/\1)", text)
-    text = text.replace(
-        "](nbs/lab.html)", f"]({settings(ROOT)['doc_url']}lab.html)"
-    )  # made with the site
+    # made with the site
+    text = text.replace("](nbs/lab.html)", f"]({settings(ROOT)['doc_url']}lab.html)")
     text = text.replace("<!-- colab -->", colab_links())
     text = (
         "<!-- Written by tools/readme.py from nbs/index.ipynb: edit that, then `make "
