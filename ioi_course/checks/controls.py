@@ -5,6 +5,8 @@ import re
 from dataclasses import replace
 from functools import cache
 
+from torch import Tensor
+
 from ioi_course.adversarial import WHERE, distract
 from ioi_course.bundled.answer_key import known_circuit
 from ioi_course.checks.core import Exercise, Misconception
@@ -96,6 +98,17 @@ def _differs(choice: IOIDataset, broken: IOIDataset) -> str:
     )
 
 
+@cache
+def _ends(broken: IOIDataset) -> list[Tensor]:
+    """The means of the broken prompts and of harmless ones, kept for the next answer to
+    the same case."""
+    model, _, movers = _synthetic()
+    harmless = _again(broken, _renamed(broken, _fresh(broken)))
+    return [
+        observe(model, prompts, movers).diff.mean() for prompts in (broken, harmless)
+    ]
+
+
 def _controls(choice: IOIDataset, broken: IOIDataset) -> dict[str, str]:
     """What the chosen prompts are, beside the broken ones, and how much they repair
     on the synthetic model."""
@@ -108,10 +121,7 @@ def _controls(choice: IOIDataset, broken: IOIDataset) -> dict[str, str]:
     found = observe(
         model, broken, movers, source=choice, restore=inhibition
     ).diff.mean()
-    harmless = _again(broken, _renamed(broken, _fresh(broken)))
-    low, high = (
-        observe(model, prompts, movers).diff.mean() for prompts in (broken, harmless)
-    )
+    low, high = _ends(broken)
     share = ((found - low) / (high - low)).item()
     return {
         "repaired": "more than half" if share > 0.5 else "less than half",
