@@ -408,5 +408,6 @@ def test_offline_pages_keep_the_anchors(tmp_path):
     assert (
         "title: " not in glossary
         and "<math" in glossary
+        and "<mo>∖</mo>" in glossary  # \setminus, in a sign that fonts have
         and notation.count("<table") == 8
     )

@@ -87,10 +87,12 @@ class _Renderer(IPythonRenderer):
 
 def _formula(body: str, display: str) -> str:
     try:
-        return latex_to_mathml(body, display=display)
+        found = latex_to_mathml(body, display=display)
     except Exception:
         # the converter has many ways to say no; one formula is not worth a page
         return f"<code>{html.escape(body)}</code>"
+    # its sign for \setminus is in few fonts, and is no operator; ours is Pandoc's
+    return found.replace("<mi>&#x029F5;</mi>", "<mo>∖</mo>")
 
 
 class _Exporter(HTMLExporter):
