@@ -134,7 +134,7 @@ def _plot(result: Attribution, title: str) -> Plot:
                          "the largest.")
     if len(result.axes) == 1:
         return residual_line(result.mean, result.labels[0], title, "logits",
-                             model=result.model)
+                             model=result.model, x="part")
     if result.axes == ("layer", "head"):
         return head_heatmap(result.mean, title, "logits", model=result.model)
     return labelled_heatmap(result.mean, *result.labels, result.axes, title, "logits",

@@ -1,6 +1,7 @@
 """The pages in a browser: no error, figures drawn, a picture and a table without a
 script, and what axe-core finds."""
 
+import contextlib
 import functools
 import itertools
 import json
@@ -163,6 +164,21 @@ class Browser:
         self.process.wait(timeout=30)
 
 
+WIDE, NARROW = 1400, 390
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@contextlib.contextmanager
+def wide(browser: Browser, width: int) -> Iterator[None]:
+    """The window is so many pixels wide meanwhile."""
+    sized = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.call("Emulation.setDeviceMetricsOverride", **sized)
+    try:
+        yield
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
 @pytest.fixture(scope="module")
 def look(axe, tmp_path_factory) -> Iterator[Callable[..., dict]]:
     """Gives what a browser makes of a page, and what axe-core finds in it."""
@@ -233,6 +249,8 @@ def test_page_in_a_browser(page, look):
         assert seen["scripts"].count(library) <= 1, (
             "each library is loaded once, however many figures there are"
         )
+    with wide(look.browser, NARROW):
+        assert look.browser.value(OVERFLOW) <= 0, "it scrolls sideways on a phone"
 
 
 def test_page_without_a_script(page):
@@ -284,24 +302,16 @@ def first_pages(tmp_path_factory) -> Path:
     return run.out
 
 
-WIDE, NARROW = 1400, 390
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
 @pytest.mark.parametrize("name", ["index", "report"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_first_pages_in_a_browser(look, first_pages, name, scheme, width):
     """Nothing that axe-core finds, in light and dark, and no page that scrolls
     sideways, on a desk and on a phone."""
-    sized = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    look.browser.call("Emulation.setDeviceMetricsOverride", **sized)
-    try:
+    with wide(look.browser, width):
         seen = look(first_pages / f"{name}.html", scheme)
         assert seen["problems"] == [] and seen["found"] == []
         assert look.browser.value(OVERFLOW) <= 0
-    finally:
-        look.browser.call("Emulation.clearDeviceMetricsOverride")
 
 
 def test_reader_finds_the_ticks_again(look, first_pages):

@@ -623,6 +623,11 @@ def test_browser_no_title_cut_and_no_label_over_another(
 ):
     drawn = {name: shown[name] for name in sorted(PLOTLY)} | {"crowded": crowded()}
     drawn["long"] = plots.head_heatmap(per_head(), LONG, "", model="synthetic")
+    every = [f"{layer}_{site}" for layer in range(30) for site in ("pre", "mid")]
+    both = {"own scale": torch.rand(61), "final scale held": torch.rand(61)}
+    drawn["smollm2"] = plots.residual_line(
+        both, [*every, "final_post"], "Two lenses", "logits", model="smollm2"
+    )
     monkeypatch.setitem(globals(), "REPORT", BOXES)
     head = plots.page_head(tmp_path / "assets", "assets/")
     seen, _ = look(tmp_path, head, drawn, f"margin:0;width:{width}px")

@@ -131,6 +131,14 @@ def _beside(chart: _Chart) -> dict[str, str]:
                 break
     return sides
 
+# %% ../../nbs/library/plots/charts.ipynb #38355261
+def _written(chart: _Chart) -> list[int]:
+    """Which labels of x are written: all, or every second, third, … back from the
+    last, where all of them would lie on one another."""
+    count = len(chart.x_labels or [])
+    step = -(-14 * count // chart.width) or 1
+    return sorted(range(count - 1, -1, -step))
+
 # %% ../../nbs/library/plots/charts.ipynb #58b43992
 def _chart_axes(chart: _Chart) -> Iterator[str]:
     """The axes of a chart, with a line where y is zero, and one where x is."""
@@ -148,8 +156,9 @@ def _chart_axes(chart: _Chart) -> Iterator[str]:
         yield _text(chart.left - 6, round(chart.place(0, y)[1] + 4, 1), written, "end")
     for x, written in [] if chart.x_labels else _ticks(*chart.span("x")):
         yield _text(round(chart.place(x, 0)[0], 1), below + 16, written)
-    for i, label in enumerate(chart.x_labels or []):
-        yield _text(round(chart.place(i, 0)[0] + 4, 1), below + 6, label, "end", -90)
+    for i in _written(chart):
+        across = round(chart.place(i, 0)[0] + 4, 1)
+        yield _text(across, below + 6, chart.x_labels[i], "end", -90)
 
 # %% ../../nbs/library/plots/charts.ipynb #108fa0aa
 def _chart_series(chart: _Chart) -> Iterator[str]:
@@ -212,8 +221,8 @@ def _chart_figure(chart: _Chart, frame: _Frame) -> go.Figure:
                         range=chart.span("x"))
     figure.update_yaxes(title_text=_plain(chart.y_title), range=chart.span("y"))
     if chart.x_labels:
-        ticks = dict(tickvals=list(range(len(chart.x_labels))),
-                     ticktext=[_plain(label) for label in chart.x_labels])
+        at = _written(chart)
+        ticks = dict(tickvals=at, ticktext=[_plain(chart.x_labels[i]) for i in at])
         figure.update_xaxes(**ticks, tickangle=-90, zeroline=False, showgrid=False)
     if chart.diagonal:
         low, high = chart.ends()
@@ -231,6 +240,7 @@ def residual_line(
     unit: str,  # in which unit
     *,
     model,  # the model it was measured on, or that model's name
+    x: str = "place in the residual stream",  # what the labels name
 ) -> Plot:
     """A number per place in the residual stream, in one line or several."""
     given = values if isinstance(values, Mapping) else {"": values}
@@ -241,10 +251,10 @@ def residual_line(
     for line in lines.values():
         labels = _labels(labels, len(line), "labels", "place")
     lines = dict(zip(lines, _round(np.stack(list(lines.values()))), strict=True))
-    frame, x = _Frame.of("residual_line", title, unit, model), np.arange(len(labels))
-    series = [_Series(k, x, line, labels, PALETTE[i % len(PALETTE)])
+    frame, at = _Frame.of("residual_line", title, unit, model), np.arange(len(labels))
+    series = [_Series(k, at, line, labels, PALETTE[i % len(PALETTE)])
               for i, (k, line) in enumerate(lines.items())]
-    chart = _Chart(series, "place in the residual stream", unit, labels)
+    chart = _Chart(series, x, unit, labels)
     facts = [
         f"{k} max {_number(v.max())} at {labels[v.argmax()]}, last {_number(v[-1])}"
         for k, v in lines.items()

@@ -79,7 +79,7 @@ class _Renderer(IPythonRenderer):
         return f'<h{level} id="{anchor}">{text}{link}</h{level}>\n'
 
     def block_math(self, body: str) -> str:
-        return _formula(body, "block")
+        return f'<div class="formula">{_formula(body, "block")}</div>\n'
 
     def inline_math(self, body: str) -> str:
         return _formula(body, "inline")
