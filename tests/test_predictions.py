@@ -1,11 +1,22 @@
 """Predictions: a guess before the look, what came out, and never an
 error for the reader."""
 
+import ast
+from pathlib import Path
+
+import nbformat
 import numpy as np
 import pytest
 import torch
 
 from ioi_course.predictions import Predictions
+
+ROOT = Path(__file__).parents[1]
+WITH_PREDICTIONS = [
+    path
+    for path in sorted(ROOT.glob("nbs/[0-9]*.ipynb"))
+    if "predict.score(" in path.read_text("utf-8")
+]
 
 
 @pytest.fixture
@@ -91,3 +102,21 @@ def test_slips_of_the_author_are_errors(predict):
 
 def test_markup_is_shown_as_text(predict):
     assert "<b>x" not in predict("6.a", "<b>x</b>", "Is 1 < 2?")._repr_html_()
+
+
+@pytest.mark.parametrize("path", WITH_PREDICTIONS, ids=lambda path: path.stem)
+def test_every_score_is_shown(path):
+    """One that is neither the last thing in its cell nor given to `display` compares a
+    guess, and nobody sees it."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type != "code" or "predict.score(" not in cell.source:
+            continue
+        tree = ast.parse(cell.source)
+        dropped = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr)
+            and ast.unparse(node).startswith("predict.score(")
+            and node is not tree.body[-1]
+        ]
+        assert not dropped, cell.source

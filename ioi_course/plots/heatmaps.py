@@ -128,6 +128,8 @@ def _heat_figure(panels: Mapping[str, np.ndarray], grid: _Grid, frame: _Frame,
     figure.update_layout(layout)
     figure.update_coloraxes(colorscale=list(SCALE), cmin=-limit, cmax=limit,
                             colorbar_thickness=12)
+    if height < 70:  # a colour bar as short as that has room for three labels
+        figure.update_coloraxes(colorbar_nticks=3)
     figure.update_xaxes(type="category", dtick=across,
                         tickangle=-90 if grid.turned else 0, showgrid=False)
     figure.update_xaxes(title=dict(text=grid.x_title, standoff=6))
