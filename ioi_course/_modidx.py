@@ -1477,6 +1477,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                              'ioi_course/plots/charts.py'),
                                          'ioi_course.plots.charts._ticks': ( 'library/plots/charts.html#_ticks',
                                                                              'ioi_course/plots/charts.py'),
+                                         'ioi_course.plots.charts._under': ( 'library/plots/charts.html#_under',
+                                                                             'ioi_course/plots/charts.py'),
                                          'ioi_course.plots.charts._written': ( 'library/plots/charts.html#_written',
                                                                                'ioi_course/plots/charts.py'),
                                          'ioi_course.plots.charts.head_scatter': ( 'library/plots/charts.html#head_scatter',

@@ -1,10 +1,12 @@
 """A mock-up of what Quarto makes of a staged page: Pandoc's HTML in a frame like
 Quarto's, with the site's own styles.
 
-The classes and the columns are those of Quarto 1.9's pages, and so are the rules that
-reach into a page: those of Bootstrap for plain elements, and Quarto's own `.hidden` and
-`.column`. A page of the layout "custom" gets no <main>. When the document is there,
-Quarto's script reads the address of each link as text; links in a drawing have none.
+The classes and the columns are those of Quarto 1.9's pages, and so are the rules
+that reach into a page: those of Bootstrap for plain elements and for tables, and
+Quarto's own `.hidden` and `.column`. Quarto makes Pandoc's tables and those of
+pandas tables of Bootstrap's kind. A page of the layout "custom" gets no <main>.
+When the document is there, Quarto's script reads the address of each link as text;
+links in a drawing have none.
 """
 
 import html
@@ -15,6 +17,7 @@ from pathlib import Path
 import nbformat
 import pypandoc
 import yaml
+from bs4 import BeautifulSoup
 
 from ioi_course.publish.framed import MAIN
 
@@ -61,6 +64,15 @@ legend { float: left; width: 100%; padding: 0;
 label { display: inline-block; }
 small { font-size: 0.875em; }
 caption { padding: 0.5rem 0; color: #999; }
+.table { width: 100%; margin-bottom: 1rem; vertical-align: top; border-color: #888; }
+.table > :not(caption) > * > * { padding: 0.5rem; color: inherit;
+  background-color: transparent; border-bottom-width: 1px;
+  box-shadow: inset 0 0 0 9999px transparent; }
+.table > thead { vertical-align: bottom; border-bottom: 1px solid #888; }
+.table { border-top: 1px solid #888; border-bottom: 1px solid #888; }
+.table-sm > :not(caption) > * > * { padding: 0.25rem; }
+.table a { word-break: break-word; }
+.small { font-size: 0.875em; }
 img, svg { vertical-align: middle; }
 button, input, select { margin: 0; font: inherit; }
 div.column { flex: auto; overflow-x: auto; }
@@ -111,6 +123,27 @@ def markdown(path: Path) -> str:
     return "\n\n".join(parts)
 
 
+def bootstrapped(made: str) -> str:
+    """HTML after Quarto's work on its tables, in format-html-bootstrap.ts."""
+    page = BeautifulSoup(made, "html.parser")
+    first = page.select("tbody > tr:first-child.odd")
+    pandoc = [id(row.find_parent("table")) for row in first]
+    changed = []
+    for table in page.find_all("table"):
+        pandas = "dataframe" in table.get("class", [])
+        if pandas or id(table) in pandoc:
+            del table["style"], table["border"]
+            computed = pandas or table.find_parent(class_="cell")
+            more = ["table-sm", "table-striped", "small"] if computed else []
+            table["class"] = [*table.get("class", []), "table", *more]
+            for row in table.find_all("tr") if pandas else []:
+                del row["style"]
+        changed.append(str(table))
+    # Only tables are written anew: drawings would lose the case of their attributes.
+    left = iter(changed)
+    return re.sub(r"<table\b.*?</table>", lambda _: next(left), made, flags=re.DOTALL)
+
+
 def _code(cell) -> list[str]:
     source = "\n".join(
         line for line in cell.source.splitlines() if not line.startswith("#|")
@@ -140,16 +173,17 @@ def render(folder: Path, page: str, scheme: str) -> Path:
     path = folder / page
     text = markdown(path)
     front = yaml.safe_load(text.split("---\n")[1])
-    body, filters = text.split("---\n", 2)[2], [str(folder / "math.lua")]
+    config = yaml.safe_load((folder / "_quarto.yml").read_text(encoding="utf-8"))
+    body, filters = text.split("---\n", 2)[2], config["filters"]
     made = pypandoc.convert_text(
         body,
         "html5",
         format="markdown",
         extra_args=["--wrap=none", "--section-divs"],
-        filters=filters,
+        filters=[str(folder / each) for each in filters],
     )
+    made = bootstrapped(made)
     made = re.sub(r'href="([^":]+)\.(?:ipynb|qmd)', r'href="\1.html', made)
-    config = yaml.safe_load((folder / "_quarto.yml").read_text(encoding="utf-8"))
     site = yaml.safe_load((folder / "site.yml").read_text(encoding="utf-8"))["website"]
     up = "../" * page.count("/") or "./"
     links = "".join(

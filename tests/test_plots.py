@@ -19,7 +19,7 @@ from plotly.io._utils import plotly_cdn_url
 
 from ioi_course import plots
 from ioi_course.bundled.answer_key import CIRCUIT
-from ioi_course.plots import core
+from ioi_course.plots import charts, core
 
 TOKENS = [
     "<|endoftext|>",
@@ -615,6 +615,27 @@ def crowded() -> plots.Plot:
     return plots.head_scatter(
         heads, heads, "attention", "effect (logits)", model="synthetic", circuit=CIRCUIT
     )
+
+
+def test_label_stands_where_it_hides_no_other_point():
+    """On the right it would be read as the name of the point beside it."""
+    x, y = np.array([0.1, 0.2, 0.5, 0.53]), np.array([0.1, 0.2, 0.5, 0.5])
+    names = ["far", "near", "L8H6", "L7H9"]
+    chart = charts._Chart(
+        [charts._Series("heads", x, y, names, "#000")], "x", "y", named=["L8H6"]
+    )
+    side = charts._beside(chart)["L8H6"]
+    room = [
+        charts._label_box(*chart.place(0.5, 0.5, wide), "L8H6", side)
+        for wide in charts._WIDTHS
+    ]
+    places = [
+        [chart.place(*point, wide) for point in zip(x, y, strict=True)]
+        for wide in charts._WIDTHS
+    ]
+    assert side != "middle right" and charts._under(room, places) == 0
+    right = charts._label_box(*chart.place(0.5, 0.5), "L8H6", "middle right")
+    assert charts._under([right], [places[1]]) == 1
 
 
 @pytest.mark.parametrize("width", [900, 390])

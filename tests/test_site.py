@@ -8,25 +8,29 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from ioi_course import checks, cli, plots
 from ioi_course.checks.core import Exercise
+from ioi_course.claims import ClaimTable
 from ioi_course.project import find_root, settings
+from ioi_course.publish.cards import wordless
 from ioi_course.publish.exercises import exercises
 from ioi_course.publish.figures import for_both
 from ioi_course.publish.finish import llms
 from ioi_course.publish.framed import MAIN, framed, missing
 from ioi_course.publish.lab_page import FIRST
-from ioi_course.publish.landing import opening
-from ioi_course.publish.made_pages import pictures
+from ioi_course.publish.landing import ABOUT, measured, opening
+from ioi_course.publish.made_pages import pictures, untitled
 from ioi_course.publish.navigation import sidebars
 from ioi_course.publish.pages import slug
 from ioi_course.publish.run import chapter_name, chapters
 from ioi_course.publish.signatures import EXPORTED, described
 from ioi_course.publish.staging import LONG, MARKER, PageHead, shown, uncaptioned
+from ioi_course.publish.tables import tidy
 from ioi_course.roles import PAPER
 
 ROOT = find_root()
@@ -529,8 +533,8 @@ def test_gallery_shows_every_plot(staged):
     text = (staged / "gallery.qmd").read_text(encoding="utf-8")
     shown = [(n, picture) for n, nb in NOTEBOOKS.items() for _, picture in pictures(nb)]
     rows = re.findall(
-        r'<figure><a href="([\w/]+)\.html"><img src="(gallery/[\w-]+\.svg)" '
-        r'alt="([^"]+)" loading="lazy"></a>'
+        r'<figure(?: class="wide")?><a href="([\w/]+)\.html"><img '
+        r'src="(gallery/[\w-]+\.svg)" alt="([^"]+)" loading="lazy"></a>'
         r"<figcaption>(.+?)</figcaption></figure>",
         text,
     )
@@ -540,12 +544,88 @@ def test_gallery_shows_every_plot(staged):
     ) == len(rows)
     assert [name for name, *_ in rows] == [name for name, _ in shown]
     kept = sorted((staged / name).read_text(encoding="utf-8") for name in files)
-    assert kept == sorted(for_both(picture.decode()) for _, picture in shown)
-    for _, _, alt, caption in rows:
+    wanted = [for_both(untitled(picture.decode())) for _, picture in shown]
+    assert kept == sorted(f"{picture.rstrip()}\n" for picture in wanted)
+    for _, file, alt, caption in rows:
+        drawn = (staged / file).read_text(encoding="utf-8")
+        words = html.unescape(" ".join(re.findall(r"<text[^>]*>([^<]+)</text>", drawn)))
+        assert caption not in words, "the caption says the title, and the picture too"
+        wide = int(re.search(r"width='(\d+)'", drawn)[1]) > 600
+        assert (
+            'class="wide"><a href="'
+            in re.search(rf'<figure[^>]*><a href="[^"]+"><img src="{file}"', text)[0]
+        ) == wide
         assert len(alt) > 30 and 5 < len(caption) < 120 and alt != caption
         assert not re.match(r"[a-z]+_[a-z]+: ", alt) and not re.match(
             r"[a-z]+_[a-z]+: ", caption
         )
+
+
+def test_no_page_loads_a_picture_from_the_network(staged):
+    """Where that is blocked, the console has an error, and a
+    reader a broken picture."""
+    for path, text in pages(staged).items():
+        assert not re.findall(r"!\[[^\]]*\]\(https?:[^)]*\)", text), path.name
+        assert not re.findall(r"<(?:img|script|link)[^>]+(?:src|href)=.https?:", text)
+
+
+def test_cards_have_a_picture_without_words(staged):
+    """Each chapter one, cut to what is drawn; words would be too small to read."""
+    cards = {path.stem: path for path in (staged / "gallery").glob("*-card.svg")}
+    chapters_of = {name for name in NOTEBOOKS if re.match(r"\d", name)}
+    assert set(cards) == {f"{name}-card" for name in chapters_of} | {"circuit-card"}
+    for path in cards.values():
+        picture = path.read_text(encoding="utf-8")
+        assert "<text" not in picture and "<title" not in picture, path
+        _, _, width, height = map(
+            float, re.search(r'viewBox=["\'](.+?)["\']', picture)[1].split()
+        )
+        assert 100 < width < 1000 and 60 < height < 1000, path
+
+
+def test_a_wordless_picture_is_cut_to_its_shapes():
+    text = "<text x='9' y='9'>far away</text>"
+    shapes = "<g transform='translate(20 30) scale(10 5)'><path d='M0 0h4v2h-4z'/></g>"
+    svg = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 900 900'>{}</svg>"
+    for drawn, box in {
+        shapes: "14 24 52 22",
+        "<circle cx='50' cy='50' r='4'/>": "40 40 20 20",
+        "<path d='M10 20H110V70M10 20Q60 -20 110 20'/>": "4 -26 112 102",
+        (
+            "<defs><path d='M0 0L900 900'/></defs><rect x='1' y='2' "
+            "width='8' height='8'/>"
+        ): "-5 -4 20 20",
+    }.items():
+        assert f'viewBox="{box}"' in wordless(svg.format(drawn + text)), drawn
+    with pytest.raises(ValueError, match="nothing but words"):
+        wordless(svg.format(text))
+
+
+def test_tables_of_pandas_are_made_fit_for_a_page():
+    """One row of heads, short cells in one line, no style of their own, and each
+    sentence with its column's name."""
+    rows = [["L9H9", "1.00 ± 0.02"], ["a much longer label", "0.5"]]
+    frame = pd.DataFrame(rows, columns=["head", "the effect"]).set_index("head")
+    made = tidy(frame.to_html())
+    assert made.count("<tr") == 3 and "<th>head</th><th>the effect</th>" in made
+    assert "<td>1.00\u00a0±\u00a00.02</td>" in made and "a much longer" in made
+    assert "<style" not in tidy(frame._repr_html_())
+    plain_frame = frame.reset_index().to_html()
+    assert tidy(plain_frame).count("<th></th>") == 1, "no names of an index: no change"
+    both = frame.rename_axis(columns="both named")
+    assert tidy(both.to_html()).count("<tr") == 4, "two names: both rows stay"
+    claims = ClaimTable("", {})._repr_html_()
+    names = set(
+        re.findall(r'<td data-of="([^"]+)" style="text-align: left', tidy(claims))
+    )
+    assert {"synthetic", "smollm2"} <= names and claims.count("<td") == tidy(
+        claims
+    ).count("data-of")
+    assert tidy("<table><tr><td>1 ± 2</td></tr></table>").count("\u00a0") == 0
+
+
+def test_landing_page_explains_the_models_that_it_counts():
+    assert set(measured(ROOT)) <= set(ABOUT)
 
 
 def test_every_exported_module_has_a_page(staged):
@@ -608,7 +688,11 @@ def add(
 def test_exercises_are_listed(staged):
     text = (staged / "exercises.qmd").read_text(encoding="utf-8")
     wanted = [found.number for nb in NOTEBOOKS.values() for found in exercises(nb)]
-    assert re.findall(r"(?:\| |<br>)(\d+\.\d+) ", text) == wanted
+    found = re.findall(
+        r"(?:\| |<br>)\[(\d+\.\d+) [^\]]+\]\([\w/]+\.ipynb#(.+?)\)", text
+    )
+    assert [number for number, _ in found] == wanted
+    assert all(anchor.startswith(f"exercise-{number}-") for number, anchor in found)
     assert f"{len(wanted)} exercises" in text
     masters = [path for path in (ROOT / "assignments").glob("*/*.ipynb")]
     assert len(re.findall(r"^\| .* \| About .* points \|$", text, re.MULTILINE)) == len(
@@ -658,6 +742,11 @@ def test_landing_page_says_what_the_index_says(staged):
         < text.index('id="ioi-lab"')
         < text.index("ioi-cards")
         < text.index("make course")
+    )
+    assert (
+        text.index('id="ioi-lab"')
+        < text.index("learn to\n")
+        < text.index("Who it is for")
     )
     assert (
         "| chapter | the question" not in text and "images/circuit.svg" not in text

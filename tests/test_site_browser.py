@@ -21,12 +21,20 @@ SHOWN = [
     "library/selection.ipynb",
     "gallery.qmd",
     "glossary.qmd",
+    "notation.qmd",
     "circuit.qmd",
+    "lab.qmd",
 ]
-FRONT = ["index.ipynb", "circuit.qmd"]  # pages of a layout of their own
+FRONT = ["index.ipynb", "circuit.qmd", "lab.qmd"]  # pages of a layout of their own
 # In all four: one page of each kind, so that a colour that does
 # depend on the width is seen.
-EVERY = ["index.ipynb", LESSONS[0], "library/selection.ipynb", "circuit.qmd"]
+EVERY = [
+    "index.ipynb",
+    LESSONS[0],
+    "library/selection.ipynb",
+    "circuit.qmd",
+    "lab.qmd",
+]
 WAYS = [(NARROW, "dark"), (WIDE, "light")]
 LOOKS = [
     *itertools.product(SHOWN, WAYS),
@@ -35,10 +43,28 @@ LOOKS = [
 PAGE_WIDTH = "document.querySelector('main').getBoundingClientRect().width"
 # Lines of code, words of tables and buttons that do not fit their box. Outputs
 # scroll within themselves.
-CUT = """[...document.querySelectorAll(
-  "pre code.sourceCode, .ioi-buttons, .gallery figcaption")]
+CUT = """[...document.querySelectorAll("pre code, .ioi-buttons, .gallery figcaption")]
   .filter((e) => e.clientHeight && e.scrollWidth > e.clientWidth + 1)
   .map((e) => e.textContent.slice(0, 60))"""
+# Words of code in tables that go on in the next line.
+BROKEN = """[...document.querySelectorAll("main :is(th, td) code:not(.sourceCode)")]
+  .filter((e) => !e.textContent.includes(" ") && e.getClientRects().length > 1)
+  .map((e) => e.textContent)"""
+# Lines of code whose rest, once they are wrapped, stands further out than they begin.
+HANGING = """[...document.querySelectorAll("code.sourceCode > span")].filter((line) => {
+  const range = document.createRange();
+  const walker = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+  let node = walker.nextNode();
+  while (node && !/\\S/.test(node.data)) node = walker.nextNode();
+  if (!node) return false;
+  const at = node.data.search(/\\S/);
+  range.setStart(node, at);
+  range.setEnd(node, at + 1);
+  const first = range.getBoundingClientRect();
+  range.selectNodeContents(line);
+  const out = (b) => b.top > first.bottom - 2 && b.left < first.left - 1;
+  return [...range.getClientRects()].some(out);
+}).map((line) => line.textContent)"""
 # Words of drawn plots that stand outside their figure.
 OUTSIDE = """[...document.querySelectorAll("figure.ioi-plot")].flatMap((figure) => {
   const box = figure.getBoundingClientRect();
@@ -48,6 +74,15 @@ OUTSIDE = """[...document.querySelectorAll("figure.ioi-plot")].flatMap((figure) 
       && (b.left < box.left - 2 || b.right > box.right + 2);
   }).map((text) => text.textContent);
 })"""
+
+
+LAB_IS_THERE = """new Promise((done) => {
+  const timer = setInterval(() => globalThis.ioiLab && done(clearInterval(timer)), 50);
+})"""
+# What axe-core finds in a page as it now is.
+AXE = """axe.run(document, { resultTypes: ["violations"] }).then((found) =>
+  Object.fromEntries(found.violations.map((rule) => [rule.id,
+    rule.nodes.slice(0, 3).map((node) => node.html.slice(0, 200))])))"""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +109,12 @@ def page(staged, model):
         return made[name, scheme]
 
     return make
+
+
+def until_the_lab_is_there(look) -> None:  # noqa: F811
+    """The model is fetched, its runtime compiled, and the heads can be chosen."""
+    look.browser.call("Emulation.setVirtualTimePolicy", policy="advance")
+    look.browser.value(LAB_IS_THERE)
 
 
 def _add_lab(staged) -> None:
@@ -112,8 +153,13 @@ def test_page_of_the_site(page, look, sized, name, way):  # noqa: F811
     seen = look(page(name, scheme), scheme)
     assert seen["problems"] == []
     assert {each["rule"]: each["where"] for each in seen["found"]} == {}
+    if name == "lab.qmd":
+        until_the_lab_is_there(look)
+        assert look.browser.value(AXE) == {}
     assert look.browser.value(OVERFLOW) <= 0
     assert look.browser.value(CUT) == []
+    assert look.browser.value(BROKEN) == []
+    assert look.browser.value(HANGING) == []
     assert look.browser.value(OUTSIDE) == []
     if width == WIDE and name not in FRONT:
         assert 860 <= look.browser.value(PAGE_WIDTH) <= 960
@@ -178,7 +224,7 @@ def test_tools_and_frame_keep_their_styles_apart(page, look, sized):  # noqa: F8
 
 def test_search_finds_what_a_page_of_its_own_layout_says(page):
     """Quarto's search reads <main> without scripts and styles."""
-    for name in FRONT:
+    for name in FRONT[:2]:
         main = BeautifulSoup(
             page(name, "light").read_text(encoding="utf-8"), "html.parser"
         ).main
@@ -215,17 +261,52 @@ def test_sections_of_a_chapter_are_as_wide_as_its_opening(page, look, sized):  #
     )
 
 
-def test_words_of_the_first_pages_drawing_can_be_read_on_a_phone(page, look, sized):  # noqa: F811
-    sized(NARROW)
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_words_of_the_first_pages_drawing_can_be_read(page, look, sized, width):  # noqa: F811
+    """On a phone they would be too small: it has the drawing without
+    them, as wide as the text."""
+    sized(width)
     look(page("index.ipynb", "light"))
+    box = "(e) => e.getBoundingClientRect()"
     words = (
         "[...document.querySelectorAll('.ioi-picture svg text')].filter((e) => "
         "e.textContent)"
     )
-    assert (
-        min(look.browser.value(f"{words}.map((e) => e.getBoundingClientRect().height)"))
-        >= 8
+    heights = look.browser.value(
+        f"{words}.map({box}).map((b) => b.height).filter(Boolean)"
     )
+    picture = look.browser.value(
+        f"({box})(document.querySelector('.ioi-small img')).width"
+    )
+    assert (picture > 300 and not heights) == (width == NARROW)
+    assert width == NARROW or min(heights) >= 8
+
+
+def test_first_screen_is_not_glued_to_the_bar(page, look, sized):  # noqa: F811
+    """The rule for the width of all parts was stronger than that for the
+    space above the first."""
+    sized(WIDE)
+    look(page("index.ipynb", "light"))
+    style = "getComputedStyle(document.querySelector('.ioi-hero')).paddingTop"
+    assert look.browser.value(f"parseFloat({style})") >= 16
+
+
+def test_tables_are_as_wide_as_what_is_in_them(page, look, sized):  # noqa: F811
+    """Quarto gives those of Markdown and of pandas Bootstrap's class, which makes
+    them as wide as the page."""
+    sized(WIDE)
+    look(page(LESSONS[0], "light"))
+    tables = (
+        "[...document.querySelectorAll('main table.table')].filter((e) => "
+        "e.clientHeight)"
+    )
+    of = (
+        f"{tables}.map((e) => [e.offsetWidth, "
+        "getComputedStyle(e.querySelector('td')).paddingLeft])"
+    )
+    found = look.browser.value(of)
+    assert found and min(width for width, _ in found) < 400
+    assert {float(left[:-2]) > 8 for _, left in found} == {True}
 
 
 # The keyboard
@@ -260,11 +341,6 @@ STOP = """(() => {
 })()"""
 
 
-LAB_IS_THERE = """new Promise((done) => {
-  const timer = setInterval(() => globalThis.ioiLab && done(clearInterval(timer)), 50);
-})"""
-
-
 def stops(browser, most: int = 400) -> list[dict]:
     """Every stop of the Tab key from the top of the page on."""
     browser.value(
@@ -285,7 +361,7 @@ def stops(browser, most: int = 400) -> list[dict]:
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize(
     "name",
-    [LESSONS[0], "library/selection.ipynb", "index.ipynb", "circuit.qmd", "lab.qmd"],
+    [LESSONS[0], "library/selection.ipynb", *FRONT],
 )
 def test_tab_walks_through_a_page(page, look, sized, name, width):  # noqa: F811
     """First past the bar, then menu, links and search, then the sidebar, then the
@@ -293,11 +369,10 @@ def test_tab_walks_through_a_page(page, look, sized, name, width):  # noqa: F811
     sized(width)
     look(page(name, "light"))
     if name == "lab.qmd":
-        look.browser.call("Emulation.setVirtualTimePolicy", policy="advance")
-        look.browser.value(LAB_IS_THERE)
+        until_the_lab_is_there(look)
     found = stops(look.browser)
     places = [place for place, _ in itertools.groupby(each["place"] for each in found)]
-    sidebar = ["sidebar"] * (width == WIDE and name not in [*FRONT, "lab.qmd"])
+    sidebar = ["sidebar"] * (width == WIDE and name not in FRONT)
     assert places == ["skip", "bar", *sidebar, "main"]
     assert found[0]["text"] == "Skip to the content"
     bar = [each["text"] for each in found if each["place"] == "bar"]

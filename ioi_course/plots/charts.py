@@ -110,25 +110,38 @@ class _Chart:
         return self.left + across, self.top + (y1 - y) / (y1 - y0) * self.height
 
 # %% ../../nbs/library/plots/charts.ipynb #0e4097b0
+_WIDTHS = 210, None, 800  # pixels: a phone, the static picture, a desk
+
+
+def _under(room: Sequence, places: Sequence) -> int:
+    """How many points lie under a label, all the widths together."""
+    return sum(
+        box[0] - 3 < x < box[2] + 3 and box[1] < y < box[3]
+        for box, points in zip(room, places, strict=True) for x, y in points
+    )
+
+
 def _beside(chart: _Chart) -> dict[str, str]:
-    """On which side of its point each label stands; a label that would lie on another
-    has none."""
-    where = {n: (x, y) for s in chart.series
-             for n, x, y in zip(s.labels, s.x, s.y, strict=True) if n in chart.named}
-    taken, sides = [], {}
+    """On which side of its point each label stands: where it hides the fewest points.
+    A label that would lie on another has none."""
+    points = [(n, x, y) for s in chart.series
+              for n, x, y in zip(s.labels, s.x, s.y, strict=True)]
+    where = {n: (x, y) for n, x, y in points if n in chart.named}
+    places = [[chart.place(x, y, wide) for _, x, y in points] for wide in _WIDTHS]
+    low, taken, sides = chart.top + chart.height, [], {}
     for name in (name for name in chart.named if name in where):
+        free = {}
         for side in _SIDES:
-            boxes = [_label_box(*chart.place(*where[name], wide), name, side)
-                     for wide in (210, chart.width, 800)]
-            low = chart.top + chart.height
+            room = [_label_box(*chart.place(*where[name], wide), name, side)
+                    for wide in _WIDTHS]
             inside = all(chart.left < box[0] and chart.top <= box[1] and box[3] < low
-                         for box in boxes)
-            apart = all(_apart(one, two) for other in taken
-                        for one, two in zip(boxes, other, strict=True))
-            if inside and apart:
-                taken.append(boxes)
-                sides[name] = side
-                break
+                         for box in room)
+            if inside and all(_apart(one, two) for other in taken
+                              for one, two in zip(room, other, strict=True)):
+                free[side] = room
+        if free:
+            sides[name] = min(free, key=lambda side: _under(free[side], places))
+            taken.append(free[sides[name]])
     return sides
 
 # %% ../../nbs/library/plots/charts.ipynb #38355261

@@ -26,6 +26,14 @@ OPENING = re.compile(
 )
 PICTURE = re.compile(r"^!\[[^\]]*\]\(images/circuit\.svg\)(?:\{.*\})?$", re.MULTILINE)
 TABLE = re.compile(r"^\| chapter \| the question", re.MULTILINE)
+ABOUT = {  # what a model is, for those who meet its name here first
+    "gpt2-small": "the model of the paper",
+    "smollm2": (
+        "a trained language model (Hugging Face, 2024) of 135 million parameters"
+    ),
+    "synthetic": "the published circuit, written into its weights by hand",
+    "tiny": "six layers, trained by us on sentences of our own",
+}
 WEEKEND = "04_direct_logit_attribution"  # the last chapter of the weekend's route
 
 
@@ -41,22 +49,27 @@ def opening(text: str) -> dict[str, str]:
     return found.groupdict()
 
 
-def first_page(root: Path, index: list[str]) -> list[str]:
-    """The cells of the first page in Markdown, given those of the index notebook that
-    are text or code fences."""
+def first_page(root: Path, index: list[str]) -> tuple[str, set[str], str]:
+    """The first page around the index notebook's own cells: what comes before, which
+    texts stay, what comes after.
+
+    `index` has the notebook's texts. What its first cell says more than the
+    headline follows that at once.
+    """
     said = opening(index[0])
-    rest = [
-        PICTURE.sub(
-            "", index[0][OPENING.match(index[0]).start("sentence") - 1 :]
-        ).strip()
-    ]
-    rest += [text for text in index[1:] if not TABLE.search(text)]
-    return [
-        raw(f"{MAIN}\n{_body(root, said)}"),
+    more = index[0][OPENING.match(index[0]).start("sentence") - 1 :]
+    more = PICTURE.sub("", more).strip()
+    first, _, then = _body(root, said).partition("<!-- more -->")
+    start = [
+        raw(f"{MAIN}\n{first}"),
+        "::::: {.ioi-more}\n\n## What you will learn",
+        more,
+        ":::::",
+        raw(then),
         "::::: {.ioi-more}",
-        *rest,
-        f":::::\n\n{raw('</main>')}",
     ]
+    stay = {text for text in index[1:] if not TABLE.search(text)}
+    return "\n\n".join(start), stay, f":::::\n\n{raw('</main>')}"
 
 
 def _body(root: Path, said: dict[str, str]) -> str:
@@ -75,11 +88,6 @@ def _body(root: Path, said: dict[str, str]) -> str:
         chapters=lessons,
         weekend=lessons[1 : last + 1],
         duration=duration,
-        pictures={
-            name: f"gallery/{name}-1.svg"
-            for name in named
-            if (root / f"nbs/gallery/{name}-1.svg").is_file()
-        },
         picture=_drawing(
             (root / "nbs" / "images" / "circuit.svg").read_text(encoding="utf-8"),
             said["sentence"],
@@ -90,6 +98,7 @@ def _body(root: Path, said: dict[str, str]) -> str:
         mistakes=_mistakes(),
         claims=max((count for count, _ in measured(root).values()), default=0),
         measured=measured(root),
+        about=ABOUT,
         assignments=len(list((root / "assignments").glob("*/*.ipynb"))),
         repo=meta["repo"],
         author=meta["author"],

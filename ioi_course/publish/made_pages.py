@@ -15,17 +15,23 @@ import yaml
 from nbformat import NotebookNode
 
 from ioi_course.publish.run import chapter_name, chapters, code_cells
-from ioi_course.publish.exercises import exercises
+from ioi_course.publish.exercises import HEADING, ExerciseCells, exercises
 from ioi_course.publish.figures import for_both
 from ioi_course.publish.navigation import course, page_title
 from ioi_course.publish.minutes import EXERCISE, stars
-from ioi_course.publish.pages import title_of
-from ioi_course.publish.badge import colab_badge
+from ioi_course.publish.pages import slug, title_of
+from ioi_course.publish.badge import colab_address
+from ioi_course.publish.cards import card, wordless
 
 PICTURE = re.compile(
     r'<figure class="ioi-plot".*?alt="([^"]*)" '
     r'src="data:image/svg\+xml;base64,([^"]+)">'
 )
+WIDTH = re.compile(r"<svg [^>]*?width='(\d+)'")
+# pixels; wider pictures have a row of their own, so that their words can be read
+NARROW = 600
+TITLE = re.compile(r"<text [^>]*?text-anchor='start' font-size='15'>[^<]*</text>")
+BUTTON = "{.btn .btn-sm .btn-outline-primary}"
 FUNCTION = re.compile(r"^[a-z_]+: ")
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#$@^~|])")
 
@@ -39,6 +45,12 @@ def write_pages(root: Path) -> None:
     shutil.rmtree(nbs / "gallery", ignore_errors=True)
     (nbs / "gallery").mkdir()
     write(nbs / "gallery.qmd", gallery(root, notebooks))
+    drawing = (nbs / "images" / "circuit.svg").read_text(encoding="utf-8")
+    write(nbs / "gallery" / "circuit-card.svg", wordless(drawing))
+    for path, nb in notebooks.items():
+        if path.parent == nbs and path.stem[:1].isdigit():
+            first = next((picture.decode() for _, picture in pictures(nb)), None)
+            write(nbs / "gallery" / f"{path.stem}-card.svg", card(path.stem, first))
     write(nbs / "exercises.qmd", exercise_list(root, notebooks))
 
 
@@ -97,21 +109,25 @@ def gallery(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
         name, figures = chapter_name(path, root), []
         for i, (alt, picture) in enumerate(shown, 1):
             file = f"gallery/{path.stem}-{i}.svg"
-            (root / "nbs" / file).write_text(
-                for_both(picture.decode()), encoding="utf-8"
-            )
             title, words = captions(alt, picture)
+            drawn = for_both(untitled(picture.decode()))
+            write(root / "nbs" / file, drawn)
             image = f'<img src="{file}" alt="{html.escape(words)}" loading="lazy">'
             link = f'<a href="{name}.html">{image}</a>'
-            figures.append(
-                f"<figure>{link}<figcaption>{html.escape(title)}</figcaption></figure>"
-            )
+            caption = f"<figcaption>{html.escape(title)}</figcaption>"
+            kind = ' class="wide"' * (int(WIDTH.search(drawn)[1]) > NARROW)
+            figures.append(f"<figure{kind}>{link}{caption}</figure>")
         heading = f"## [{plain(name_of(root, path, nb))}]({name}.ipynb)"
         body = "\n".join(figures)
         parts.append(
             f'{heading}\n\n```{{=html}}\n<div class="gallery">\n{body}\n</div>\n```'
         )
     return "\n\n".join(parts)
+
+
+def untitled(svg: str) -> str:
+    """A plot without the line that says its title: the caption says it."""
+    return TITLE.sub("", svg, count=1)
 
 
 def captions(alt: str, picture: bytes) -> tuple[str, str]:
@@ -134,25 +150,18 @@ def _short(title: str) -> str:
 def exercise_list(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
     """The exercises of each chapter with its student edition, and
     the graded assignments."""
-    rows = ["| chapter | exercises | without solutions |", "|---|---|---|"]
+    rows = ["| chapter | exercises |", "|---|---|"]
     count = 0
     for path, nb in notebooks.items():
         if found := exercises(nb):
             count += len(found)
-            listed = "<br>".join(
-                f"{each.number} {plain(each.title)} {stars(each.text)}"
-                for each in found
-            )
             name = chapter_name(path, root)
-            badge = (
-                colab_badge(root, f"student/{path.name}")
-                if path.parent.name == "nbs"
-                else ""
-            )
-            chapter = (
-                f"[{plain(name_of(root, path, nb))}]({name}.ipynb){{#{path.stem}}}"
-            )
-            rows.append(f"| {chapter} | {listed} | {badge} |")
+            listed = "<br>".join(link(f"{name}.ipynb", each) for each in found)
+            cell = f"[{plain(name_of(root, path, nb))}]({name}.ipynb){{#{path.stem}}}"
+            if path.parent.name == "nbs":
+                student = colab_address(root, f"student/{path.name}")
+                cell += f"<br>[Without solutions]({student}){BUTTON}"
+            rows.append(f"| {cell} | {listed} |")
     times = ", ".join(f"{each} about {minutes}" for each, minutes in EXERCISE.items())
     text = [
         front(
@@ -163,8 +172,8 @@ def exercise_list(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
             f"{count} exercises, each with a hint, a folded solution and a check that "
             "names the misconception behind a wrong answer ([how checks "
             f"work](library/checks/core.ipynb)). Stars say how long one takes: {times} "
-            "minutes. The student editions in `student/` have neither solutions "
-            "nor outputs."
+            "minutes. *Without solutions* opens the student edition in Colab: no "
+            "solutions and no outputs."
         ),
         "\n".join(rows),
     ]
@@ -185,6 +194,14 @@ def exercise_list(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
             )
         )
     return "\n\n".join(text)
+
+
+def link(page: str, exercise: ExerciseCells) -> str:
+    """An exercise's number, title and stars, leading to it; the stars stay
+    beside the last word."""
+    heading = HEADING.search(exercise.text.source)[0].removeprefix("### ")
+    title = f"{exercise.number} {plain(exercise.title)}"
+    return f"[{title}]({page}#{slug(heading)})\u00a0{stars(exercise.text)}"
 
 
 def assignment(path: Path) -> str:

@@ -21,6 +21,7 @@ from ioi_course.publish.figures import readable
 from ioi_course.publish.framed import FRONT, raw
 from ioi_course.publish.navigation import course, page_title
 from ioi_course.publish.signatures import module_of, signatures
+from ioi_course.publish.tables import tidy
 
 LONG = 20  # lines; longer cells are folded
 MARKER = re.compile(rf"^[ \t]*(?:{BEGIN}|{END})\n?", re.MULTILINE)
@@ -106,7 +107,7 @@ def one_form(data: dict) -> dict:
             continue
         text = "".join(text)
         if kind == "text/html":
-            text = EMPTY_HEADER.sub("<td></td>", readable(text.strip()))
+            text = EMPTY_HEADER.sub("<td></td>", tidy(readable(text.strip())))
             return {"text/markdown": f"{raw(text)}\n"}
         return {kind: text}
     return data
@@ -212,16 +213,11 @@ class PageHead:
         from ioi_course.publish.landing import first_page
 
         texts = [cell.source for cell in self.nb.cells if cell.cell_type == "markdown"]
-        made = first_page(root, texts)
-        start, rest, end = made[:2], made[2:-1], made[-1:]
-        cells = [mk_cell(text, "markdown") for text in start]
-        for cell in self.nb.cells:
-            if cell.cell_type == "code":
-                cells.append(cell)
-            elif cell is self.nb.cells[0] or cell.source in rest:
-                cells.append(
-                    mk_cell(
-                        rest[0] if cell is self.nb.cells[0] else cell.source, "markdown"
-                    )
-                )
-        self.nb.cells = cells + [mk_cell(text, "markdown") for text in end]
+        start, stay, end = first_page(root, texts)
+        kept = [
+            cell
+            for cell in self.nb.cells
+            if cell.cell_type == "code" or cell.source in stay
+        ]
+        ends = [mk_cell(text, "markdown") for text in (start, end)]
+        self.nb.cells = [ends[0], *kept, ends[1]]
