@@ -12,10 +12,11 @@ import torch
 from ioi_course.predictions import Predictions
 
 ROOT = Path(__file__).parents[1]
-WITH_PREDICTIONS = [
-    path
+COMPARED = [
+    (path, call)
     for path in sorted(ROOT.glob("nbs/[0-9]*.ipynb"))
-    if "predict.score(" in path.read_text("utf-8")
+    for call in ("predict.score(", "reference.check(")
+    if call in path.read_text("utf-8")
 ]
 
 
@@ -104,19 +105,19 @@ def test_markup_is_shown_as_text(predict):
     assert "<b>x" not in predict("6.a", "<b>x</b>", "Is 1 < 2?")._repr_html_()
 
 
-@pytest.mark.parametrize("path", WITH_PREDICTIONS, ids=lambda path: path.stem)
-def test_every_score_is_shown(path):
+@pytest.mark.parametrize(("path", "call"), COMPARED)
+def test_every_comparison_is_shown(path, call):
     """One that is neither the last thing in its cell nor given to `display` compares a
-    guess, and nobody sees it."""
+    guess or a published figure, and nobody sees it."""
     for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type != "code" or "predict.score(" not in cell.source:
+        if cell.cell_type != "code" or call not in cell.source:
             continue
         tree = ast.parse(cell.source)
         dropped = [
             node
             for node in ast.walk(tree)
             if isinstance(node, ast.Expr)
-            and ast.unparse(node).startswith("predict.score(")
+            and ast.unparse(node).startswith(call)
             and node is not tree.body[-1]
         ]
         assert not dropped, cell.source
