@@ -164,6 +164,29 @@ BROKEN = {  # what -> the submission, points lost by question, what a note says
         {},
         "OSError",
     ),
+    "files without end": (
+        with_cell(
+            "for i in range(9):\n    open(str(i), 'wb').write(bytes(60 * 2**20))"
+        ),
+        {},
+        "No space left",
+    ),
+    "folders without end": (
+        with_cell(
+            "import os\nos.mkdir('closed', 0)\n"
+            "for i in range(3000):\n    os.mkdir('a'); os.chdir('a')"
+        ),
+        {},
+        "Cell 7 (import os) stopped with",
+    ),
+    "threads without end": (
+        with_cell(
+            "import threading, time\nthreading.stack_size(2**15)\nwhile True:\n"
+            "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+        ),
+        {},
+        "was stopped with more than 1000 threads",
+    ),
     "a cell that is no Python": (
         with_cell("%%time\ny = 1\n!true"),
         {},

@@ -6,12 +6,15 @@ insides is that of today; where it has moved, the attack goes for what is there.
 """
 
 import json
+import os
 import re
+import socket
 import sys
 import zipfile
-from importlib import import_module
+from pathlib import Path
 
 import pytest
+from asked import Loop
 from small import (
     ALL,
     DOUBLE,
@@ -24,10 +27,10 @@ from small import (
     with_cell,
 )
 
-from ioi_course.checks.core import Exercise
-from ioi_course.grading.absence import PARTS, modules_of
+from ioi_course.grading import absence
 from ioi_course.grading.assignments import read_assignment
 from ioi_course.grading.grade import grade as grade_one
+from ioi_course.grading.judge import judge, judged
 from ioi_course.grading.server import Limits
 
 pytestmark = pytest.mark.skipif(
@@ -332,7 +335,164 @@ ATTACKS = {
             '""]]}\\n\' * 9)\n    except OSError:\n        pass'
         ),
     ],
+}  # fmt: skip
+# several of a kind in one notebook
+MORE = {
+    "patched channel": (
+        "import socket, threading\nreal = socket.recv_fds\ndef relay(a, b, change):\n"
+        "    while data := a.recv(1 << 16):\n        b.sendall(change(data))\n"
+        "def between(channel, n, most):\n"
+        "    said, fds, *rest = real(channel, n, most)\n    if fds:\n"
+        "        theirs, (mine, other) = socket.socket(fileno=fds[0]), "
+        "socket.socketpair()\n"
+        "        yes = lambda data: data.replace(b'1.0', "
+        "b'true').replace(b'raised', b'return')\n"
+        "        for each in ((theirs, other, bytes), (other, theirs, yes)):\n"
+        "            threading.Thread(target=relay, args=each, daemon=True).start()\n"
+        "        fds = [mine.detach()]\n    return said, fds, *rest\n"
+        "socket.recv_fds = between"
+    ),
+    "encoder": (
+        "import json.encoder\njson.encoder.c_make_encoder = None\n"
+        "from ioi_course.grading import wire\n"
+        "wire._said = lambda value, describe, tensors, depth: {'tuple': "
+        "['returned', {'dict': [['passed', True], [True, True]]}]}\n"
+        "wire.MOST = wire.DEEPEST = wire.LARGEST = 2**60\n"
+        "wire.Other.__eq__ = lambda *a: True"
+    ),
+    "builtins shadowed in the library": (
+        "import builtins, ioi_course.grading.wire as w, "
+        "ioi_course.grading.answerer as a\nw.isinstance = a.len = lambda *x: True\n"
+        "a.str = a.callable = w.type = lambda *x: 'passed'\n"
+        "builtins.__dict__['issubclass'] = builtins.__dict__['all'] = lambda "
+        "*x: True\nimport ioi_course.checks.core as c\n"
+        "c.zip = c.len = lambda *x, **k: ()"
+    ),
+    "fake entries in sys.modules": (
+        "import sys, types, importlib.abc, importlib.machinery\n"
+        "class Find(importlib.abc.MetaPathFinder, importlib.abc.Loader):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        return importlib.machinery.ModuleSpec(name, self)\n"
+        "    def create_module(self, spec):\n"
+        "        return type('M', (types.ModuleType,), {'__getattr__': lambda "
+        "*a: lambda *b, **c: True})(spec.name)\n"
+        "    def exec_module(self, module): pass\nsys.meta_path.insert(0, Find())\n"
+        "for name in [n for n in sys.modules if n.startswith(('otter', "
+        "'ioi_course.checks', 'ioi_course.grading.d'))]:\n    del sys.modules[name]\n"
+        "import ioi_course.grading.draws as d\nd.drawn = lambda what: 0"
+    ),
+    "frames walked": (
+        "import sys, threading\nfound = {}\ndef trace(frame, event, arg):\n"
+        "    found.update({k: v for k, v in frame.f_locals.items() if k in "
+        "('expected', 'solution', 'tests', 'verdict', 'job')})\n    return trace\n"
+        "sys.settrace(trace); threading.settrace(trace); sys.setprofile(trace)\n"
+        "def double(x):\n    for frame in sys._current_frames().values():\n"
+        "        while frame:\n"
+        "            found.update(frame.f_locals if 'expected' in "
+        "frame.f_locals else {})\n            frame = frame.f_back\n    try:\n"
+        "        raise KeyError\n    except KeyError as error:\n"
+        "        at = error.__traceback__.tb_frame\n        while at:\n"
+        "            found.update({k: v for k, v in at.f_globals.items() if k "
+        "== 'solution'})\n            at = at.f_back\n"
+        "    return found['solution'](x) if 'solution' in found else "
+        "found.get('expected', 1.0)"
+    ),
+    "guard lists cleared": (
+        "import gc\nfor o in gc.get_objects():\n"
+        "    if type(o).__name__ == 'function' and o.__module__ == "
+        "'ioi_course.grading.alarm' and o.__closure__:\n"
+        "        for cell in o.__closure__:\n"
+        "            if type(cell.cell_contents) in (dict, set, list):\n"
+        "                cell.cell_contents.clear()\n"
+        "import ioi_course.grading.judge as j, ioi_course.grading.server as s\n"
+        "j.LONGEST = j.ROOM = 2**60\ns.THREADS = s.PROCESSES = 10**9"
+    ),
+    "caches and module data mutated": (
+        "import ioi_course.grading.recipes as r, ioi_course.templates as t, "
+        "ioi_course.models as m\n"
+        "r._KEPT.update({name: 0 for name in ('A.10 numbers', 'A.10 fall')})\n"
+        "r.once = lambda *a: 0\nr.SMALL.clear()\nt.NAMES = t.NAMES[:0]\n"
+        "for p in m.load_model('synthetic').parameters():\n"
+        "    p.data.fill_(float('nan'))\nimport functools\n"
+        "functools._lru_cache_wrapper = lambda f, *a: f"
+    ),
+    "properties on test classes": (
+        "import otter.test_files as f, otter.test_files.abstract_test as t\n"
+        "t.TestFile.score = t.TestFile.passed_all = property(lambda s: 6)\n"
+        "t.TestCase = t.TestFile = type('T', (), {'hidden': False})\n"
+        "f.test_case = lambda *a, **k: lambda g: (lambda *x: None)\n"
+        "f.ExceptionTestFile.from_string = classmethod(lambda c, *a: c)"
+    ),
+    "objects that equal everything": (
+        "class C(dict):\n    __class__ = property(lambda s: tuple)\n"
+        "    __eq__ = lambda *a: True\n    __iter__ = lambda s: iter((1, 1))\n"
+        "    items = lambda s: [(s, s)]\n    __hash__ = lambda s: 0\n"
+        "    kind = 'passed'\nimport numpy as np\nclass N(np.ndarray):\n"
+        "    __array_ufunc__ = lambda *a, **k: True\n    __eq__ = lambda *a: True\n"
+        "best_head = C()\ndouble = lambda x: C()\n"
+        "margin = lambda x: np.zeros(3).view(N)"
+    ),
+    "tensor subclasses": (
+        "class W(torch.Tensor):\n    @staticmethod\n    def __new__(cls, x):\n"
+        "        return torch.Tensor._make_wrapper_subclass(cls, x.shape, "
+        "dtype=x.dtype)\n"
+        "    __torch_dispatch__ = classmethod(lambda cls, func, types, "
+        "args=(), kwargs=None: True)\ndouble = lambda x: W(torch.zeros(()))\n"
+        "best_head = torch.zeros(2, device='meta')\n"
+        "margin = lambda x: torch.zeros(0, 1).requires_grad_() if x[0] > 1 "
+        "else torch.nested.nested_tensor([torch.zeros(1)])"
+    ),
+    "late patches by threads": (
+        "import threading, concurrent.futures, asyncio, sys\n"
+        "sys.setswitchinterval(1e-6)\ndef late():\n"
+        "    import ioi_course.grading.answerer as a\n"
+        "    a.replied = lambda *x: ('returned', (9, 9))\n"
+        "threading.Timer(0.2, late).start()\n"
+        "pool = concurrent.futures.ThreadPoolExecutor(2); pool.submit(late)\n"
+        "loop = asyncio.new_event_loop(); loop.call_later(0.1, late)\n"
+        "threading.Thread(target=loop.run_forever, daemon=True).start()"
+    ),
+    "at exit, destructors, signals": (
+        "import gc, sys, weakref, threading, os, signal\nclass X: pass\nx = X()\n"
+        "last = lambda *a, **k: torch.__dict__.update(allclose=lambda *b, "
+        "**c: True)\nweakref.finalize(x, last)\ndel x\n"
+        "gc.callbacks.append(last); sys.unraisablehook = sys.excepthook = "
+        "threading.excepthook = last\nthreading._register_atexit(last)\n"
+        "for s in (signal.SIGTERM, signal.SIGCHLD, signal.SIGXCPU):\n"
+        "    signal.signal(s, last)\n"
+        "os.register_at_fork(before=last, after_in_parent=last)"
+    ),
+    "the protocol taken over": (
+        "from ioi_course.grading import answerer, wire\ndef answer(channel, names):\n"
+        "    said = [('function', [('x', 'VAR_POSITIONAL', False)]), "
+        "('value', True), ('returned', True), ('changed', -1), ('returned', "
+        "[True, ''])]\n    for each in said * 9:\n"
+        "        wire.send(channel, wire.pack(each))\n"
+        '    channel.sendall(b\'\\n{"results": [[true, ""]]}\\n\' * 9)\n'
+        "answerer.answer = answer"
+    ),
+    "sockets peeked": (
+        "import os, socket\ndef double(x):\n    seen = b''\n"
+        "    for fd in os.listdir('/proc/self/fd'):\n        try:\n"
+        "            s = socket.socket(fileno=os.dup(int(fd)))\n"
+        "            s.setblocking(False)\n"
+        "            s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)\n"
+        "            seen += s.recv(1 << 16, socket.MSG_PEEK)\n"
+        "        except (OSError, ValueError):\n            pass\n"
+        "    return 2 * x if b'secret' in seen or b'Exercise' in seen else 1.0"
+    ),
+    "results written beside": (
+        "import os, glob\n"
+        "for name in ('/dev/shm/x', '/proc/self/fd/3', '/proc/1/fd/1', "
+        "'../results.json', '.lock', 'overrides.csv'):\n    try:\n"
+        "        open(name, 'w').write('{\"results\": [[true, \"\"]]}')\n"
+        "    except OSError:\n        pass\nfor name in glob.glob('/proc/*/fd/*'):\n"
+        "    try:\n        os.write(os.open(name, os.O_WRONLY), b'{}')\n"
+        "    except OSError:\n        pass"
+    ),
 }
+for kind, source in MORE.items():
+    ATTACKS[kind].append(source)
 CASES = [
     pytest.param(source, id=f"{kind} {i}")
     for kind, tried in ATTACKS.items()
@@ -348,8 +508,8 @@ def test_an_attack_earns_nothing(grade, source):
     assert odd == [], "the attack did not run to its end, so it shows nothing"
 
 
-def test_each_kind_has_three_variants():
-    assert len(ATTACKS) >= 15 and all(len(tried) >= 3 for tried in ATTACKS.values()), (
+def test_each_kind_has_four_variants():
+    assert len(ATTACKS) >= 15 and all(len(tried) >= 4 for tried in ATTACKS.values()), (
         list(ATTACKS)
     )
 
@@ -360,6 +520,7 @@ def test_each_kind_has_three_variants():
         "raise ValueError(str(x))",
         "raise type(f'got_{x}', (Exception,), {})(x)",
         "return str(x) * 9",
+        "open('/got-' + str(x), 'w')",
     ],
 )
 def test_what_a_hidden_test_brings_is_in_no_report(grade, small, tmp_path, said):
@@ -440,19 +601,26 @@ LIBRARY = {
         "'sweep'][0]\n"
     )
     + CALLED,
-    "loaded again": (
-        "import importlib, ioi_course.patching as p\ntry:\n"
-        "    p = importlib.reload(p)\nexcept OSError:\n    pass\nfound = p.sweep\n"
-    )
-    + CALLED,
-    "from its source": (
-        "import inspect, ioi_course.patching as p\nfound = p.sweep\ntry:\n"
-        "    exec(open(p.__file__).read(), globals())\n    found = sweep\n"
-        "except OSError:\n    pass\n"
+    "by other importers": (
+        "import importlib.util, marshal, pkgutil, runpy\n"
+        "import ioi_course.patching as p\nfound = p.sweep\n"
+        "def by_loader():\n    m = importlib.util.module_from_spec(p.__spec__)\n"
+        "    p.__spec__.loader.exec_module(m)\n    return m.sweep\n"
+        "def by_text():\n"
+        "    exec(pkgutil.get_data('ioi_course', 'patching.py'), globals())\n"
+        "    return sweep\n"
+        "def by_code():\n    code = open(p.__cached__, 'rb').read()[16:]\n"
+        "    exec(marshal.loads(code), globals())\n    return sweep\n"
+        "def by_run():\n"
+        "    return runpy.run_module('ioi_course.patching')['sweep']\n"
+        "for way in (by_loader, by_text, by_code, by_run):\n"
+        "    try:\n        found = way()\n"
+        "    except (OSError, ImportError):\n        pass\n"
     )
     + CALLED,
     "from a check's solution": (
-        "import ioi_course.checks.patching as c\nfound = c.sweep_stream.solution\n"
+        "import ioi_course.checks.stream_patching as c\n"
+        "found = c.sweep_stream.solution\n"
     )
     + CALLED,
 }
@@ -490,17 +658,51 @@ def test_what_is_to_be_built_is_not_there(server, built, how):
     assert got.total == (how not in LIBRARY), got
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_check_that_is_not_there_has_no_solution_elsewhere(part):
-    """A check may have its exercises from modules beside it: their code is gone too."""
-    modules = modules_of([part])
-    solutions = [
-        exercise.solution.__module__
-        for module in modules
-        for exercise in vars(import_module(module)).values()
-        if isinstance(exercise, Exercise)
-    ]
-    assert len(solutions) > 5 and set(solutions) <= set(modules)
+def test_an_exception_ends_no_loop_of_a_test():
+    """StopIteration out of an answer would end what `map` goes through, and
+    all of nothing is right."""
+    tests = HEAD.format("q1", 1) + (
+        "@test_case(points=1, hidden=False)\n"
+        "def test_q1(double):\n    assert all(map(double, [1, 2]))\n"
+    )
+    for kind in (StopIteration, StopAsyncIteration, type("S", (StopIteration,), {})):
+
+        def double(x, kind=kind):
+            raise kind
+
+        ((passed, said),) = judged(tests, ["double"], False, Loop({"double": double}))
+        assert not passed and "RuntimeError" in said
+
+
+def test_a_judge_has_its_time():
+    """What an answer returns can be made to take for ever: keys of one hash. The
+    judge says so, and ends."""
+    ours, control = socket.socketpair()
+    tests = HEAD.format("q1", 1) + (
+        "@test_case(points=1, hidden=False)\n"
+        "def test_q1():\n    try:\n        set(i * (2**61 - 1) for i in range(10**6))\n"
+        "    except Exception:\n        pass\n"
+    )
+    job = {"tests": tests, "names": [], "hidden": False, "seed": 0, "seconds": 1}
+    ours.sendall(json.dumps(job).encode() + b"\n")
+    if (pid := os.fork()) == 0:
+        try:
+            judge(control, socket.socketpair()[0])
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert json.loads(ours.recv(1000)) == {"long": True}
+
+
+def test_what_stays_of_the_library_sets_no_hooks(root):
+    """A tool that somebody adds tomorrow is gone as well; what stays runs a model at
+    most, and changes nothing in it."""
+    stays = {str(path) for path in (root / "ioi_course").rglob("*.py")}
+    stays -= set(map(str, absence.gone().values()))
+    sets = re.compile(r"\b(run_with_hooks|add_hook|hooks)\(")
+    hooking = {Path(path).stem for path in stays if sets.search(Path(path).read_text())}
+    assert hooking <= {"batches", "core"}, "these two keep activations, and count hooks"
+    assert "ioi_course.knockouts" in absence.gone() and len(stays) > 60
 
 
 FORGE = (

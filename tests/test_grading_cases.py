@@ -144,6 +144,14 @@ def run_parts(model, data, keep, out, means):
 other = lambda model, data, keep, out, means: knock_out(
     model, data, [out], keep, means=means)[0]
 """
+MADE_OF = """
+from ioi_course.knockouts import _alive, _run_alive
+from ioi_course.means import _group_means
+def mean_outputs(model, data, reference):
+    return reached(_group_means)(model, data, reference)
+def run_parts(model, data, keep, out, means):
+    return reached(_run_alive)(model, data, _alive(model, data, keep, out), means)
+"""
 OUTSIDE = """
 import os, pathlib, re, shutil
 import ioi_course.grading.alarm as s, ioi_course.grading.seccomp as c
@@ -218,9 +226,12 @@ def test_a_case_reaches_its_target_on_assignment_a_and_earns_nothing(
     )
 
 
-def test_case_12_the_library_through_a_helper_on_assignment_d(real, server):
+@pytest.mark.parametrize("source", [HELPER, MADE_OF], ids=["helper", "made of"])
+def test_case_12_the_library_through_a_helper_on_assignment_d(real, server, source):
+    """Also by what the tools are made of, which does the same
+    work under another name."""
     one, nb = real("d", "q1", "q2")
-    got = grade_one("a", with_attack(nb, HELPER), one, server, Limits(20, 1.0))
+    got = grade_one("a", with_attack(nb, source), one, server, Limits(20, 1.0))
     assert got.total == 0 and "tried to write /reached" in " ".join(got.notes), got
     said = " ".join(
         case["message"] for question in got.questions for case in question.public

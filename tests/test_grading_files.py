@@ -90,6 +90,38 @@ def bare() -> bytes:
     return json.dumps(nb).encode()
 
 
+def older() -> bytes:
+    """The same in nbformat 3."""
+    nb = json.loads(notebook())
+    cells = [
+        {
+            "cell_type": "code",
+            "language": "python",
+            "outputs": [],
+            "input": cell["source"],
+        }
+        if cell["cell_type"] == "code"
+        else {"cell_type": "markdown", "source": cell["source"]}
+        for cell in nb["cells"]
+    ]
+    sheets = [{"cells": cells[:4]}, {"cells": cells[4:]}]
+    return json.dumps(
+        {
+            "nbformat": 3,
+            "nbformat_minor": 0,
+            "metadata": {"name": ""},
+            "worksheets": sheets,
+        }
+    ).encode()
+
+
+def stuffed(**more) -> bytes:
+    """With more in the notebook's metadata."""
+    nb = json.loads(notebook())
+    nb["metadata"] |= more
+    return json.dumps(nb).encode()
+
+
 LATIN = notebook([*CELLS, "# Zoë"]).replace("ë".encode(), "ë".encode("latin-1"))
 ODD = {  # files of a student -> status, and what the note says
     "empty": ({}, "refused", "No notebook was handed in, no file."),
@@ -158,6 +190,52 @@ ODD = {  # files of a student -> status, and what the note says
         "refused",
         "The file is no notebook: JSONDecodeError.",
     ),
+    "nbformat 3": ({"small.ipynb": older()}, "graded", ""),
+    "a comma too many": (
+        {"small.ipynb": notebook().rstrip()[:-1] + b",}"},
+        "refused",
+        "is no notebook",
+    ),
+    "many cells": (
+        {"small.ipynb": notebook(["x = 1"] * 6000)},
+        "refused",
+        "has 6001 cells; a notebook has at most 5000",
+    ),
+    "much in the metadata": ({"small.ipynb": stuffed(x=[{}] * 10**6)}, "graded", ""),
+    "much output": (
+        {
+            "small.ipynb": notebook().replace(
+                b'"outputs": []', b'"outputs": [%s]' % (b"{}," * 10**5 + b"{}"), 1
+            )
+        },
+        "graded",
+        "",
+    ),
+    "no code": ({"small.ipynb": notebook([])}, "graded", ""),
+    "checks without end": (
+        {"small.ipynb": notebook([*CELLS, "grader.check()   " * 30 + "x"])},
+        "graded",
+        "",
+    ),
+    "a zip that is too large": (
+        {"all.zip": b"PK" + bytes(submissions.LARGEST)},
+        "refused",
+        "all.zip has 50 MB",
+    ),
+    "a zip in a zip": (
+        {"all.zip": zipped({"in.zip": zipped({"small.ipynb": notebook()})})},
+        "refused",
+        "only all.zip",
+    ),
+    "a zip of odd paths": (
+        {"all.zip": zipped({"../../small.ipynb": notebook(), "/etc/b.ipynb": b"x"})},
+        "graded",
+        (
+            "2 notebooks were handed in; all.zip: ../../small.ipynb is the newest "
+            "that fits."
+        ),
+    ),
+    "📓 of mine": ({"📓 \n\u202e.ipynb": None, "b.pdf": b"%PDF"}, "graded", ""),
     "nothing in it": ({"small.ipynb": b""}, "refused", "The file is no notebook"),
 }
 
@@ -239,6 +317,15 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     )
     with pytest.raises(submissions.Refused, match="at most 50"):
         submissions.Upload(path).read()
+
+
+def test_of_very_much_not_everything_is_read(tmp_path, monkeypatch, class_run):
+    """A zip of a few kilobytes can hold a thousand files of 50 MB."""
+    monkeypatch.setattr(submissions, "ALTOGETHER", 10)
+    os.utime(put(tmp_path / "all" / "ann", "a.ipynb"), (1, 1))
+    put(tmp_path / "all" / "ann", "b.ipynb", notebook(name="other"))
+    note = class_run(tmp_path / "all")[0]["ann"]["note"]
+    assert "None of 1 notebooks fits, and the other 1 were not read." in note
 
 
 def test_uploads_of_one_person_are_joined(tmp_path, class_run):
@@ -421,9 +508,56 @@ def test_overrides_are_applied_and_shown(class_run, tmp_path):
         (out / "overrides.csv").write_text(f"student,question,points,reason\n{line}\n")
         with pytest.raises(CourseError, match=f"overrides.csv, line 2: .*{said}"):
             class_run(tmp_path / "all")
+    (out / "overrides.csv").write_text(  # the other lines count, and everybody is there
+        "anne,q1,1,\nann,q1,0,\n".join(
+            ["student,question,points,reason\n", "bob,q1,1,x"]
+        )
+    )
+    with pytest.raises(CourseError, match="line 2: there is no student 'anne'"):
+        class_run(tmp_path / "all")
+    with (out / "grades.csv").open(newline="", encoding="utf-8-sig") as file:
+        assert [row["q1"] for row in csv.DictReader(file)] == ["0", "1"]
     (out / "overrides.csv").write_text("student,points\n")
     with pytest.raises(CourseError, match="question and reason is missing"):
         class_run(tmp_path / "all")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "student;question;points;reason\r\nann;q1;0,5;für Zoë\r\n".encode("utf-8-sig"),
+        (
+            b'Student,Question,Points,Reason,\r\n"ann","q1","0,5","zwei\nZeilen",\r\n'
+        ),
+        b"student\tquestion\tpoints\treason\n'ann\tq1\t0.5\tx\n",
+    ],
+)
+def test_overrides_are_read_as_spreadsheets_write_them(class_run, tmp_path, data):
+    put(tmp_path / "all", "ann.ipynb")
+    put(tmp_path / "out", "overrides.csv", data)
+    assert class_run(tmp_path / "all")[0]["ann"]["q1"] == "0.5"
+
+
+def test_overrides_in_another_encoding_are_named_and_the_table_is_written(
+    class_run, tmp_path
+):
+    put(tmp_path / "all", "ann.ipynb")
+    rows = "student,question,points,reason\nann,q1,0,Zoë\n".encode("latin-1")
+    put(tmp_path / "out", "overrides.csv", rows)
+    with pytest.raises(CourseError, match="overrides.csv is not in UTF-8"):
+        class_run(tmp_path / "all")
+    assert (tmp_path / "out" / "grades.csv").exists()
+
+
+def test_a_namesake_who_is_graded_alone_takes_nobodys_place(class_run, tmp_path):
+    for number in (70, 72):
+        put(tmp_path / "all", f"doejane_{number}_1003_small.ipynb")
+    assert set(class_run(tmp_path / "all")[0]) == {"doejane", "doejane 72"}
+    put(tmp_path / "new", "doejane_72_1009_small.ipynb", notebook([*CELLS, "# new"]))
+    rows, graded = class_run(tmp_path / "new")
+    assert set(rows) == {"doejane", "doejane 72"} and graded == ["doejane 72"]
+    put(tmp_path / "later", "doejane_69_1010_small.ipynb")
+    assert set(class_run(tmp_path / "later")[0]) == {*rows, "doejane 69"}
 
 
 def test_two_runs_do_not_share_a_folder(class_run, tmp_path):

@@ -88,6 +88,65 @@ GRADED = {  # a cell -> what a note says
     "breakpoint": ("breakpoint()\nimport pdb\npdb.set_trace()", ""),
     "input": ("name = input('Your name: ')", "input() (cell 7)"),
     "reload": ("import importlib, ioi_course.metrics as m\nimportlib.reload(m)", ""),
+    "magics of all kinds": (
+        (
+            "%%capture out\n%env FOO=1\n%precision 3\n%who\n%history\n%lsmagic\n%pwd\n"
+            "%config IPCompleter.use_jedi = False\n"
+            "%config InlineBackend.figure_format = 'retina'\n?torch\ntorch.ones?\n"
+            "import asyncio\nawait asyncio.sleep(0)\nget_ipython().system('ls')\n"
+            "here = !pwd\n_; Out; In[-1]\nopen('helper.py', 'w').write('y = 3')\n"
+            "import helper\n%run helper.py"
+        ),
+        "!ls (cell 7)",
+    ),
+    "%%html": ("%%html\n<b>x</b>", ""),
+    "%%writefile": ("%%writefile helper.py\ny = 3", ""),
+    "%%python3": ("%%python3\nprint(1)", "%%python3 (cell 7)"),
+    "an extension that is not here": (
+        "%load_ext tensorboard\n%matplotlib widget\n%tensorboard --logdir x\nexit",
+        "%load_ext tensorboard (cell 7)",
+    ),
+    "the future, dataclasses, types": (
+        (
+            "from __future__ import annotations\n"
+            "import typing, dataclasses, functools, collections, einops\n"
+            "from jaxtyping import Float\n@dataclasses.dataclass(slots=True)\n"
+            "class Head:\n    layer: int = 0\n"
+            "def f(x: Float[torch.Tensor, 'a b'] | None) -> list[int]:\n"
+            "    yield from ()\n@functools.cache\ndef g(): pass"
+        ),
+        "",
+    ),
+    "clusters and neighbours": (  # scikit-learn reads which libraries its process has
+        (
+            "import numpy as np, seaborn as sns\nfrom sklearn.cluster import KMeans\n"
+            "from sklearn.manifold import TSNE\n"
+            "KMeans(2, n_init=1).fit(np.eye(4)); TSNE(2, "
+            "perplexity=2).fit_transform(np.eye(8)); sns.heatmap(np.eye(2))"
+        ),
+        "",
+    ),
+    "pandas and paths": (
+        (
+            "import os, json, pandas as pd\nfrom pathlib import Path\n"
+            "df = pd.DataFrame({'a': [1.0]})\ndf.style.format('{:.2f}').to_html()\n"
+            "df.to_csv('a.csv'); pd.read_csv('a.csv'); Path.home(); Path.cwd(); "
+            "os.makedirs('data/x', exist_ok=True)\n"
+            "json.load(open('small.ipynb')); os.environ['CUDA_VISIBLE_DEVICES'] = '0'; "
+            "os.path.exists('/content/drive')"
+        ),
+        "",
+    ),
+    "torch's settings": (
+        (
+            "torch.set_grad_enabled(False); torch.set_num_threads(4); "
+            "torch.set_num_interop_threads(2)\n"
+            "torch.use_deterministic_algorithms(True); "
+            "torch.set_default_device('cpu'); torch.cuda.manual_seed_all(0)\n"
+            "with torch.profiler.profile(): torch.ones(2) @ torch.ones(2)"
+        ),
+        "",
+    ),
     "50 names": ("for i in range(50): globals()[f'variable_{i}'] = i", ""),
     "100,000 names": ("for i in range(100_000): globals()[f'variable_{i}'] = i", ""),
     "threads": (
@@ -149,6 +208,7 @@ def test_an_honest_cell_is_not_accused(grade, what):
     ("source", "said"),
     [
         ("import pandas as pd\npd.read_csv('data.csv')", "FileNotFoundError"),
+        ("open('/tmp/plot.png', 'w')", "may not write /tmp/plot.png"),
         (
             "import pandas as pd\npd.read_csv('/content/drive/data.csv')",
             "FileNotFoundError",

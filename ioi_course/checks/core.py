@@ -274,8 +274,10 @@ def short(value: Any, most: int = 12) -> str:
     shape and how it begins."""
     if isinstance(value, Tensor | np.ndarray):
         value = torch.as_tensor(value)
+        # one more than are shown: of a large result the rest stays where it is
+        first = value.flatten()[: most + 1].tolist()
         numbers = [round(number, 4) if isinstance(number, float) else number
-                   for number in value.flatten().tolist()]
+                   for number in first]
         if value.ndim <= 1 and len(numbers) <= most:
             return str(numbers if value.ndim else numbers[0])
         rows = [str(numbers[i : i + value.shape[-1]])

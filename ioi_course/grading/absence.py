@@ -3,10 +3,13 @@ part's code is not there."""
 
 # A test says so with `without(answer, "patching")`. The grader reads this line
 # (`assignments.without_of`) and runs the cells for such questions in a process of their
-# own, in which, before the first cell, all functions of its modules have lost their
-# code (`hollow`), wherever else they are kept, and their files cannot be read. What is
-# imported from them can be named, but not called. Nothing looks for names in the
-# answer, so no helper and no alias gets around it.
+# own, in which, before the first cell, all functions of the library have lost their
+# code (`hollow`), wherever else they are kept, and their files cannot be read: all but
+# those of KEPT. What is imported from them can be named, but not called. Nothing looks
+# for names in the answer, so no helper and no alias gets around it. And it is not the
+# tool alone that goes: what it is made of, what is made of it, and the solutions of
+# exercises do the same work under other names, and so would a tool that somebody adds
+# tomorrow.
 
 from __future__ import annotations
 
@@ -14,37 +17,31 @@ import gc
 import importlib
 import linecache
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, FunctionType
 
+import ioi_course
 from ioi_course.grading.asking import Asked
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of the library that does the work of some question."""
-
-    modules: tuple[str, ...]
-    names: frozenset[str]  # by which it is called, for the check in a notebook
-
-
-PARTS = {
-    "patching": Part(
-        ("ioi_course.patching", "ioi_course.paths", "ioi_course.attribution_patching",
-         "ioi_course.transplant", "ioi_course.engine.forward",
-         "ioi_course.engine.patches", "ioi_course.checks.patching",
-         "ioi_course.checks.stream_patching", "ioi_course.checks.paths",
-         "ioi_course.checks.refuting", "transformer_lens.patching"),
-        frozenset({"sweep", "path_patch", "direct_paths"}),
-    ),
-    "circuit": Part(
-        ("ioi_course.circuit", "ioi_course.means", "ioi_course.ablation",
-         "ioi_course.checks.circuit", "ioi_course.checks.missing",
-         "ioi_course.checks.ablation", "ioi_course.checks.backups",
-         "ioi_course.engine.forward", "ioi_course.engine.patches"),
-        frozenset({"knock_out", "run_circuit", "run_without", "reference_means"}),
+# What stays of the course: prompts, models, the metric, what only looks at a run, and
+# what the grader itself needs.
+KEPT = frozenset(f"ioi_course.{name}" for name in (
+    "attention", "attribution", "batches", "bridge", "checkpoints", "checks.core",
+    "claims", "engine.families", "engine.products", "figures", "lens", "metrics",
+    "models", "progress", "project", "prompts", "reference", "roles", "shown",
+    "smollm2", "statistics", "templates", "terminal", "waiting",
+))  # fmt: skip
+# of packages only what they import
+KEPT |= {"ioi_course", "ioi_course.checks", "ioi_course.engine"}
+KEPT_PACKAGES = ("ioi_course.bundled", "ioi_course.grading", "ioi_course.plots")
+ELSEWHERE = ("transformer_lens.patching",)  # what other libraries have ready
+PARTS = {  # part -> by which names its tools are called, for the check in a notebook
+    "patching": frozenset({"sweep", "path_patch", "direct_paths"}),
+    "circuit": frozenset(
+        {"knock_out", "run_circuit", "run_without", "reference_means"}
     ),
 }  # fmt: skip
 
@@ -59,37 +56,47 @@ def without(answer: Callable, *parts: str) -> None:
         return
     used = set(
         getattr(getattr(answer, "__code__", None), "co_names", ())
-    ) & set().union(*(PARTS[p].names for p in parts))
+    ) & set().union(*(PARTS[p] for p in parts))
     assert not used, (
         f"Build it yourself: {' and '.join(sorted(used))} of the library is for "
         "comparison only."
     )
 
 
-def modules_of(parts: Iterable[str]) -> list[str]:
-    """The modules of parts."""
-    return sorted({module for part in parts for module in PARTS[part].modules})
+def gone() -> dict[str, Path]:
+    """The modules that are not there, and their files: of this course all but KEPT."""
+    root = Path(ioi_course.__file__).parent
+    found = {name: Path(find_spec(name).origin) for name in ELSEWHERE}
+    for path in root.rglob("*.py"):
+        at = path.relative_to(root.parent)
+        name = ".".join(
+            (at.parent if at.stem == "__init__" else at.with_suffix("")).parts
+        )
+        if name not in KEPT and not any(
+            f"{name}.".startswith(f"{kept}.") for kept in KEPT_PACKAGES
+        ):
+            found[name] = path
+    return found
 
 
 def files_of(parts: Iterable[str]) -> list[str]:
-    """Their files, as source and compiled, which are not to be read."""
+    """Their files, as source and compiled, where parts of the library are gone."""
     found: list[str] = []
-    for module in modules_of(parts):
-        source = Path(find_spec(module).origin)
-        found += [
-            str(source),
-            *map(str, source.parent.glob(f"__pycache__/{source.stem}.*")),
-        ]
+    for source in gone().values() if parts else ():
+        compiled = source.parent.glob(f"__pycache__/{source.stem}.*")
+        found += [str(source), *map(str, compiled)]
     return found
 
 
 def hollow(parts: Sequence[str]) -> None:
-    """Take the code out of all functions of parts, in this process and for good."""
+    """Take the code out of all functions that are to be gone, for good."""
     if not parts:
         return
-    modules = modules_of(parts)
+    modules = set(gone())
     for module in modules:
-        importlib.import_module(module)
+        if not module.startswith(("ioi_course.publish.", "ioi_course.cli")):
+            with suppress(ImportError):  # of an extra that is not installed
+                importlib.import_module(module)
     gc.unfreeze()  # the server has put what it imported out of the collector's sight
     for function in gc.get_objects():
         if type(function) is FunctionType and function.__module__ in modules:

@@ -88,9 +88,11 @@ def watch(
     within, said, busy = ([*inside, *read], set(), set())
     get_frame = sys._getframe
     get_thread = threading.get_ident
+    get_pid = os.getpid
     real = os.path.realpath
     fspath = os.fspath
     denied, paths, lies, there = dict(DENIED), dict(PATHS), below, os.path.lexists
+    parent = os.path.dirname
     cell = CELL
     stdlib = STDLIB
     hidden = SECRET
@@ -108,8 +110,12 @@ def watch(
         return lies(path, inside) or path == "/dev/null"
 
     def may_read(path: str) -> bool:
+        # its own maps are where scikit-learn looks for its libraries
+        own_maps = path == f"/proc/{get_pid()}/maps"
         return not there(path) or (
-            lies(path, within) and not lies(path, secret) and not hidden.match(path)
+            lies(path, within)
+            and not lies(path, secret)
+            and (own_maps or not hidden.match(path))
         )
 
     def from_cell() -> bool:
@@ -134,9 +140,10 @@ def watch(
         if event == "open" and is_path(args[0]):
             path = path_of(args[0])
             if (args[2] or 0) & write:
-                return (
-                    (None, False) if may_write(path) else (f"write {path}", from_cell())
-                )
+                if may_write(path):
+                    return None, False
+                # many an honest notebook keeps a picture there
+                return f"write {path}", parent(path) != "/tmp" and from_cell()
             return (
                 (None, False)
                 if may_read(path)

@@ -128,7 +128,7 @@ def answer(channel: socket.socket, names: dict[str, Any]) -> None:
             return
         try:
             message = wire.unpack(asked, recipes.FROM_TESTS)
-            body = wire.pack(replied(message, names), recipes.describe)
+            body = wire.pack(replied(message, names), recipes.describe, wire.ANSWER)
         # a value too large or too deep, or one that raises when it is looked at
         except Exception as error:
             body = wire.pack(

@@ -72,7 +72,8 @@ class Line:
     def _send(self, *message: Any) -> tuple[str, Any]:
         wire.send(self._channel, wire.pack(message, recipes.describe))
         try:
-            kind, said = wire.unpack(wire.receive(self._channel), recipes.FROM_ANSWERS)
+            body = wire.receive(self._channel, wire.ANSWER)
+            kind, said = wire.unpack(body, recipes.FROM_ANSWERS)
         except wire.NotPlain as error:
             raise TypeError(f"{NOT_PLAIN}: {error}") from error
         except (TypeError, ValueError) as error:
@@ -103,6 +104,10 @@ class Line:
                 ),
                 Exception,
             )
+            if issubclass(kind, StopIteration | StopAsyncIteration):
+                kind = (
+                    RuntimeError  # as from a generator: it would end the loop of a test
+                )
             if self._hidden:
                 return _made(kind, f"at line {int(number)} of its cell")
             return _made(

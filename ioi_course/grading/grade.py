@@ -22,7 +22,7 @@ from ioi_course.grading.server import (
     Server,
     Spent,
 )
-from ioi_course.grading.submissions import (
+from ioi_course.grading.notebooks import (
     Refused,
     clean_text,
     defined_twice,
@@ -204,7 +204,7 @@ def _judge(
 
 def _take_notes(graded: Grade, cells: dict[int, str], saw: Seen) -> None:
     shown = [
-        f"Cell {i} ({_first_line(cells[i])}) {why}."
+        f"Cell {i} ({_first_line(cells[i])}) {why.rstrip('.')}."
         for i, why in sorted((saw.errors | saw.left_out).items())
     ]
     if len(shown) > 5:

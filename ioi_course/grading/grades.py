@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import csv
+import io
 import json
 import math
 
-from ioi_course.grading.submissions import clean_text, file_name, listed
-from ioi_course.project import CourseError
+from ioi_course.grading.notebooks import clean_text, listed
+from ioi_course.grading.submissions import file_name
 
 STATUSES = {
     "graded": "all cells ran",
@@ -116,52 +117,66 @@ def load_all(folder: Path) -> list[Grade]:
     )
 
 
-def override(grades: Iterable[Grade], path: Path) -> None:
+def override(grades: Iterable[Grade], path: Path) -> list[str]:
     """Give the points of overrides.csv, where there is one: to questions of the
     autograder, and to others as rubric points.
 
-    CourseError with the line for what cannot be meant: a student who is not there,
-    points that are no number.
+    Returns what cannot be meant, each with its line: a student who is not there, points
+    that are no number. The other lines count.
     """
     if not path.exists():
-        return
-    students = {graded.student: graded for graded in grades}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if missing := [
-            name for name in OVERRIDES if name not in (rows.fieldnames or [])
-        ]:
-            raise CourseError(
+        return []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        return [f'{path} is not in UTF-8: save it as "CSV UTF-8".']
+    # a spreadsheet writes what its language has in the place of commas
+    comma = max(",;\t", key=text.partition("\n")[0].count)
+    rows = csv.DictReader(
+        io.StringIO(text.replace("\0", ""), newline=""), delimiter=comma
+    )
+    names = {(name or "").strip().lower(): name for name in rows.fieldnames or []}
+    if missing := [name for name in OVERRIDES if name not in names]:
+        return [
+            (
                 f"{path} needs the columns {listed(OVERRIDES)}; {listed(missing)} "
                 "is missing."
             )
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            if not (row["student"] or "").strip():
-                continue
-            graded = students.get(row["student"].strip())
-            if graded is None:
-                raise CourseError(
-                    f"{where}: there is no student {row['student']!r} among "
-                    "the results."
-                )
-            try:
-                points = float(row["points"])
-            except (TypeError, ValueError):
-                points = math.nan
-            if not (math.isfinite(points) and points >= 0):
-                raise CourseError(
-                    f"{where}: the points are {row['points']!r}; give a number that is "
-                    "not negative."
-                )
-            name = clean_text((row["question"] or "").strip(), 60)
-            question = next(
-                (each for each in graded.questions if each.name == name), None
+        ]
+    students, wrong = {graded.student: graded for graded in grades}, []
+    for row in rows:
+        student, name, points, reason = (
+            (row[names[column]] or "").strip() for column in OVERRIDES
+        )
+        if not student:
+            continue
+        # grades.csv has an apostrophe before what looks like a formula
+        graded = students.get(student) or students.get(student.removeprefix("'"))
+        if graded is None:
+            wrong.append(f"there is no student {student!r} among the results")
+        elif (given := _points(points)) is None:
+            wrong.append(
+                f"the points are {points!r}; give a number that is not negative"
             )
-            if question is None:
-                question = Question(name, [])
-                graded.questions.append(question)
-            question.given, question.reason = (
-                points,
-                clean_text((row["reason"] or "").strip()),
-            )
+        else:
+            _give(graded, clean_text(name, 60), given, clean_text(reason))
+            continue
+        wrong[-1] = f"{path}, line {rows.line_num}: {wrong[-1]}."
+    return wrong
+
+
+def _points(text: str) -> float | None:
+    """A number of points, also with a decimal comma; None for what is none."""
+    try:
+        points = float(text.replace(",", "."))
+    except ValueError:
+        return None
+    return points if math.isfinite(points) and points >= 0 else None
+
+
+def _give(graded: Grade, name: str, points: float, reason: str) -> None:
+    question = next((each for each in graded.questions if each.name == name), None)
+    if question is None:
+        question = Question(name, [])
+        graded.questions.append(question)
+    question.given, question.reason = points, reason

@@ -23,7 +23,8 @@ from ioi_course.grading.grade import grade
 from ioi_course.grading.grades import Grade, Question
 from ioi_course.grading.run import grade_nothing
 from ioi_course.grading.server import Limits, Server
-from ioi_course.grading.submissions import Refused, find_submissions
+from ioi_course.grading.notebooks import Refused
+from ioi_course.grading.submissions import find_submissions
 
 
 def main(folder: str | Path = "/autograder") -> None:

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import random
+import resource
 import signal
 import socket
 from contextlib import suppress
@@ -15,6 +16,7 @@ from ioi_course.grading import asking, draws, sandbox, wire
 
 LONGEST = 2000  # characters of one message
 ROOM = 8 * 2**30  # bytes
+GRACE = 5  # seconds for the last word of a judge whose time is over
 
 
 def serve(channel: socket.socket) -> None:
@@ -54,17 +56,29 @@ class Nobody:
         return None
 
 
+class TooLong(BaseException):
+    """The time of a judge is over. No test may take it for an answer's error."""
+
+
+def _over(*_: object) -> None:
+    raise TooLong
+
+
 def judge(control: socket.socket, channel: socket.socket) -> None:
     """Judge what the first line of `control` asks for, by questions over `channel`, and
     say over `control` what came of it.
 
     The line brings the tests of a question, the names that they look at, whether the
-    hidden ones are meant, and the seed.
+    hidden ones are meant, the seed, and the seconds of computing that a judge has: an
+    answer is data, and data can be made that take for ever to compare.
     """
     sandbox.adopt_orphans(signal.SIGKILL)
     sandbox.limit_memory(ROOM)
     job = json.loads(control.makefile("rb").readline())
     draws.begin(job["seed"])
+    signal.signal(signal.SIGXCPU, _over)
+    seconds = int(job["seconds"])
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + GRACE))
     try:
         results = judged(
             job["tests"],
@@ -75,6 +89,8 @@ def judge(control: socket.socket, channel: socket.socket) -> None:
         said = {"results": results}
     except wire.Gone:
         said = {"gone": True}
+    except TooLong:
+        said = {"long": True}
     control.sendall(json.dumps(said).encode() + b"\n")
 
 

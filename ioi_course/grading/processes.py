@@ -10,11 +10,13 @@ import select
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,28 @@ from ioi_course.grading.server import (
     Server,
     Spent,
 )
-from ioi_course.grading.submissions import clean_text
+from ioi_course.grading.notebooks import clean_text
 
 # seconds; the start of a submission's processes takes less than one on an idle machine
 START = 60
+JUDGING = 60  # seconds of computing for a judge, at the least
 # from the processes of one run of a submission; an honest notebook makes some for each
 # cell
 MESSAGES = 100_000
 TRIED = 50  # kinds of things that it tried; the hook in its process reports no more
+HIDDEN = "what it may not, when a hidden test asked"
 PROCESSES = 30  # more than that at a time is a fork bomb
+THREADS = 1000  # and so many of them would leave others none
+
+
+def _remove(folder: str) -> None:
+    """Remove a submission's folder, however deep it is and whatever the rights in it
+    are."""
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if os.path.exists(folder):
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", folder], capture_output=True)
 
 
 class Ended(Exception):
@@ -71,6 +86,7 @@ class Runner:
         self._work = tempfile.mkdtemp(prefix="ioi-grade-")
         # for who does not read what we send
         self._channel.settimeout(self._limits.timeout)
+        self._hidden = False  # whether hidden tests are judged
         self._used = 0.0  # seconds of computing
         self.touch(START)
 
@@ -127,7 +143,9 @@ class Runner:
             "names": names,
             "hidden": hidden,
             "seed": seed,
+            "seconds": max(JUDGING, self._limits.timeout),
         }
+        self._hidden = hidden
         with judge:
             judge.sendall(json.dumps(job).encode() + b"\n")
             said = b""
@@ -143,7 +161,10 @@ class Runner:
                     said += part
                 for message in self._lines():
                     self._hear(message)
-        return json.loads(said).get("results")
+        said = json.loads(said)
+        if "long" in said:
+            raise Waited("returned what takes too long to compare")
+        return said.get("results")
 
     def wait_for(self, what: str) -> dict:
         return self._next(lambda message: self._ours(message) and what in message)
@@ -216,7 +237,9 @@ class Runner:
         elif not self._ours(message):
             self.suspect("wrote to the grader's channel")
         elif "tried" in message:
-            self.suspect(f"tried to {clean_text(message['tried'])}")
+            what = f"to {clean_text(message['tried'])}"
+            # or what a hidden test brought would stand in a note that a student reads
+            self.suspect(f"tried {HIDDEN if self._hidden else what}")
         else:
             return False
         return True
@@ -255,7 +278,9 @@ class Runner:
             # with those of children that ended
             self._used = max(self._used, sum(sum(each[:4]) for each in times))
             if len(tree) > PROCESSES:
-                raise Ended(f"was stopped with {len(tree)} processes")
+                raise Ended(f"was stopped with more than {PROCESSES} processes")
+            if sum(process.num_threads() for process in tree) > THREADS:
+                raise Ended(f"was stopped with more than {THREADS} threads")
             if self._group:
                 self._spent.memory = max(
                     self._spent.memory, self._server.resident + self._group.peak
@@ -296,4 +321,4 @@ class Runner:
                 self._supervisor.kill()
         if self._group:
             self._group.__exit__()
-        shutil.rmtree(self._work, ignore_errors=True)
+        _remove(self._work)

@@ -15,13 +15,8 @@ from ioi_course.grading.assignments import Assignment
 from ioi_course.grading.grade import grade, untested
 from ioi_course.grading.grades import Grade, load, load_all, override, save
 from ioi_course.grading.server import Limits, Server
-from ioi_course.grading.submissions import (
-    Refused,
-    Submission,
-    clean_text,
-    file_name,
-    listed,
-)
+from ioi_course.grading.notebooks import Refused, clean_text, listed
+from ioi_course.grading.submissions import Submission, file_name
 from ioi_course.grading.table import write_platform_tables, write_report, write_table
 from ioi_course.project import CourseError
 import ioi_course
@@ -93,6 +88,7 @@ def grade_all(
         folder.mkdir(parents=True, exist_ok=True)
     with locked(out):
         base = key_of(assignment, limits)
+        keep_apart(submissions, load_all(out / "results"))
         waiting: list[tuple[Submission, bytes, str, str]] = []
         for one in submissions:
             known = load(out / "results" / f"{file_name(one.student)}.json")
@@ -120,13 +116,31 @@ def grade_all(
         if waiting:
             _grade(waiting, submissions, assignment, out, jobs, limits, on_grade, seed)
         grades = load_all(out / "results")
-        override(grades, out / "overrides.csv")
+        wrong = override(grades, out / "overrides.csv")
         write_table(grades, out / "grades.csv")
         write_platform_tables(grades, out)
         for graded in grades:
             write_report(graded, out / "reports" / f"{file_name(graded.student)}.html")
+    if wrong:  # what was graded is in the table, and so are the other lines
+        raise CourseError("\n".join(wrong))
     now = {one.student for one in submissions}
     return [graded for graded in grades if graded.student in now]
+
+
+def keep_apart(submissions: Sequence[Submission], known: Sequence[Grade]) -> None:
+    """Call everybody as in the results that there are, and nobody as
+    somebody else is called in them.
+
+    Of two people of one name the second is called by name and number; handed in alone,
+    they would be called by the name.
+    """
+    names = {graded.id: graded.student for graded in known if graded.id}
+    taken = {graded.student: graded.id for graded in known}
+    for one in submissions:
+        if one.id and one.id in names:
+            one.student = names[one.id]
+        elif one.id and taken.get(one.student) not in (None, "", one.id):
+            one.student = f"{one.student} {one.id}"
 
 
 def grade_nothing(

@@ -20,6 +20,7 @@ from pathlib import Path
 from ioi_course.grading.seccomp import restrict_calls
 
 FILE_SIZE = 64 * 2**20  # bytes; what one file may hold
+FOLDER = "size=256m,nr_inodes=20000,mode=700"  # what a submission's folder may hold
 SYSTEM = (
     "/usr",
     "/lib",
@@ -102,10 +103,27 @@ def hide_processes() -> bool:
     return _libc("mount", b"proc", b"/proc", b"proc", MS_SAFE, None) == 0
 
 
+def limit_folder(work: str) -> bool:
+    """Put a file system in memory over this folder, with what is in it.
+
+    So no files fill the disk, and none stay behind.
+    """
+    within = sorted(Path(work).rglob("*"))
+    held = {path: path.read_bytes() if path.is_file() else None for path in within}
+    if _libc("mount", b"none", work.encode(), b"tmpfs", MS_SAFE, FOLDER.encode()) != 0:
+        return False
+    for path, data in held.items():
+        path.mkdir() if data is None else path.write_bytes(data)
+    os.chdir(work)  # or this process would still be in the folder below
+    return True
+
+
 def isolate(work: str, read: list[str]) -> list[str]:
     """Confine this process to its folder, after `new_namespaces`; returns what
     the kernel does not do."""
     hidden = hide_processes()
+    if hidden:
+        limit_folder(work)
     proc = ["/proc"] if hidden else [f"/proc/{name}" for name in PROC]
     found = {
         "Landlock": restrict_files(

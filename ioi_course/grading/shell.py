@@ -19,8 +19,15 @@ NOT_HERE = (
     "script",
     "perl",
     "ruby",
+    "python",
+    "python2",
+    "python3",
+    "pypy",
     "cmd",
 )
+
+
+ON_A_SCREEN = ("load_ext", "matplotlib")  # of what is not installed, or shows nothing
 
 
 def make_shell(passed_over: Callable[[str], None]):
@@ -35,6 +42,7 @@ def make_shell(passed_over: Callable[[str], None]):
     )
     shell.showtraceback = shell.showsyntaxerror = lambda *args, **kwargs: None
     shell.enable_gui = lambda gui=None: None
+    shell.ask_exit = lambda: passed_over("exit")
     run_line, run_cell = shell.run_line_magic, shell.run_cell_magic
 
     def skip(text: str) -> SList:
@@ -44,7 +52,12 @@ def make_shell(passed_over: Callable[[str], None]):
     def line(name: str, text: str = "", _stack_depth: int = 1):
         if name in NOT_HERE or shell.find_line_magic(name) is None:
             return skip(f"%{name} {text}".strip())
-        return run_line(name, text, _stack_depth=_stack_depth + 1)
+        try:
+            return run_line(name, text, _stack_depth=_stack_depth + 1)
+        except (ImportError, RuntimeError):
+            if name not in ON_A_SCREEN:
+                raise
+            return skip(f"%{name} {text}")
 
     def cell(name: str, text: str, body: str):
         if name in NOT_HERE or shell.find_cell_magic(name) is None:

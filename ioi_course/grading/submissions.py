@@ -6,40 +6,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-import ast
 import hashlib
-import json
 import os
 import re
 import stat
 import zipfile
 
-import nbformat
 import yaml
 
+from ioi_course.grading.notebooks import (
+    LARGEST,
+    Refused,
+    check_size,
+    clean_text,
+    listed,
+    read_cells,
+)
 from ioi_course.project import CourseError
 
-# bytes of a submission; a notebook full of pictures has some 10 MB
-LARGEST = 50 * 2**20
-CHECK = re.compile(r"(\s*grader\.check(_all)?\([^()]*\)\s*;?)+")
-NAMED = re.compile(r"""Notebook\(\s*["']([\w.-]+)\.ipynb["']""")
-NOTEBOOK = re.compile(r".+\.ipynb(\.txt|\.json)?", re.IGNORECASE)
+ALTOGETHER = (
+    4 * LARGEST
+)  # bytes that are read of one student's uploads, in search of the one that fits
+ANY = re.IGNORECASE | re.DOTALL  # a name may have a line break in it
+NOTEBOOK = re.compile(r".+\.ipynb(\.txt|\.json)?", ANY)
 WORK = re.compile(
-    r".+\.(pdf|py|zip|html?|docx?|odt|rtf|txt|rar|7z|tar|t?gz|png|jpe?g)", re.IGNORECASE
+    r".+\.(pdf|py|zip|html?|docx?|odt|rtf|txt|rar|7z|tar|t?gz|png|jpe?g)", ANY
 )
 # How learning platforms call an upload: the student, a number that is the person's own
 # there, and what grows with time.
 CANVAS = re.compile(
-    r"(?P<student>[^_]+)_(?P<late>LATE_)?(?P<id>\d+)_(?P<upload>\d+)_(?P<file>.+)"
+    r"(?P<student>[^_]+)_(?P<late>LATE_)?(?P<id>\d+)_(?P<upload>\d+)_(?P<file>.+)",
+    re.DOTALL,
 )
 MOODLE = re.compile(
-    r"(?P<student>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)"
+    r"(?P<student>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)",
+    re.DOTALL,
 )
 GRADESCOPE = re.compile(r"submission_(?P<upload>\d+)")
-
-
-class Refused(Exception):
-    """A file that is not a submission to this assignment."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +69,16 @@ class Upload:
                 raise Refused(f"{self.name} has a notebook's name and is no file.")
             if self.member:
                 with zipfile.ZipFile(self.path) as archive:
-                    _check_size(self.name, archive.getinfo(self.member).file_size)
+                    check_size(self.name, archive.getinfo(self.member).file_size)
                     with archive.open(self.member) as file:
                         return file.read(LARGEST + 1)
-            _check_size(self.name, look.st_size)
+            check_size(self.name, look.st_size)
             return self.path.read_bytes()
         except Refused:
             raise
         except Exception as error:
             # an unreadable file, or a zip that is broken or has a password
             raise Refused(f"{self.name} cannot be read: {_reason(error)}.") from error
-
-
-def _check_size(name: str, size: int) -> None:
-    if size > LARGEST:
-        raise Refused(
-            f"{name} has {size / 2**20:.0f} MB; a notebook has at most "
-            f"{LARGEST // 2**20}."
-        )
 
 
 def _reason(error: Exception) -> str:
@@ -124,9 +119,13 @@ class Submission:
             )
             raise Refused(f"No notebook was handed in, {what}.")
         refused: list[str] = []
+        room = ALTOGETHER
         for upload in self.uploads:
             try:
+                if room <= 0:
+                    break
                 data = upload.read()
+                room -= len(data)
                 read_cells(data, assignment)
             except Refused as error:
                 refused.append(str(error))
@@ -142,10 +141,14 @@ class Submission:
                 )
             usual = upload.path.name.endswith(".ipynb")
             return data, "" if usual else f"Read from {named}."
+        how_many = f"None of {len(refused)} notebooks fits"
+        if len(refused) < len(self.uploads):
+            how_many = (
+                f"{how_many}, and the other {len(self.uploads) - len(refused)} "
+                "were not read"
+            )
         raise Refused(
-            refused[0]
-            if len(refused) == 1
-            else f"None of {len(refused)} notebooks fits. {refused[0]}"
+            refused[0] if len(self.uploads) == 1 else f"{how_many}. {refused[0]}"
         )
 
 
@@ -231,6 +234,8 @@ def _uploads(path: Path, newer: tuple[float, float]) -> list[Upload]:
         look = os.lstat(path)
         if NOTEBOOK.fullmatch(path.name):
             return [Upload(path, order=(*newer, look.st_mtime))]
+        if path.suffix.lower() == ".zip" and look.st_size > LARGEST:
+            return [Upload(path, order=(*newer, look.st_mtime))]  # refused when read
         if path.suffix.lower() == ".zip" and stat.S_ISREG(look.st_mode):
             with zipfile.ZipFile(path) as archive:
                 parts = [
@@ -241,7 +246,10 @@ def _uploads(path: Path, newer: tuple[float, float]) -> list[Upload]:
                 inside = [
                     info
                     for info, at in parts
-                    if not any(part.startswith((".", "__MACOSX")) for part in at)
+                    if not any(
+                        part.startswith((".", "__MACOSX")) and part.strip(".")
+                        for part in at
+                    )
                 ]
                 return [
                     Upload(
@@ -307,87 +315,3 @@ def file_name(student: str) -> str:
         return plain
     short = plain.encode()[:80].decode(errors="ignore")
     return f"{short}~{hashlib.sha256(student.encode()).hexdigest()[:8]}"
-
-
-def read_cells(data: bytes, assignment: str) -> list[tuple[int, str]]:
-    """Number, counted from 1, and source of the code cells to run: not those that
-    only call the checker."""
-    _check_size("The file", len(data))
-    text = _text(data)
-    try:
-        nb = json.loads(text)
-        for cell in nb.get("cells", []):  # Colab and hand-made files leave these out
-            cell.setdefault("metadata", {})
-            if cell.get("cell_type") == "code":
-                cell.setdefault("outputs", [])
-                cell.setdefault("execution_count", None)
-        nb = nbformat.reads(json.dumps(nb), as_version=4)
-        cells = [
-            (i, cell.source)
-            for i, cell in enumerate(nb.cells, 1)
-            if cell.cell_type == "code"
-        ]
-        otter = nb.metadata.get("otter") or {}
-        name = otter.get("assignment_name")
-        sources = [source for _, source in cells if source.strip()]
-    except Exception as error:
-        # nbformat, json and whoever wrote the file have many ways to fail
-        raise Refused(f"The file is no notebook: {type(error).__name__}.") from error
-    named = [found for source in sources for found in NAMED.findall(source)]
-    # a platform may drop the notebook's metadata
-    name = name or (named[0] if named else None)
-    if name != assignment:
-        said = (
-            f"for the assignment {clean_text(name, 80)!r}"
-            if name
-            else "without the name of an assignment"
-        )
-        raise Refused(f"This is a notebook {said}, not for {assignment!r}.")
-    return [
-        (i, source)
-        for i, source in cells
-        if source.strip() and not CHECK.fullmatch(source)
-    ]
-
-
-def _text(data: bytes) -> str:
-    """The file as text: UTF-8, or what its first bytes say."""
-    coding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    try:
-        return data.decode(coding)
-    except UnicodeDecodeError as error:
-        raise Refused(
-            "The file is not in UTF-8, as notebooks are: some editor has saved it in "
-            "another encoding. Ask for the file as Jupyter or Colab saves it. (It is "
-            "no notebook as it stands.)"
-        ) from error
-
-
-def defined_twice(cells: Sequence[tuple[int, str]], names: set[str]) -> list[str]:
-    """A note for each function among the names that several cells define."""
-    where: dict[str, list[int]] = {}
-    for i, source in cells:
-        try:
-            body = ast.parse(source).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        for name in {
-            node.name for node in body if isinstance(node, ast.FunctionDef)
-        } & names:
-            where.setdefault(name, []).append(i)
-    several = {name: places for name, places in where.items() if len(places) > 1}
-    return [
-        f"{name} is defined in the cells {listed(places)}: the last counts."
-        for name, places in several.items()
-    ]
-
-
-def listed(items: Iterable) -> str:
-    *most, last = map(str, items)
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def clean_text(value: object, longest: int = 300) -> str:
-    """What a submission says, in characters that every file format can hold."""
-    text = str(value)[:longest].encode("utf-8", "replace").decode()
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)

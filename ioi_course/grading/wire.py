@@ -36,9 +36,11 @@ from typing import Any
 import numpy as np
 import torch
 
-LARGEST = 256 * 2**20  # bytes of a message
+LARGEST = 256 * 2**20  # bytes of a question, which may bring a whole cache
+ANSWER = 64 * 2**20  # and of what is said to it; the judge needs some ten times that
 DEEPEST = 40  # values inside values
 MOST = 2_000_000  # values in one message
+AXES = 64  # of a tensor; torch itself computes with no more
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -65,19 +67,22 @@ class Other:
 
 
 def pack(
-    value: Any, describe: Callable[[Any], tuple[str, Any] | None] = lambda value: None
+    value: Any,
+    describe: Callable[[Any], tuple[str, Any] | None] = lambda value: None,
+    most: int | None = None,  # bytes; LARGEST if not given
 ) -> bytes:
     """The body of a message; `describe` gives name and value of a recipe,
     or None for plain data."""
+    most = most or LARGEST
     tensors: list[bytes] = []
     text = json.dumps(
         _said(value, describe, tensors, 0), separators=(",", ":")
     ).encode()
     body = len(text).to_bytes(4, "big") + text + b"".join(tensors)
-    if len(body) > LARGEST:
+    if len(body) > most:
         raise NotPlain(
             f"{len(body) / 2**20:.0f} MB are too much to be handed over; "
-            f"{LARGEST // 2**20} are the most."
+            f"{most // 2**20} are the most."
         )
     return body
 
@@ -100,8 +105,8 @@ def _said(value: Any, describe: Callable, tensors: list[bytes], depth: int) -> A
     ):
         return _array(value, tensors)
     for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
+        if isinstance(value, kind):  # of a text that is an Enum, str() gives its name
+            return kind(value) if kind is not str else str.__str__(value)
     if isinstance(value, list):
         return each(value)
     if isinstance(value, tuple):
@@ -202,6 +207,8 @@ class _Reader:
 
     def tensor(self, kind: str, shape: list[int], size: int) -> torch.Tensor:
         dtype = DTYPES[kind]
+        if len(shape) > AXES:
+            raise NotPlain("Not a message: a tensor with too many axes.")
         if any(type(n) is not int or n < 0 for n in [*shape, size]) or size > len(
             self.left
         ):
@@ -239,10 +246,10 @@ def send(channel: socket.socket, body: bytes) -> None:
         raise Gone from error
 
 
-def receive(channel: socket.socket) -> bytes:
-    """The next body."""
+def receive(channel: socket.socket, most: int | None = None) -> bytes:
+    """The next body; Gone if it has more than `most` bytes."""
     size = int.from_bytes(_exactly(channel, 8), "big")
-    if size > LARGEST + 2**10:
+    if size > (most or LARGEST) + 2**10:
         raise Gone
     return bytes(_exactly(channel, size))
 
