@@ -10,9 +10,8 @@ import re
 LARGEST = 50 * 2**20  # bytes of a submission; one full of pictures has some 10 MB
 MOST_CELLS = 5000  # of code and of text
 LONGEST = 200_000  # characters of a cell that is looked at for what it defines
-CHECK = re.compile(
-    r"\s*(grader\.check(_all)?\([^()]*\)[\s;]*)+"
-)  # takes each character in one way only
+# takes each character in one way only: another form took time without end
+CHECK = re.compile(r"\s*(grader\.check(_all)?\([^()]*\)[\s;]*)+")
 NAMED = re.compile(r"""Notebook\(\s*["']([\w.-]+)\.ipynb["']""")
 
 
@@ -46,9 +45,8 @@ def read_cells(data: bytes, assignment: str) -> list[tuple[int, str]]:
     except Exception as error:  # json and whoever wrote the file have many ways to fail
         raise Refused(f"The file is no notebook: {type(error).__name__}.") from error
     named = [found for source in sources for found in NAMED.findall(source)]
-    name = name or (
-        named[0] if named else None
-    )  # a platform may drop the notebook's metadata
+    # a platform may drop the notebook's metadata
+    name = name or (named[0] if named else None)
     if name != assignment:
         said = (
             f"for the assignment {clean_text(name, 80)!r}"

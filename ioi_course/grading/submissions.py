@@ -24,9 +24,8 @@ from ioi_course.grading.notebooks import (
 )
 from ioi_course.project import CourseError
 
-ALTOGETHER = (
-    4 * LARGEST
-)  # bytes that are read of one student's uploads, in search of the one that fits
+# bytes that are read of one student's uploads, in search of the one that fits
+ALTOGETHER = 4 * LARGEST
 ANY = re.IGNORECASE | re.DOTALL  # a name may have a line break in it
 NOTEBOOK = re.compile(r".+\.ipynb(\.txt|\.json)?", ANY)
 WORK = re.compile(

@@ -127,9 +127,9 @@ def _tensor(value: torch.Tensor, tensors: list[bytes]) -> dict:
         or (kind := str(plain.dtype).removeprefix("torch.")) not in DTYPES
     ):
         return {"other": f"a tensor of {plain.dtype}"}
-    plain = (
-        plain.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
-    )  # one number may have stride 0
+    plain = plain.resolve_conj().resolve_neg()
+    # a single number may have stride 0
+    plain = plain.clone(memory_format=torch.contiguous_format)
     data = plain.flatten().view(torch.uint8).numpy().tobytes()
     tensors.append(data)
     return {"tensor": [kind, list(plain.shape), len(data)]}

@@ -29,11 +29,11 @@ from ioi_course.publish.lab_model import graph_of, packed, unpacked, weights_of
 
 NAME = "lab.html"
 RUNTIME = "1.22.0"  # of onnxruntime-web
-PARTS = (
+PARTS = (  # of its package
     "ort.wasm.min.mjs",
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
-)  # of its package
+)
 LARGEST = 18_000_000  # bytes of a model
 FIRST = "lab/first.js"  # what the site's first page runs
 SENTENCE = "When John and Mary went to the shops, John gave the bag to"  # of that page

@@ -26,9 +26,8 @@ from ioi_course.publish.tables import tidy
 LONG = 20  # lines; longer cells are folded
 MARKER = re.compile(rf"^[ \t]*(?:{BEGIN}|{END})\n?", re.MULTILINE)
 FOLD = re.compile(r"^#\| *code-fold:", re.MULTILINE)
-DIRECTIVE = re.compile(
-    r"^#\|(?! *code-).*\n?", re.MULTILINE
-)  # that is nothing to Quarto, such as export
+# one that is nothing to Quarto, such as export
+DIRECTIVE = re.compile(r"^#\|(?! *code-).*\n?", re.MULTILINE)
 PICTURE = re.compile(r"^!\[(?P<words>[^\]]+)\]\((?P<path>[^)\s]+)\)$", re.MULTILINE)
 # names no column: a table's corner
 EMPTY_HEADER = re.compile(r"<th(?: scope=col)?>(?:\s*</th>|(?=<th))")
