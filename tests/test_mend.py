@@ -141,6 +141,16 @@ def test_odd_notebook_is_read_and_becomes_a_page(name, tmp_path, caplog):
     )
 
 
+def test_a_page_shows_the_html_of_an_output_as_it_is(tmp_path):
+    """End tags of cells may be left out: a second reading put each cell into
+    the one before it."""
+    table = "<table><tr><th>a<th>b<tbody><tr><td>1<td>2</table>"
+    output = new_output("display_data", {"text/html": table})
+    nb = new_notebook(cells=[new_code_cell("show()", outputs=[output])])
+    page = write_page(nb, Page("Table", "table.html"), tmp_path)
+    assert table in page.read_text(encoding="utf-8")
+
+
 def fields(nb: dict) -> list[tuple]:
     """The way to each field and each item of a notebook, from the outside in."""
     ways = []

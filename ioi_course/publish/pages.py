@@ -14,7 +14,8 @@ from pathlib import Path
 import yaml
 from jinja2 import Template
 from latex2mathml.converter import convert as latex_to_mathml
-from nbconvert import HTMLExporter
+from nbconvert import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode, from_dict
 from nbformat.v4 import new_markdown_cell, new_notebook
@@ -104,6 +105,13 @@ class _Exporter(HTMLExporter):
                 source
             ),
         )
+
+    def from_notebook_node(self, nb: NotebookNode) -> tuple[str, dict]:
+        """As HTMLExporter's, which then reads the whole page once more, for two things
+        that these pages do not need, and takes most of its time there."""
+        python = Highlight2HTML(pygments_lexer="ipython3", parent=self)
+        self.register_filter("highlight_code", python)
+        return TemplateExporter.from_notebook_node(self, nb)
 
 
 def title_of(nb: NotebookNode, default: str) -> str:
