@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .batches import _check_tokens, cached_batches
-from .engine import engine_of, run, unsupported
+from .engine import engine_of, run, unsupported, up_to
 from .prompts import ROLES, IOIDataset
 
 # %% ../nbs/library/means.ipynb #4b88820d
@@ -86,7 +86,7 @@ def _every_z(
         yield from ((batch, [cache[name] for name in names])
                     for batch, _, cache in batches)
         return
-    engine = engine_of(model)
+    engine = up_to(engine_of(model), max(layers) + 1)
     each = engine.bytes_of_run(data.tokens.shape[1]) / 2**30
     if not memory >= each:
         raise ValueError(f"memory is {memory!r} GB; a prompt takes {each:.2g} GB. Give "

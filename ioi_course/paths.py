@@ -8,7 +8,6 @@ __all__ = ['path_patch', 'direct_paths']
 # %% ../nbs/library/paths.ipynb #b2831296
 import warnings
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import replace
 from itertools import product
 
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from .batches import _batch_size, _forward, _given
 from ioi_course.engine import (
     Engine, Run, Window, engine_of, first_differences, given_head, head_patch,
-    propagate, run, spread, unsupported, windows_from,
+    of_heads, propagate, run, spread, unsupported, up_to, windows_from,
 )
 from .metrics import logit_diff
 from .models import model_name
@@ -47,13 +46,6 @@ def _sent(
         (source.z[layer] - base.z[layer]).transpose(1, 2)
     ).transpose(1, 2)
     return engine.blocks[layer].write(change)[_in_layer(heads, layer)]
-
-# %% ../nbs/library/paths.ipynb #98380602
-def _up_to(engine: Engine, layer: int) -> Engine:
-    """The same without what comes after: the first `layer` layers."""
-    short = copy(engine)
-    short.blocks, short.n_layers = engine.blocks[:layer], layer
-    return short
 
 # %% ../nbs/library/paths.ipynb #f513688c
 def _arriving(
@@ -83,7 +75,7 @@ def _arriving(
         if stage == "pre" and layer in layers and window.x is not None:
             seen[layer] = window.x
 
-    propagate(_up_to(engine, max(layers)), base, [window], visit, frozen=True)
+    propagate(up_to(engine, max(layers)), base, [window], visit, frozen=True)
     return seen
 
 # %% ../nbs/library/paths.ipynb #8d2aa561
@@ -95,14 +87,15 @@ def _received(
     all else runs as it will."""
     window = replace(window, x=None, given={})
     for layer, x in streams.items():
-        block = engine.blocks[layer]
+        some = _in_layer(job.receivers, layer)
+        block = of_heads(engine.blocks[layer], some)
         (new,) = block.heads(block.norm(x, "ln1"), window.places(), job.component)
         own = window.rows(getattr(base, job.component)[layer].transpose(1, 2))
-        for head in _in_layer(job.receivers, layer):
+        for i, head in enumerate(some):
             # a key or value that other heads keep as it is
             shared = head * own.shape[2] // engine.n_heads
             values = own[None, :, :, shared].repeat(patches, 1, 1, 1)
-            values[: len(x)] = new[..., shared, :]
+            values[: len(x)] = new[..., i, :]
             window.given.setdefault(layer, []).append((job.component, head, values))
     first = min(streams)
     # up to here all is as in the base run, but for these heads
@@ -149,7 +142,7 @@ def _patched(
     return propagate(engine, base, [replace(window)], visit)[0]
 
 # %% ../nbs/library/paths.ipynb #5e30990c
-_MOST = 48  # patches at a time that go through attention; more are no faster
+_MOST = 48  # patches at a time; more are no faster
 
 # %% ../nbs/library/paths.ipynb #2dd27e0c
 def _plan(job: _Job, engine: Engine) -> tuple[int, int]:
@@ -197,6 +190,7 @@ def _by_engine(
     """The logit differences of the base, and of every patch."""
     engine = engine_of(job.model)
     (size, some), device = _plan(job, engine), engine.embed[0].device
+    senders = up_to(engine, max(layer for layer, _ in job.senders) + 1)
     first = first_differences(job.base.tokens, job.source.tokens)
     chunks, heads = first.argsort(stable=True).split(size), job.heads
     bar.total = len(first) * len(heads)
@@ -204,7 +198,7 @@ def _by_engine(
     for prompts in chunks:
         tokens = [data.tokens[prompts].to(device) for data in (job.base, job.source)]
         base = run(engine, tokens[0])
-        source = run(engine, tokens[1], like=base, start=int(first[prompts].min()))
+        source = run(senders, tokens[1], like=base, start=int(first[prompts].min()))
         answers = job.base.answers[prompts].to(device)
         end = job.base.pos["END"][prompts].to(device)
         rows = torch.arange(len(prompts), device=device)

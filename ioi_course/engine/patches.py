@@ -223,29 +223,41 @@ def _reads(block: Block, before: Float[Tensor, "batch pos d_model"],
 
 def _mlp(block: Block, before: Float[Tensor, "batch pos d_model"],
          windows: Sequence[Window]) -> None:
-    """One MLP for all rows of all windows."""
-    if windows:
-        added = block.mlp(
-            torch.cat(
-                [_reads(block, before, window).flatten(0, 2) for window in windows]
-            )
-        )
-        for window, some in zip(
-            windows, added.split([window.x.shape[:3].numel() for window in windows]),
-            strict=True,
-        ):
-            window.x = window.x + some.view_as(window.x)
+    """One MLP for all rows of each window."""
+    for window in windows:
+        added = block.mlp(_reads(block, before, window).flatten(0, 2))
+        window.x = window.x + added.view_as(window.x)
 
 # %% ../../nbs/library/engine/patches.ipynb #1eebc68b
+_ROWS = 1024  # rows that go through attention at a time: they stay in the cache
+
+
 def _attention(block: Block, base: Run, window: Window, layer: int,
                only_end: bool) -> None:
     """One attention layer for all patches of a window; with `only_end` for queries at
     END: one row is left."""
-    shape, stream, at = window.x.shape[:3], window.x, window.places()
-    x = block.norm(stream, "ln1")
-    place = torch.arange(shape[2], device=x.device)
+    size = max(1, _ROWS // window.x[0, ..., 0].numel())
+    given, found = window.given.get(layer, ()), []
+    copied = any(name != "q" for name, _, _ in given)  # keys or values of a head's own
+    for start in range(0, len(window.x), size):
+        some = slice(start, start + size)
+        own = [(name, head, values[some]) for name, head, values in given]
+        x = window.x[some]
+        one = only_end and not (copied or block.turn)
+        z = (_z_at_end(block, base, window, layer, x, own) if one
+             else _z(block, base, window, layer, x, own, only_end))
+        stream = window.at_end(x) if only_end else x
+        written = linear(z.flatten(0, 2), *block.out)
+        found.append(stream + written.view_as(stream))
+    window.x = torch.cat(found)
+
+# %% ../../nbs/library/engine/patches.ipynb #5d1c0a7e
+def _z(block: Block, base: Run, window: Window, layer: int, stream: Tensor,
+       given: list, only_end: bool) -> Float[Tensor, "patch prompt row d_model"]:
+    """z of all heads side by side, for some patches of a window."""
+    x, at = block.norm(stream, "ln1"), window.places()
+    place = torch.arange(x.shape[2], device=x.device)
     if only_end:
-        stream = window.at_end(stream)
         (q,) = block.heads(window.at_end(x), window.end[:, None], "q")
         k, v = block.heads(x, at, "kv")
         future = (
@@ -254,15 +266,13 @@ def _attention(block: Block, base: Run, window: Window, layer: int,
     else:
         q, k, v = block.heads(x, at)
         future = place > place[:, None]
-    given = window.given.get(layer, ())
     if any(name != "q" for name, _, _ in given):  # a head's own copy
         k, v = spread(k, block.n_heads).clone(), spread(v, block.n_heads).clone()
     parts = {"q": q, "k": k, "v": v}
     for name, head, values in given:
         new = window.at_end(values) if name == "q" and only_end else values
         parts[name][:, :, :, head] = new
-    z = _mix(base.k[layer], base.v[layer], window, *parts.values(), future)
-    window.x = stream + linear(z.flatten(0, 2), *block.out).view_as(stream)
+    return _mix(base.k[layer], base.v[layer], window, *parts.values(), future)
 
 # %% ../../nbs/library/engine/patches.ipynb #308afe18
 def _mix(k_base: Tensor, v_base: Tensor, window: Window, q: Tensor, k: Tensor,
@@ -291,6 +301,35 @@ def _mix(k_base: Tensor, v_base: Tensor, window: Window, q: Tensor, k: Tensor,
         within.flatten(3, 4) @ v
     ).unflatten(3, cut[1:])
     return z.permute(2, 0, 4, 1, 3, 5).flatten(3)
+
+# %% ../../nbs/library/engine/patches.ipynb #e7a95d30
+def _z_at_end(
+    block: Block, base: Run, window: Window, layer: int, stream: Tensor, given: list
+) -> Float[Tensor, "patch prompt 1 d_model"]:
+    """z of all heads side by side at END, without keys and values of the rows."""
+    x, n = block.norm(stream, "ln1"), block.n_heads
+    (q,) = block.heads(window.at_end(x), window.end[:, None], "q")
+    for _, head, values in given:
+        q[:, :, :, head] = window.at_end(values)
+    q = q[:, :, 0] * block.d_head**-0.5  # patch prompt head d_head
+    widths = [block.d_head * heads for heads in (n, block.n_kv, block.n_kv)]
+    (_, to_k, to_v), (_, b_k, b_v) = (
+        [spread(part.unflatten(-1, (-1, block.d_head)), n) if i else part
+         for i, part in enumerate(parts.split(widths, dim=-1))]
+        for parts in block.qkv
+    )
+    k, v = (spread(part[layer][window.prompts, :, : window.start], n, dim=1)
+            for part in (base.k, base.v))
+    before = torch.einsum("pshd,shkd->pshk", q, k)
+    within = torch.einsum("pshd,mhd->pshm", q, to_k) @ x.transpose(-1, -2)
+    within = within + (q * b_k).sum(dim=-1, keepdim=True)
+    place = torch.arange(x.shape[2], device=x.device)
+    future = (place > (window.end - window.start)[:, None])[:, None]
+    scores = torch.cat([before, within.masked_fill(future, -torch.inf)], dim=-1)
+    before, within = scores.softmax(dim=-1).split([window.start, len(place)], dim=-1)
+    z = torch.einsum("pshm,mhd->pshd", within @ x, to_v)
+    z = z + within.sum(dim=-1, keepdim=True) * b_v
+    return (z + torch.einsum("pshk,shkd->pshd", before, v)).flatten(2)[:, :, None]
 
 # %% ../../nbs/library/engine/patches.ipynb #4c46d16f
 def given_head(
