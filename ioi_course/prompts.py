@@ -23,8 +23,8 @@ from ioi_course.templates import (
     DEMO_PROMPTS,
     NAMES,
     IOIPrompt,
-    _fill,
     _words,
+    fill_slots,
     sample_prompts,
 )
 
@@ -108,7 +108,7 @@ def _find_roles(tokenizer, prompts: Sequence[IOIPrompt],
         raise ValueError("No prompts: a dataset needs at least one.")
     if bos and tokenizer.bos_token_id is None:
         raise ValueError("This tokenizer has no BOS token; give bos=False.")
-    filled = [_fill(prompt) for prompt in prompts]
+    filled = [fill_slots(prompt) for prompt in prompts]
     texts = [text for text, _ in filled]
     encoded = tokenizer(texts, add_special_tokens=False, padding=False,
                         truncation=False)

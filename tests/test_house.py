@@ -193,6 +193,31 @@ def test_lesson_holds_no_library_code(path):
         assert lines <= 20, f"a code cell of {lines} lines:\n{cell.source[:300]}"
 
 
+def private_imports(code: str) -> list[str]:
+    """The names with an underscore in front that a cell takes from the course."""
+    plain = re.sub(r"^( *)[%!].*", r"\1pass", code, flags=re.MULTILINE)  # no magic
+    return [
+        each.name
+        for node in ast.walk(ast.parse(plain))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("ioi_course")
+        for each in node.names
+        if each.name.startswith("_")
+    ]
+
+
+@pytest.mark.parametrize("path", LESSONS + MASTERS, ids=lambda path: path.stem)
+def test_lesson_imports_what_a_student_may_use(path):
+    for cell in code_cells(nbformat.read(path, as_version=4)):
+        assert not private_imports(cell.source)
+
+
+def test_private_imports_are_seen():
+    code = "if 1:\n    %pip list\nfrom ioi_course.templates import (\n    A, _fill,\n)"
+    assert private_imports(code) == ["_fill"]
+    assert not private_imports("from ioi_course import checks\n_, cache = run()")
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
 def test_library_notebook_makes_the_module_of_its_place(path):
     """One notebook, one module, at the same place below nbs/library and ioi_course;

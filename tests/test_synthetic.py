@@ -158,17 +158,17 @@ def stored_codes() -> np.ndarray:
 def test_stored_codes_are_what_the_fit_aims_at():
     """Unit length, length spread evenly over windows, and names further
     apart than random codes."""
-    stored, name = stored_codes(), vocabulary._is_name() > 0
+    stored, name = stored_codes(), vocabulary.name_flags() > 0
     assert stored.shape == (len(build_tokenizer()), 56)
     assert np.allclose(np.linalg.norm(stored, axis=1), 1, atol=1e-6)
     random = np.random.default_rng(0).standard_normal(stored.shape)
     for window in codes.WINDOWS:
-        part = codes._windows(stored, window)
+        part = codes.in_window(stored, window)
         assert np.abs(np.linalg.norm(part, axis=1) - 1).max() < 0.1, window
         if window in codes.NAME_WINDOWS:
-            part, other = part[name], codes._windows(random, window)[name]
+            part, other = part[name], codes.in_window(random, window)[name]
         else:
-            other = codes._windows(random, window)
+            other = codes.in_window(random, window)
         worst, worst_random = (_overlaps(rows) for rows in (part, other))
         assert worst < 0.95 * worst_random, window
 
@@ -548,7 +548,7 @@ def test_a_head_that_needs_too_much_room_is_refused():
 def test_log_probabilities_of_word_kinds():
     follows = np.exp(embeddings.word_follows())
     assert np.allclose(follows.sum(axis=0), 1, atol=0.2)
-    names = vocabulary._ids(NAMES)
+    names = vocabulary.word_tokens(NAMES)
     assert np.allclose(
         embeddings.word_follows()[names] - embeddings.word_follows()[names[0]], 0
     ), "all names alike"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEED', 'SPACES', 'WINDOWS', 'NAME_WINDOWS', 'TOKEN_DIMS', 'SHARPNESS', 'FREQUENCIES', 'ALL_CLOCKS', 'POINTER_CLOCKS',
-           'orthonormal', 'space', 'crowding', 'code_loss', 'code_weights', 'fit_codes', 'write_data', 'window',
-           'rotation', 'clocks']
+           'orthonormal', 'space', 'in_window', 'crowding', 'code_loss', 'code_weights', 'fit_codes', 'write_data',
+           'token_codes', 'window', 'rotation', 'clocks']
 
 # %% ../../nbs/library/bundled/codes.ipynb #6ce16891
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ from ioi_course.bundled.vocabulary import (
     DATA,
     D_MODEL,
     START_WORDS,
-    _is_name,
     _vocabulary,
     make_tokenizer,
+    name_flags,
     word_counts,
 )
 
@@ -99,9 +99,12 @@ NAME_WINDOWS = ("s_token", "say", "said")  # names are what they are used on
 TOKEN_DIMS = SPACES["token"][0]
 
 
-def _windows(codes, name: str):
-    """The window's coordinates, scaled so that a code with its fair share of length
-    there has length one."""
+def in_window(
+    codes,  # [code, token_dims], an array or a tensor
+    name: str,  # one of `WINDOWS`
+):
+    """The codes' coordinates in a window, `[code, dims]`, scaled so that a code with
+    its fair share of length there has length one."""
     start, stop = WINDOWS[name]
     return codes[:, start:stop] * (TOKEN_DIMS / (stop - start)) ** 0.5
 
@@ -127,7 +130,7 @@ def code_loss(codes, weights: Mapping[str, torch.Tensor]) -> Float[torch.Tensor,
     codes = codes / codes.norm(dim=1, keepdim=True)
     loss = crowding(codes, weights["words"])
     for name in WINDOWS:
-        part = _windows(codes, name)
+        part = in_window(codes, name)
         who = "names" if name in NAME_WINDOWS else "words"
         share = 0.25 if name == "word" else 1
         loss = loss + share * crowding(part, weights[who])
@@ -141,7 +144,7 @@ def code_weights() -> dict[str, Float[torch.Tensor, "vocab"]]:
     tokens = np.arange(len(_vocabulary()))
     whole = np.isin(tokens,
                     [row[0] for row in _vocabulary()(list(word_counts()))["input_ids"]])
-    weights = {"words": np.where(whole, 1, 0.15), "names": _is_name()}
+    weights = {"words": np.where(whole, 1, 0.15), "names": name_flags()}
     return {name: torch.tensor(value, dtype=torch.float32)
             for name, value in weights.items()}
 
@@ -181,7 +184,7 @@ def write_data(
 
 
 @lru_cache(maxsize=1)
-def _codes() -> Float[np.ndarray, "vocab token_dims"]:
+def token_codes() -> Float[np.ndarray, "vocab token_dims"]:
     """The stored token codes, in float64; words that begin a sentence have nothing
     where name movers read."""
     codes = load_file(DATA / "codes.safetensors")["codes"].astype(np.float64)
@@ -193,7 +196,7 @@ def _codes() -> Float[np.ndarray, "vocab token_dims"]:
 
 def window(name: str) -> Float[np.ndarray, "d_model dims"]:
     """What reads a window of the token code from the residual stream."""
-    return _windows(space("token"), name)
+    return in_window(space("token"), name)
 
 # %% ../../nbs/library/bundled/codes.ipynb #26e62e23
 FREQUENCIES = np.array(

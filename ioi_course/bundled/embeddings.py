@@ -10,13 +10,13 @@ __all__ = ['NORM2', 'SCALE', 'KINDS', 'FOLLOWS', 'FLOOR', 'SAY', 'COPY', 'word_k
 import numpy as np
 from jaxtyping import Float
 
-from .codes import FREQUENCIES, _codes, _windows, space
+from .codes import FREQUENCIES, in_window, space, token_codes
 from ioi_course.bundled.vocabulary import (
     D_MODEL,
     N_POSITIONS,
-    _ids,
-    _is_name,
     _vocabulary,
+    name_flags,
+    word_tokens,
 )
 from ..templates import NAMES, OBJECTS, PLACES
 
@@ -76,7 +76,7 @@ def _tokens_of(word: str) -> list[int]:
     punctuation and capital letters."""
     group = {"NAME": NAMES, "PLACE": PLACES, "OBJECT": OBJECTS}.get(word)
     if group:
-        return _ids(group)
+        return word_tokens(group)
     forms = [f" {word}"] if word[0].islower() else [f" {word}", word]
     return [row[0] for row in _vocabulary()(forms)["input_ids"] if len(row) == 1]
 
@@ -110,12 +110,13 @@ def word_follows() -> Float[np.ndarray, "vocab kind"]:
 # %% ../../nbs/library/bundled/embeddings.ipynb #9b2687d2
 def token_embedding() -> Float[np.ndarray, "vocab d_model"]:
     """W_E: half the token code, word code, kind, flags and ballast."""
-    is_name, kinds = _is_name()[:, None], word_kinds()
-    embedding = 0.5 * _codes() @ space("token").T + kinds @ space(
+    is_name, kinds = name_flags()[:, None], word_kinds()
+    embedding = 0.5 * token_codes() @ space("token").T + kinds @ space(
         "kind"
     ).T + is_name * space("name").T
-    embedding += 0.7 * (1 - is_name) * _windows(_codes(), "word") @ space("word").T
-    embedding[_ids(["to"])] += space("recipient")[:, 0]
+    words = in_window(token_codes(), "word")
+    embedding += 0.7 * (1 - is_name) * words @ space("word").T
+    embedding[word_tokens(["to"])] += space("recipient")[:, 0]
     embedding[_vocabulary().bos_token_id] = 0
     embedding += space("later").T
     # the position adds the missing one
@@ -139,7 +140,7 @@ SAY, COPY = 7.2, 2.0  # logits per unit in `say` and `copied`
 
 def unembedding() -> Float[np.ndarray, "vocab d_model"]:
     """The rows of the unembedding; LayerNorm's division is taken into account."""
-    is_name = _is_name()[:, None]
-    names = SAY * is_name * _windows(_codes(), "say") @ space("say").T
-    words = COPY * 0.7 * (1 - is_name) * _windows(_codes(), "word") @ space("copied").T
+    codes, is_name = token_codes(), name_flags()[:, None]
+    names = SAY * is_name * in_window(codes, "say") @ space("say").T
+    words = COPY * 0.7 * (1 - is_name) * in_window(codes, "word") @ space("copied").T
     return SCALE * (names + words + word_follows() @ space("kind").T)

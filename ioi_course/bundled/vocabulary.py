@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['N_LAYERS', 'N_HEADS', 'D_MODEL', 'D_HEAD', 'D_MLP', 'N_POSITIONS', 'COMMON_WORDS', 'START_WORDS', 'PUNCTUATION',
            'PIECES', 'DATA', 'word_counts', 'byte_characters', 'merge_pair', 'learn_merges', 'make_tokenizer',
-           'build_tokenizer']
+           'build_tokenizer', 'word_tokens', 'name_flags']
 
 # %% ../../nbs/library/bundled/vocabulary.ipynb #d2f79ff2
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -153,13 +153,14 @@ def _vocabulary() -> PreTrainedTokenizerFast:
     return build_tokenizer()
 
 
-def _ids(words) -> list[int]:
-    """The tokens of words that are one token each with a space before them."""
+def word_tokens(words: Iterable[str]) -> list[int]:
+    """The tokens of words that are one token each with a space before them; an
+    AssertionError if one of them is more."""
     ids = _vocabulary()([f" {word}" for word in words])["input_ids"]
     assert all(len(row) == 1 for row in ids), "a word of the prompts is not one token"
     return [row[0] for row in ids]
 
 
-def _is_name() -> Float[np.ndarray, "vocab"]:
-    """One for the names, zero for all other tokens."""
-    return np.isin(np.arange(len(_vocabulary())), _ids(NAMES)).astype(float)
+def name_flags() -> Float[np.ndarray, "vocab"]:
+    """One for each token that is a name after a space, zero for all others."""
+    return np.isin(np.arange(len(_vocabulary())), word_tokens(NAMES)).astype(float)
