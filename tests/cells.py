@@ -4,6 +4,7 @@ the course's imports made."""
 import io
 import multiprocessing
 import os
+import re
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection
@@ -19,9 +20,14 @@ PROCESSES.set_forkserver_preload(
 )
 
 
+# what a number in float32 looks like if nobody rounds it: 5.400000095367432
+UNROUNDED = re.compile(r"\d\.\d{8}")
+
+
 def run_cells(path: Path, model: str, timeout: float = 1200) -> str | None:
     """Run a notebook's code cells on a model: the first failing cell with its
-    traceback, None if all pass."""
+    traceback, or the first that shows a number with all its digits; None if all
+    pass."""
     receiver, sender = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=_run, args=(sender, path, model))
     process.start()
@@ -52,4 +58,8 @@ def _run(sender: Connection, path: Path, model: str) -> None:
             return sender.send(
                 f"{cell.source}\n{''.join(traceback.format_exception(error))}"
             )
+        shown = result.result
+        plain = isinstance(shown, float | list | tuple | dict)
+        if plain and UNROUNDED.search(repr(shown)):
+            return sender.send(f"{cell.source}\nshows an unrounded number: {shown!r}")
     sender.send(None)

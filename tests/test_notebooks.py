@@ -114,6 +114,8 @@ def test_a_cell_that_fails_is_told(tmp_path):
         (cells[:2], None),
         (cells, "AssertionError: no"),
         ([new_code_cell("import os; os._exit(0)")], "ended"),
+        ([new_code_cell("[0.1 + 0.2]")], "unrounded"),
+        ([new_code_cell("print(0.1 + 0.2); [0.3]")], None),
     ]:
         nbformat.write(new_notebook(cells=nb), tmp_path / "nb.ipynb")
         failure = run_cells(tmp_path / "nb.ipynb", "synthetic")
