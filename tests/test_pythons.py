@@ -1,5 +1,5 @@
-"""The tool behind `make test-pythons`: which Pythons it finds, and that it fails
-where one of them breaks."""
+"""The tools behind `make test-pythons` and `make constraints`: which Pythons are found,
+that one which breaks fails, and which versions are for which Python."""
 
 import importlib.util
 import json
@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("pythons", ROOT / "tools" / "pythons.py")
-pythons = importlib.util.module_from_spec(spec)
-sys.modules["pythons"] = pythons  # where dataclasses look a module up
-spec.loader.exec_module(pythons)
+
+
+def tool(name: str):
+    """A program of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look a module up
+    spec.loader.exec_module(module)
+    return module
+
+
+pythons, constraints = tool("pythons"), tool("constraints")
 
 REPORT = """<testsuites><testsuite tests="10" skipped="2" failures="{failures}"
     errors="1" /></testsuites>"""
@@ -163,3 +171,52 @@ def test_every_test_that_is_left_out_is_there():
     """So that a renamed file does not slip into the package's tests unnoticed."""
     for name in pythons.LEFT_OUT:
         assert (ROOT / "tests" / f"test_{name}.py").exists(), name
+
+
+class Release:
+    """What is installed, as importlib.metadata tells it."""
+
+    def __init__(self, needs: str, *tags: str):
+        self.metadata = {"Requires-Python": needs}
+        self.wheel = "".join(f"Tag: {tag}\n" for tag in tags)
+
+    def read_text(self, name: str) -> str:
+        assert name == "WHEEL"
+        return self.wheel
+
+
+@pytest.mark.parametrize(
+    ("needs", "tag", "there", "limit"),
+    [
+        (">=3.9", "py3-none-any", [], ""),
+        (">=3.11", "py3-none-any", [], ' ; python_version >= "3.11"'),
+        (">=3.9", "cp39-abi3-manylinux_2_28_x86_64", [], ""),
+        # onnxruntime 1.32.0, which made the course impossible to install on 3.10
+        (
+            ">=3.10",
+            "cp311-cp311-manylinux_2_28_x86_64",
+            ["3.11", "3.12", "3.13"],
+            ' ; python_version >= "3.11"',
+        ),
+        (
+            ">=3.10",
+            "cp311-cp311-manylinux_2_28_x86_64",
+            ["3.11", "3.12"],
+            ' ; python_version >= "3.11" and python_version <= "3.12"',
+        ),
+    ],
+)
+def test_a_version_is_for_the_pythons_that_have_it(
+    needs, tag, there, limit, monkeypatch
+):
+    has = {python: ["1.31.0", "1.32.0"] for python in there}
+    monkeypatch.setattr(
+        constraints, "wheels", lambda name, python: has.get(python, ["1.23.2"])
+    )
+    found = constraints.pythons_of("onnxruntime", "1.32.0", Release(needs, tag))
+    assert constraints.marker(found) == limit
+
+
+def test_a_version_that_no_python_has_is_told():
+    with pytest.raises(SystemExit, match="no Python can install"):
+        constraints.marker([])
