@@ -1,10 +1,13 @@
 """Honest notebooks are not accused: what stands in many of them leaves the status
 "graded", or says what was wrong."""
 
+import os
 import sys
 
 import pytest
 from small import ALL, CELLS, DOUBLE, MARGIN, instead_of, notebook, with_cell
+
+from ioi_course.grading import answerer
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="grading isolates with means of Linux"
@@ -323,3 +326,12 @@ def test_a_busy_machine_costs_nobody_points(grade):
     wait = "import time\ntime.sleep(2.5)"
     got, points = grade(with_cell(wait), timeout=1)
     assert (points, got.status) == (ALL, "graded"), got.notes
+
+
+def test_modules_are_found_where_the_environment_is_a_link(tmp_path, monkeypatch):
+    """The kernel is told real paths; of a link's path nothing could be imported."""
+    (real := tmp_path / "real" / "site-packages").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    way = str(tmp_path / "link" / "site-packages")
+    monkeypatch.setattr(sys, "path", [way, str(tmp_path), ""])
+    assert answerer.importable([os.path.realpath(real)]) == [way]

@@ -43,10 +43,7 @@ def run(channel: socket.socket, apart: bool) -> None:
     shell = make_shell(lambda what: send(channel, key=key, passed_over=what))
     read = sandbox.readable(absence.files_of(job["without"]))
     absence.hollow(job["without"])
-    sys.path[:] = [
-        work,
-        *(p for p in sys.path if any(p == r or p.startswith(r + "/") for r in read)),
-    ]
+    sys.path[:] = [work, *importable(read)]
     sandbox.limit_memory(job["memory"])
     lacking = [*([] if apart else ["namespaces"]), *sandbox.isolate(work, read)]
     if lacking and job["required"]:
@@ -79,6 +76,12 @@ def run(channel: socket.socket, apart: bool) -> None:
                 os._exit(0)
         os.close(fds[0])
         os.waitpid(pid, 0)
+
+
+def importable(read: list[str]) -> list[str]:
+    """Where modules are looked for, as far as it may be read; a way there may lead over
+    a link, such as that of an environment's folder."""
+    return [path for path in sys.path if sandbox.below(os.path.realpath(path), read)]
 
 
 def run_cell(shell: Any, source: str, whole: bool = True) -> BaseException | None:
