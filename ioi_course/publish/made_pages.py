@@ -46,11 +46,14 @@ def write_pages(root: Path) -> None:
     (nbs / "gallery").mkdir()
     write(nbs / "gallery.qmd", gallery(root, notebooks))
     drawing = (nbs / "images" / "circuit.svg").read_text(encoding="utf-8")
-    write(nbs / "gallery" / "circuit-card.svg", wordless(drawing))
+    write(nbs / "gallery" / "circuit-card.svg", for_both(wordless(drawing)))
     for path, nb in notebooks.items():
         if path.parent == nbs and path.stem[:1].isdigit():
             first = next((picture.decode() for _, picture in pictures(nb)), None)
-            write(nbs / "gallery" / f"{path.stem}-card.svg", card(path.stem, first))
+            write(
+                nbs / "gallery" / f"{path.stem}-card.svg",
+                for_both(card(path.stem, first)),
+            )
     write(nbs / "exercises.qmd", exercise_list(root, notebooks))
 
 

@@ -22,6 +22,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from pygments.formatters import HtmlFormatter
 
 from ioi_course.publish.run import chapter_name, write_file
+from ioi_course.publish.figures import night_script, readable
 from ioi_course.publish.exercises import BEGIN, END, is_solution
 from ioi_course.publish.mend import mended, presentable
 from ioi_course.plots import page_head
@@ -176,7 +177,7 @@ def template(name: str) -> Template:
 
 
 def write_assets(root: Path, out: Path) -> None:
-    """Write what the pages share: the style sheet, a script, and the
+    """Write what the pages share: the style sheet, two scripts, and the
     pictures of nbs/images."""
     (out / "assets").mkdir(parents=True, exist_ok=True)
     if (images := root / "nbs" / "images").is_dir():
@@ -189,9 +190,9 @@ def write_assets(root: Path, out: Path) -> None:
         f".highlight {{ background: none !important; }}\n"
     )
     (out / "assets" / "page.css").write_text(css, encoding="utf-8")
-    (out / "assets" / "page.js").write_text(
-        (DATA / "page.js").read_text(encoding="utf-8"), encoding="utf-8"
-    )
+    script = (DATA / "page.js").read_text(encoding="utf-8")
+    (out / "assets" / "page.js").write_text(script, encoding="utf-8")
+    (out / "assets" / "night.js").write_text(night_script(), encoding="utf-8")
 
 
 def write_page(
@@ -212,7 +213,7 @@ def write_page(
     body, _ = exporter.from_notebook_node(_for_reading(nb, site))
     up = "../" * page.href.count("/")
     head = page_head(out / "assets", f"{up}assets/")
-    body = EMPTY_HEADER.sub("<td></td>", body)
+    body = readable(EMPTY_HEADER.sub("<td></td>", body))
     text = template("page").render(
         title=page.title,
         up=up,

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from ioi_course.project import settings
+from ioi_course.publish.figures import night_script
 from ioi_course.publish.made_pages import write_pages
 from ioi_course.publish.navigation import sidebars
 
@@ -40,8 +41,9 @@ def prepare(root: Path) -> None:
     from ioi_course.plots import page_head
 
     write_site_metadata(root)
-    # copies plotly.js and circuitsvis there
-    page_head(root / "nbs" / "assets", "assets/")
+    assets = root / "nbs" / "assets"
+    page_head(assets, "assets/")  # copies plotly.js and circuitsvis there
+    (assets / "night.js").write_text(night_script(), encoding="utf-8")
     write_pages(root)
 
 
