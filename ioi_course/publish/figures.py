@@ -52,6 +52,7 @@ INSTEAD = {
     'rect[fill="#fff"]': "#16181c",
     'g[fill="#222"]': "#e4e6ea",
 }
+TINT = 'fill-opacity=".15"', 'rect[fill-opacity=".15"]{fill-opacity:.3}'  # of a box
 
 
 def for_both(svg: str) -> str:
@@ -63,6 +64,7 @@ def for_both(svg: str) -> str:
         for where, colour in INSTEAD.items()
         if where[where.index("[") + 1 : -1] in plain
     )
+    rules += TINT[1] * (TINT[0] in plain)
     dark = f"svg{{fill:{INK_BY_NIGHT}}}{rules}"
     style = (
         f"<style>svg{{fill:{INK}}}@media(prefers-color-scheme:dark){{{dark}}}</style>"

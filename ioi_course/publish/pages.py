@@ -27,6 +27,7 @@ from ioi_course.publish.exercises import BEGIN, END, is_solution
 from ioi_course.publish.mend import mended, presentable
 from ioi_course.plots import page_head
 from ioi_course.publish.badge import is_badge
+from ioi_course.publish.tables import tidy
 
 DATA = files("ioi_course") / "data" / "page"
 HIDDEN = re.compile(r"^#\|\s*(hide|include:\s*false)\s*$", re.MULTILINE)
@@ -69,8 +70,8 @@ def slug(heading: str) -> str:
 
 
 class _Renderer(IPythonRenderer):
-    """Headings with the anchors of the website, and formulas as
-    MathML, drawn without a script.
+    """Headings with the anchors of the website, tables that scroll in a box of their
+    own, and formulas as MathML, drawn without a script.
 
     A formula that cannot be read is shown as written.
     """
@@ -79,6 +80,9 @@ class _Renderer(IPythonRenderer):
         anchor = slug(re.sub(r"<[^>]+>", "", text))
         link = f'<a class="anchor-link" href="#{anchor}">¶</a>'
         return f'<h{level} id="{anchor}">{text}{link}</h{level}>\n'
+
+    def table(self, text: str) -> str:
+        return f'<div class="wide"><table>\n{text}</table></div>\n'
 
     def block_math(self, body: str) -> str:
         return f'<div class="formula">{_formula(body, "block")}</div>\n'
@@ -213,7 +217,7 @@ def write_page(
     body, _ = exporter.from_notebook_node(_for_reading(nb, site))
     up = "../" * page.href.count("/")
     head = page_head(out / "assets", f"{up}assets/")
-    body = readable(EMPTY_HEADER.sub("<td></td>", body))
+    body = readable(EMPTY_HEADER.sub("<td></td>", tidy(body)))
     text = template("page").render(
         title=page.title,
         up=up,

@@ -4,7 +4,7 @@ const mark = (box) => {
   else box.removeAttribute("tabindex");
 };
 const resized = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
-for (const box of document.querySelectorAll(".input, .output, .prose pre, details > div")) {
+for (const box of document.querySelectorAll(".input, .output, .wide, .prose pre, details > div")) {
   mark(box);
   resized.observe(box);
 }
