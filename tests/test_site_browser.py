@@ -282,6 +282,40 @@ def test_words_of_the_first_pages_drawing_can_be_read(page, look, sized, width):
     assert width == NARROW or min(heights) >= 8
 
 
+def test_words_of_the_drawings_boxes_stand_in_them(page, look, sized):  # noqa: F811
+    """As large as the boxes let them be."""
+    sized(WIDE)
+    look(page("index.ipynb", "light"))
+    rooms = """[...document.querySelectorAll('.ioi-picture svg g[fill="#222"]')].map(
+      (words) => {
+        const box = words.previousElementSibling.getBoundingClientRect();
+        const word = words.getBoundingClientRect();
+        return [word.left - box.left, box.right - word.right, word.top - box.top,
+          box.bottom - word.bottom];
+      })"""
+    found = look.browser.value(rooms)
+    assert len(found) == 8 and min(map(min, found)) > 2
+    drawing = "document.querySelector('.ioi-picture svg')"
+    size = f"parseFloat(getComputedStyle({drawing}).fontSize)"
+    assert look.browser.value(f"{size} * {drawing}.getScreenCTM().a") > 8.4
+
+
+@pytest.mark.parametrize("name", ["06_activation_patching.ipynb", "index.ipynb"])
+def test_text_is_not_glued_to_the_code_above_it(page, look, sized, name):  # noqa: F811
+    """Neither what a cell says nor the paragraph after a block of code."""
+    sized(WIDE)
+    look(page(name, "light"))
+    gaps = """[...document.querySelectorAll("main div.sourceCode")].flatMap((code) => {
+      const next = code.nextElementSibling;
+      const said = next?.matches(".cell-output");
+      const text = said ? next.querySelector(":scope > p") : next;
+      if (!text?.matches("p") || !text.offsetParent) return [];
+      return [text.getBoundingClientRect().top - code.getBoundingClientRect().bottom];
+    })"""
+    found = look.browser.value(gaps)
+    assert found and min(found) > 10
+
+
 def test_first_screen_is_not_glued_to_the_bar(page, look, sized):  # noqa: F811
     """The rule for the width of all parts was stronger than that for the
     space above the first."""

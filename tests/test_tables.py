@@ -151,3 +151,14 @@ def test_markdown_tables_have_a_box_to_scroll_in(page):
     made = page("site", "notation").read_text(encoding="utf-8")
     boxed = re.findall(r'<div class="table-responsive">\s*<table', made)
     assert len(boxed) == made.count("<table") > 0
+
+
+def test_a_number_stays_with_the_sign_behind_it(page):
+    """Also in the cells of Markdown's tables; a word may leave its number."""
+    made = page("site", "12_the_circuit").read_text(encoding="utf-8")
+    text = BeautifulSoup(made, "html.parser").main
+    for part in text(["pre", "code", "script", "style"]):
+        part.decompose()
+    prose = " ".join(each.get_text() for each in text.select("section > p, li"))
+    assert re.findall(r"\d [%±]", prose) == []
+    assert len(re.findall("\\d\u00a0[%±]", prose)) > 5
