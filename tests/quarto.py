@@ -76,6 +76,7 @@ caption { padding: 0.5rem 0; color: #999; }
 img, svg { vertical-align: middle; }
 button, input, select { margin: 0; font: inherit; }
 div.column { flex: auto; overflow-x: auto; }
+.cell { margin-bottom: 1rem; }
 .fixed-top { position: sticky; top: 0; z-index: 1030; }
 .navbar button { background: none; border: 0; color: #e6edf5; }
 .navbar { background: #12304f; padding: 0.5rem 1rem;

@@ -550,6 +550,9 @@ def test_gallery_shows_every_plot(staged):
         drawn = (staged / file).read_text(encoding="utf-8")
         words = html.unescape(" ".join(re.findall(r"<text[^>]*>([^<]+)</text>", drawn)))
         assert caption not in words, "the caption says the title, and the picture too"
+        assert "font-size='15'" not in drawn or "circuit_diagram" in drawn, (
+            "the rest of a title in two lines"
+        )
         wide = int(re.search(r"width='(\d+)'", drawn)[1]) > 600
         assert (
             'class="wide"><a href="'

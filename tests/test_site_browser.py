@@ -222,6 +222,24 @@ def test_tools_and_frame_keep_their_styles_apart(page, look, sized):  # noqa: F8
     assert look.browser.value(own) == framed_style
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_the_labs_heads_stand_close_together(page, look, sized, width):  # noqa: F811
+    """The frame calls what holds code a cell, and the lab a head's button: the space
+    below the one would tear the other's rows apart."""
+    sized(width)
+    look(page("lab.qmd", "light"))
+    until_the_lab_is_there(look)
+    rows = """[...document.querySelectorAll(".ioi-lab .grid.heads [role=row]")]
+      .filter((row) => row.querySelector(".cell")).map((row) => {
+        const box = (e) => e.getBoundingClientRect();
+        const cell = box(row.querySelector(".cell")), label = box(row.firstChild);
+        return [box(row).height - cell.height,
+          Math.abs(cell.top + cell.bottom - label.top - label.bottom) / 2];
+      })"""
+    found = look.browser.value(rows)
+    assert len(found) == 12 and max(map(max, found)) < 2
+
+
 def test_search_finds_what_a_page_of_its_own_layout_says(page):
     """Quarto's search reads <main> without scripts and styles."""
     for name in FRONT[:2]:

@@ -129,8 +129,8 @@ def gallery(root: Path, notebooks: dict[Path, NotebookNode]) -> str:
 
 
 def untitled(svg: str) -> str:
-    """A plot without the line that says its title: the caption says it."""
-    return TITLE.sub("", svg, count=1)
+    """A plot without the lines that say its title: the caption says it."""
+    return TITLE.sub("", svg)
 
 
 def captions(alt: str, picture: bytes) -> tuple[str, str]:
