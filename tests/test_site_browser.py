@@ -3,6 +3,7 @@ phone, light and dark."""
 
 import itertools
 import json
+import shutil
 
 import pytest
 from bs4 import BeautifulSoup
@@ -86,9 +87,12 @@ AXE = """axe.run(document, { resultTypes: ["violations"] }).then((found) =>
 
 
 @pytest.fixture(scope="module")
-def page(staged, model):
-    """Gives the mock-up of a staged page; the circuit's is made with a few prompts."""
+def page(staged, model, tmp_path_factory):
+    """Gives the mock-up of a staged page; the circuit's is made with a few prompts, in
+    a copy, since other tests count the pages that are staged."""
     made = {}
+    copy = tmp_path_factory.mktemp("browsed") / "_proc"
+    staged = shutil.copytree(staged, copy, symlinks=True)
 
     def make(name: str, scheme: str):
         if name == "circuit.qmd" and not (staged / name).is_file():
