@@ -229,7 +229,7 @@ def _mlp(block: Block, before: Float[Tensor, "batch pos d_model"],
         window.x = window.x + added.view_as(window.x)
 
 # %% ../../nbs/library/engine/patches.ipynb #1eebc68b
-_ROWS = 1024  # rows that go through attention at a time: they stay in the cache
+_ROWS = 1024  # rows that go through attention at a time: more are slower
 
 
 def _attention(block: Block, base: Run, window: Window, layer: int,
