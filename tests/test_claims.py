@@ -138,33 +138,20 @@ def test_stored_outputs_and_records_agree(path):
     )
 
 
+EMPTY = dict(key="", text="", holds=True, model="m", how="", values={})
+
+
 def test_a_recording_replaces_the_chapters_that_were_run(tmp_path):
-    record = {
-        "key": "",
-        "text": "",
-        "holds": True,
-        "model": "m",
-        "how": "",
-        "values": {},
-    }
-    record_claims(tmp_path, "m", {"1.a": record, "2.a": record, "2.b": record})
-    path = record_claims(tmp_path, "m", {"2.c": record})
+    record_claims(tmp_path, "m", {"1.a": EMPTY, "2.a": EMPTY, "2.b": EMPTY})
+    path = record_claims(tmp_path, "m", {"2.c": EMPTY})
     assert list(json.loads(path.read_text())["claims"]) == ["1.a", "2.c"]
 
 
 def test_claims_are_in_the_order_of_the_chapters(tmp_path):
-    record = {
-        "key": "",
-        "text": "",
-        "holds": True,
-        "model": "m",
-        "how": "",
-        "values": {},
-    }
     path = record_claims(
         tmp_path,
         "m",
-        dict.fromkeys(["10.a", "0b.z", "x.a", "1.a", "0.b", "0b.a"], record),
+        dict.fromkeys(["10.a", "0b.z", "x.a", "1.a", "0.b", "0b.a"], EMPTY),
     )
     assert list(json.loads(path.read_text())["claims"]) == [
         "0.b",

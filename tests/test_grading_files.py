@@ -526,9 +526,7 @@ def test_overrides_are_applied_and_shown(class_run, tmp_path):
     "data",
     [
         "student;question;points;reason\r\nann;q1;0,5;für Zoë\r\n".encode("utf-8-sig"),
-        (
-            b'Student,Question,Points,Reason,\r\n"ann","q1","0,5","zwei\nZeilen",\r\n'
-        ),
+        (b'Student,Question,Points,Reason,\r\n"ann","q1","0,5","zwei\nZeilen",\r\n'),
         b"student\tquestion\tpoints\treason\n'ann\tq1\t0.5\tx\n",
     ],
 )

@@ -63,8 +63,7 @@ def _columns_of_words(rows: Sequence[str]) -> list[bool]:
     """For each column but the index: does it hold words, and no number?"""
     columns = zip(*(VALUE.findall(row) for row in rows), strict=False)
     return [
-        any(map(WORD.search, cells))
-        and not any(map(NUMBER.match, cells))
+        any(map(WORD.search, cells)) and not any(map(NUMBER.match, cells))
         for cells in columns
     ]
 
